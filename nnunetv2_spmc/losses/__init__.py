@@ -1,0 +1,29 @@
+"""The loss terms of suspicious pixel mutual correction (SPMC), as pure functions on tensors.
+
+Shapes: B batch, C classes (or R regions), then one to three spatial axes. Probabilities are float32,
+from a softmax over the classes (`regions=False`) or a sigmoid per region (`regions=True`).
+"""
+
+from nnunetv2_spmc.losses.cdps import cdps, common_difficulty
+from nnunetv2_spmc.losses.confidence import agreement, confidence, one_hot, probabilities
+from nnunetv2_spmc.losses.cps import cps
+from nnunetv2_spmc.losses.masked_mse import Reduction, masked_mse
+from nnunetv2_spmc.losses.sharpening import SharpeningForm, sharpen
+from nnunetv2_spmc.losses.splat import TeachingMode, splat, taught
+
+__all__ = [
+    "Reduction",
+    "SharpeningForm",
+    "TeachingMode",
+    "agreement",
+    "cdps",
+    "common_difficulty",
+    "confidence",
+    "cps",
+    "masked_mse",
+    "one_hot",
+    "probabilities",
+    "sharpen",
+    "splat",
+    "taught",
+]

@@ -1,0 +1,41 @@
+"""Mean squared error on selected voxels, in the two readings of the paper's MSE(P * M, Y * M)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+Reduction = Literal["all", "masked"]
+
+
+def masked_mse(
+    prediction: Tensor,
+    target: Tensor,
+    mask: Tensor,
+    *,
+    reduction: Reduction = "all",
+    valid: Tensor | None = None,
+) -> Tensor:
+    """Compute MSE(prediction * mask, target * mask), Eq. (9)-(10) and (17)-(18).
+
+    Args:
+        prediction: (B, C, ...) probabilities that receive the gradient.
+        target: (B, C, ...) targets; pass them detached.
+        mask: bool, (B, 1, ...) or (B, C, ...): the selected voxels.
+        reduction: "all" divides by all voxels and channels, as the paper writes it; "masked" by the
+            selected ones.
+        valid: bool, (B, 1, ...): voxels that count at all (outside of the ignore label). They must
+            be excluded from `mask` already; here they only set the divisor of "all".
+
+    Returns:
+        A scalar; exactly 0 with a valid gradient when nothing is selected.
+    """
+    squared_error = ((prediction - target).square() * mask).sum()
+    channels = prediction.shape[1]
+    if reduction == "masked":
+        voxels = mask.sum() * (channels // mask.shape[1])
+        return squared_error / voxels.clamp(min=1)
+    if valid is None:
+        return squared_error / prediction.numel()
+    return squared_error / (valid.sum() * channels).clamp(min=1)

@@ -1,0 +1,62 @@
+"""SPLAT: trusted voxels of one branch teach suspicious voxels of the other, Eq. (13)-(19)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from nnunetv2_spmc.losses.masked_mse import Reduction, masked_mse
+
+TeachingMode = Literal["high-to-low", "ordinary-to-low", "high-to-ordinary"]
+
+
+def taught(
+    student_confidence: Tensor,
+    teacher_confidence: Tensor,
+    tau: float,
+    *,
+    mode: TeachingMode = "high-to-low",
+) -> Tensor:
+    """Select the voxels of the student that the teacher corrects, Eq. (13)-(16) and table 5.
+
+    Args:
+        student_confidence: (B, 1, ...) or, with regions, (B, R, ...).
+        teacher_confidence: same shape, of the sharpened (literal) or the raw probabilities.
+        tau: suspicious is <= tau, trusted is > tau.
+        mode: "high-to-low" asks for a trusted teacher and a suspicious student (the method);
+            "ordinary-to-low" drops the trust of the teacher, "high-to-ordinary" the suspicion of
+            the student.
+
+    Returns:
+        Bool mask of the shape of the confidences, without gradient.
+    """
+    suspicious = student_confidence <= tau
+    trusted = teacher_confidence > tau
+    if mode == "ordinary-to-low":
+        return suspicious
+    if mode == "high-to-ordinary":
+        return trusted
+    return torch.logical_and(suspicious, trusted)
+
+
+def splat(
+    student: Tensor,
+    soft_pseudo_label: Tensor,
+    mask: Tensor,
+    *,
+    reduction: Reduction = "all",
+) -> Tensor:
+    """Pull the student toward the other branch's soft pseudo-label on selected voxels, Eq. (17)-(18).
+
+    Args:
+        student: (B, C, ...) probabilities; the only input that receives a gradient.
+        soft_pseudo_label: (B, C, ...) sharpened probabilities of the other branch.
+        mask: bool, from `taught`.
+        reduction: see `masked_mse`.
+
+    Returns:
+        The scalar loss; exactly 0 when no voxel is selected.
+    """
+    return masked_mse(student, soft_pseudo_label.detach(), mask, reduction=reduction)
