@@ -1,0 +1,110 @@
+"""nnUNetv2_spmc_preprocess: the unlabeled cases, with the plans of the labeled ones."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+# What nnUNetv2_preprocess starts: the 3D full resolution needs more memory per process.
+DEFAULT_PROCESSES = {"2d": 8, "3d_fullres": 4, "3d_lowres": 8}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_spmc_preprocess",
+        description="Preprocess the unlabeled cases (imagesUn) of a dataset that "
+        "nnUNetv2_plan_and_preprocess has planned. Finished cases are skipped, so an interrupted "
+        "run goes on where it stopped.",
+    )
+    add = parser.add_argument
+    add("-d", nargs="+", required=True, metavar="ID", help="dataset ids or names")
+    add("-c", nargs="+", required=True, metavar="CONFIG", help="configurations, 3d_fullres ...")
+    add("-p", default="nnUNetPlans", metavar="PLANS", help="plans (default: %(default)s)")
+    add(
+        "-np",
+        type=int,
+        metavar="N",
+        help="processes; lower it if memory runs out, 0 works without worker processes "
+        "(default: 8 for 2d and 3d_lowres, 4 otherwise)",
+    )
+    add(
+        "-num_parts",
+        type=int,
+        default=1,
+        metavar="K",
+        help="share the cases among K runs, on "
+        "several computers for example (default: %(default)s)",
+    )
+    add(
+        "-part_id",
+        type=int,
+        default=0,
+        metavar="I",
+        help="the part this run does, from 0 to K-1 (default: %(default)s)",
+    )
+    add("--verify", action="store_true", help="decompress the finished cases and redo broken ones")
+    add("--overwrite", action="store_true", help="make all cases anew, after a change of the plans")
+    add(
+        "--allow-overlap",
+        action="store_true",
+        help="accept unlabeled cases that are labeled or "
+        "test cases as well; numbers measured on those will be too good",
+    )
+    add("--no_pbar", action="store_true", help="no progress bar")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command; exit status 1 if a case failed, 2 if it could not run at all."""
+    arguments = build_parser().parse_args(argv)
+    from nnunetv2_spmc.data.errors import DataError
+
+    try:
+        failed = _run(arguments)
+    except (DataError, OSError) as error:
+        sys.exit(_say(f"error: {error}", 2))
+    except KeyboardInterrupt:
+        sys.exit(_say("interrupted: finished cases are kept, the same command goes on", 130))
+    if failed:
+        sys.exit(1)
+
+
+def _run(arguments: argparse.Namespace) -> dict[str, str]:
+    """Preprocess each dataset and configuration; return the failed cases with their reason."""
+    from nnunetv2_spmc.data.unlabeled_preprocessing import preprocess_unlabeled
+
+    failed = {}
+    for dataset in arguments.d:
+        for configuration in arguments.c:
+            processes = arguments.np
+            if processes is None:
+                processes = DEFAULT_PROCESSES.get(configuration, 4)
+            report = preprocess_unlabeled(
+                dataset,
+                configuration,
+                arguments.p,
+                num_processes=processes,
+                num_parts=arguments.num_parts,
+                part_id=arguments.part_id,
+                verify=arguments.verify,
+                overwrite=arguments.overwrite,
+                allow_overlap=arguments.allow_overlap,
+                show_progress=not arguments.no_pbar,
+                log=print,
+            )
+            print(report.summary())
+            failed.update({f"{configuration} {i}": reason for i, reason in report.failed.items()})
+    for case, reason in failed.items():
+        _say(f"failed: {case}: {reason}", 1)
+    return failed
+
+
+def _say(message: str, status: int) -> int:
+    print(message, file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Raw layout, preprocessing and loading of labeled and unlabeled cases."""

@@ -1,0 +1,72 @@
+"""Find what image readers pass over in silence: truncated NIfTI files, and NaN in them.
+
+ITK fills the missing end of a NIfTI file with zeros and replaces NaN and infinite voxels by zero,
+both without a word; a scan would then be trained on that is not the scan.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from pathlib import Path
+from typing import Any, Protocol
+
+import nibabel
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+
+from nnunetv2_spmc.data.errors import DataError
+
+NIFTI_ENDINGS = (".nii", ".nii.gz")
+BLOCK_BYTES = 1 << 22  # a multiple of every voxel size
+
+
+class ByteStream(Protocol):
+    """An open file, compressed or not."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to `size` bytes, none at the end."""
+        ...
+
+
+def check_nifti(file: Path) -> None:
+    """Read a NIfTI file once, in blocks, to its end.
+
+    Raises:
+        DataError: If it is truncated, damaged, or has NaN or infinite voxels.
+    """
+    try:
+        image: Any = nibabel.load(file)
+        array = image.dataobj  # not read yet
+        num_bytes = math.prod(array.shape) * array.dtype.itemsize
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+            _skip(stream, int(array.offset))
+            missing, bad_voxels = _read_voxels(stream, num_bytes, array.dtype)
+            while stream.read(BLOCK_BYTES):  # gzip compares its checksum at the very end
+                pass
+    except (OSError, EOFError, zlib.error, ValueError, ImageFileError) as error:
+        raise DataError(f"{file} is truncated or damaged ({error}); get it again") from error
+    if missing:
+        raise DataError(f"{file} is truncated, {missing} bytes are missing; get it again")
+    if bad_voxels:
+        raise DataError(
+            f"{file} has {bad_voxels} NaN or infinite voxels; replace them by a sensible value"
+        )
+
+
+def _skip(stream: ByteStream, num_bytes: int) -> None:
+    while num_bytes > 0 and (block := stream.read(min(num_bytes, BLOCK_BYTES))):
+        num_bytes -= len(block)
+
+
+def _read_voxels(stream: ByteStream, num_bytes: int, dtype: np.dtype) -> tuple[int, int]:
+    """Return how many bytes are missing and how many voxels are NaN or infinite."""
+    bad_voxels = 0
+    while num_bytes > 0 and (block := stream.read(min(num_bytes, BLOCK_BYTES))):
+        num_bytes -= len(block)
+        if dtype.kind in "fc":
+            whole = len(block) // dtype.itemsize * dtype.itemsize
+            finite = np.isfinite(np.frombuffer(block[:whole], dtype))
+            bad_voxels += int(finite.size - np.count_nonzero(finite))
+    return num_bytes, bad_voxels
