@@ -1,0 +1,32 @@
+"""One module per method; every class here can be named as the trainer of nnUNetv2_train."""
+
+from nnunetv2_spmc.methods.spmc import (
+    SPMCSettings,
+    nnUNetTrainerSPMC,
+    nnUNetTrainerSPMC_cpsOnly,
+    nnUNetTrainerSPMC_highToOrdinary,
+    nnUNetTrainerSPMC_noCDPS,
+    nnUNetTrainerSPMC_noNoise,
+    nnUNetTrainerSPMC_noSPLAT,
+    nnUNetTrainerSPMC_noUnlabeled,
+    nnUNetTrainerSPMC_ordinaryToLow,
+    nnUNetTrainerSPMC_separateEncoders,
+    nnUNetTrainerSPMC_smoke,
+)
+from nnunetv2_spmc.methods.supervised_control import nnUNetTrainerSupervisedControl
+
+TRAINERS = (
+    nnUNetTrainerSPMC,
+    nnUNetTrainerSPMC_smoke,
+    nnUNetTrainerSPMC_noCDPS,
+    nnUNetTrainerSPMC_noSPLAT,
+    nnUNetTrainerSPMC_noNoise,
+    nnUNetTrainerSPMC_cpsOnly,
+    nnUNetTrainerSPMC_noUnlabeled,
+    nnUNetTrainerSPMC_ordinaryToLow,
+    nnUNetTrainerSPMC_highToOrdinary,
+    nnUNetTrainerSPMC_separateEncoders,
+    nnUNetTrainerSupervisedControl,
+)
+
+__all__ = ["TRAINERS", "SPMCSettings", *(trainer.__name__ for trainer in TRAINERS)]

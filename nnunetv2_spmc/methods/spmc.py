@@ -1,0 +1,246 @@
+"""SPMC: suspicious pixel mutual correction, and its ablations.
+
+L = L_a + L_b with L_a = L_sup,a + beta * L_mse,a + lambda(t) * (L_cps,a + beta * L_rp,a), Eq. (3)-(5),
+where a is the main and b the auxiliary branch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, get_args
+
+import torch
+from torch import Tensor, nn
+
+from nnunetv2_spmc import losses
+from nnunetv2_spmc.losses import Reduction, SharpeningForm, TeachingMode
+from nnunetv2_spmc.networks import DualBranchNetwork
+from nnunetv2_spmc.networks.dual_branch import Logits
+from nnunetv2_spmc.networks.feature_noise import NoiseLevels
+from nnunetv2_spmc.training.epoch_log import Panels
+from nnunetv2_spmc.training.semi_supervised import nnUNetTrainerSemiSupervised
+from nnunetv2_spmc.training.settings import SemiSupervisedSettings, require
+
+CHOICES = {
+    "reduction": get_args(Reduction),
+    "trust_on": ("sharpened", "raw"),
+    "sharpening": get_args(SharpeningForm),
+    "teaching": get_args(TeachingMode),
+    "noise_levels": get_args(NoiseLevels),
+}
+
+
+@dataclass(frozen=True)
+class SPMCSettings(SemiSupervisedSettings):
+    """Settings of SPMC; the defaults are the paper's, read literally."""
+
+    tau: float = 0.7  # a voxel is suspicious at confidence <= tau, trusted above; BraTS: 0.65
+    beta: float = 0.5  # weight of the mean squared errors, Eq. (4)
+    temperature: float = 0.1  # T of the sharpening, Eq. (12)
+    sharpening: SharpeningForm = "binary"
+    trust_on: str = "sharpened"  # which confidence of the teacher is compared with tau
+    teaching: TeachingMode = "high-to-low"  # table 5
+    reduction: Reduction = "all"  # MSE over all voxels, or over the selected ones
+    cdps: bool = True  # table 4
+    splat: bool = True  # table 4
+    noise: float = 0.3  # amplitude r of the feature noise, Eq. (2)
+    noise_levels: NoiseLevels = "all"
+    shared_encoder: bool = True
+
+    def __post_init__(self) -> None:
+        """Check types and ranges of all fields."""
+        super().__post_init__()
+        require(0 <= self.tau <= 1, "tau", self.tau, "in [0, 1]")
+        require(self.beta >= 0, "beta", self.beta, "at least 0")
+        require(0 < self.temperature <= 1, "temperature", self.temperature, "in (0, 1]")
+        require(0 <= self.noise < 1, "noise", self.noise, "in [0, 1)")
+        for key, choices in CHOICES.items():
+            value = getattr(self, key)
+            require(value in choices, key, value, f"one of {', '.join(choices)}")
+
+
+class nnUNetTrainerSPMC(nnUNetTrainerSemiSupervised):
+    """Train nnU-Net on labeled and unlabeled scans with SPMC."""
+
+    default_settings: ClassVar[SPMCSettings] = SPMCSettings()
+    settings: SPMCSettings
+    panels: ClassVar[Panels] = {
+        "supervised loss": ("supervised_main", "supervised_auxiliary"),
+        "loss terms": (
+            "cdps_main",
+            "cdps_auxiliary",
+            "cps_main",
+            "cps_auxiliary",
+            "splat_main",
+            "splat_auxiliary",
+        ),
+        "share of voxels": (
+            "suspicious_main",
+            "suspicious_auxiliary",
+            "common_difficulty_labeled",
+            "common_difficulty_unlabeled",
+            "taught_main",
+            "taught_auxiliary",
+        ),
+        "agreement of the branches": ("agreement",),
+    }
+
+    def build_training_network(self, main: nn.Module) -> DualBranchNetwork:
+        """Put the auxiliary branch beside the planned network."""
+        return DualBranchNetwork(
+            main,
+            shared_encoder=self.settings.shared_encoder,
+            noise=self.settings.noise,
+            noise_levels=self.settings.noise_levels,
+        )
+
+    def labeled_loss(
+        self, images: Tensor, target: Tensor | list[Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute L_sup + beta * L_mse of both branches, Eq. (3), (6)-(11)."""
+        main_logits, auxiliary_logits = self.training_network(images)
+        values = {
+            "supervised_main": self.loss(main_logits, target),
+            "supervised_auxiliary": self.loss(auxiliary_logits, target),
+        }
+        loss = values["supervised_main"] + values["supervised_auxiliary"]
+        main, auxiliary = self._probabilities(main_logits), self._probabilities(auxiliary_logits)
+        labels, valid = self._labels_and_valid(full_resolution(target))
+        mask = losses.common_difficulty(
+            self._confidence(main), self._confidence(auxiliary), self.settings.tau, valid
+        )
+        if self.settings.cdps:
+            values["cdps_main"], values["cdps_auxiliary"] = losses.cdps(
+                main, auxiliary, labels, mask, reduction=self.settings.reduction, valid=valid
+            )
+            loss = loss + self.settings.beta * (values["cdps_main"] + values["cdps_auxiliary"])
+        values["common_difficulty_labeled"] = share(mask)
+        return loss, values
+
+    def unlabeled_loss(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute L_cps + beta * L_rp of both branches, Eq. (4), (12)-(19)."""
+        main_logits, auxiliary_logits = map(full_resolution, self.training_network(images))
+        main, auxiliary = self._probabilities(main_logits), self._probabilities(auxiliary_logits)
+        regions = self.label_manager.has_regions
+        values = {
+            "cps_main": losses.cps(main_logits, auxiliary, regions=regions),
+            "cps_auxiliary": losses.cps(auxiliary_logits, main, regions=regions),
+        }
+        loss = values["cps_main"] + values["cps_auxiliary"]
+        with torch.no_grad():
+            main_confidence, auxiliary_confidence = map(self._confidence, (main, auxiliary))
+            tau = self.settings.tau
+            mask = losses.common_difficulty(main_confidence, auxiliary_confidence, tau)
+            values["suspicious_main"] = share(main_confidence <= tau)
+            values["suspicious_auxiliary"] = share(auxiliary_confidence <= tau)
+            values["common_difficulty_unlabeled"] = share(mask)
+            values["agreement"] = losses.agreement(main, auxiliary, regions=regions)
+        if self.settings.splat:
+            main_splat, main_taught = self._splat(main, auxiliary)
+            auxiliary_splat, auxiliary_taught = self._splat(auxiliary, main)
+            values |= {"splat_main": main_splat, "splat_auxiliary": auxiliary_splat}
+            values |= {"taught_main": main_taught, "taught_auxiliary": auxiliary_taught}
+            loss = loss + self.settings.beta * (main_splat + auxiliary_splat)
+        return loss, values
+
+    def _splat(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        settings = self.settings
+        with torch.no_grad():
+            soft_pseudo_label = losses.sharpen(
+                teacher, settings.temperature, form=settings.sharpening
+            )
+            trusted = soft_pseudo_label if settings.trust_on == "sharpened" else teacher
+            mask = losses.taught(
+                self._confidence(student),
+                self._confidence(trusted),
+                settings.tau,
+                mode=settings.teaching,
+            )
+        loss = losses.splat(student, soft_pseudo_label, mask, reduction=settings.reduction)
+        return loss, share(mask)
+
+    def _probabilities(self, logits: Logits) -> Tensor:
+        return losses.probabilities(
+            full_resolution(logits), regions=self.label_manager.has_regions
+        )
+
+    @torch.no_grad()
+    def _confidence(self, probabilities: Tensor) -> Tensor:
+        return losses.confidence(probabilities, regions=self.label_manager.has_regions)
+
+    def _labels_and_valid(self, target: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Split nnU-Net's target into one-hot labels and the mask of voxels that are annotated."""
+        ignore_label = self.label_manager.ignore_label
+        if self.label_manager.has_regions:
+            if ignore_label is None:
+                return target.float(), None
+            return target[:, :-1].float(), target[:, -1:] == 0  # the last channel marks ignored
+        labels = losses.one_hot(target, self.label_manager.num_segmentation_heads)
+        return labels, None if ignore_label is None else target != ignore_label
+
+
+def full_resolution(output: Logits) -> Tensor:
+    """Return the full-resolution entry of a deep supervision list, or the tensor itself."""
+    return output[0] if isinstance(output, (list, tuple)) else output
+
+
+def share(mask: Tensor) -> Tensor:
+    """Return the share of selected voxels."""
+    return mask.float().mean()
+
+
+DEFAULTS = nnUNetTrainerSPMC.default_settings
+
+
+class nnUNetTrainerSPMC_smoke(nnUNetTrainerSPMC):
+    """Two epochs of five iterations, to see that everything runs."""
+
+    default_settings = replace(DEFAULTS, epochs=2, iterations_per_epoch=5, validation_iterations=2)
+
+
+class nnUNetTrainerSPMC_noCDPS(nnUNetTrainerSPMC):
+    """Table 4: without the correction of common-difficulty voxels."""
+
+    default_settings = replace(DEFAULTS, cdps=False)
+
+
+class nnUNetTrainerSPMC_noSPLAT(nnUNetTrainerSPMC):
+    """Table 4: without the teaching of suspicious voxels."""
+
+    default_settings = replace(DEFAULTS, splat=False)
+
+
+class nnUNetTrainerSPMC_noNoise(nnUNetTrainerSPMC):
+    """Table 4: without feature noise in the auxiliary branch."""
+
+    default_settings = replace(DEFAULTS, noise=0.0)
+
+
+class nnUNetTrainerSPMC_cpsOnly(nnUNetTrainerSPMC):
+    """Table 4, first row: two branches with cross pseudo supervision and nothing else."""
+
+    default_settings = replace(DEFAULTS, noise=0.0, cdps=False, splat=False)
+
+
+class nnUNetTrainerSPMC_noUnlabeled(nnUNetTrainerSPMC):
+    """Both branches, noise and CDPS on the labeled cases; unlabeled cases are not touched."""
+
+    default_settings = replace(DEFAULTS, lambda_max=0.0)
+
+
+class nnUNetTrainerSPMC_ordinaryToLow(nnUNetTrainerSPMC):
+    """Table 5: suspicious voxels are taught by every voxel of the other branch."""
+
+    default_settings = replace(DEFAULTS, teaching="ordinary-to-low")
+
+
+class nnUNetTrainerSPMC_highToOrdinary(nnUNetTrainerSPMC):
+    """Table 5: trusted voxels teach every voxel of the other branch."""
+
+    default_settings = replace(DEFAULTS, teaching="high-to-ordinary")
+
+
+class nnUNetTrainerSPMC_separateEncoders(nnUNetTrainerSPMC):
+    """Two independent networks, as the text of the paper describes them."""
+
+    default_settings = replace(DEFAULTS, shared_encoder=False)

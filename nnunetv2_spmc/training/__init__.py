@@ -1,0 +1,1 @@
+"""The semi-supervised base trainer and what it is made of."""

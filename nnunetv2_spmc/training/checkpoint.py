@@ -1,0 +1,44 @@
+"""Checkpoints: the stock content plus what only training needs, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+CHECKPOINT_KEY = "semi_supervised"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be used for what was asked."""
+
+
+def write_whole(checkpoint: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint under a temporary name, then move it into place.
+
+    A process that is killed meanwhile leaves the previous file untouched.
+    """
+    temporary = path.with_name(path.name + ".writing")
+    with temporary.open("wb") as file:
+        torch.save(checkpoint, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def read_semi_supervised_state(path: Path) -> dict[str, Any]:
+    """Read what a semi-supervised trainer stored beside the stock content.
+
+    Raises:
+        CheckpointError: the checkpoint comes from another kind of trainer.
+    """
+    checkpoint = torch.load(path, map_location="cpu", mmap=True, weights_only=False)
+    if CHECKPOINT_KEY not in checkpoint:
+        raise CheckpointError(
+            f"{path} was written by {checkpoint.get('trainer_name', 'another program')} and has no "
+            "auxiliary branch, so this trainer cannot go on from it: start anew with "
+            f"-pretrained_weights {path}, or move the file away."
+        )
+    return checkpoint[CHECKPOINT_KEY]

@@ -1,0 +1,64 @@
+"""Curves of the semi-supervised terms: nnU-Net's logger, its log file and progress_semi.png."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from nnunetv2.training.logging.nnunet_logger import MetaLogger
+
+Panels = Mapping[str, Sequence[str]]
+
+
+def log_values(logger: MetaLogger, values: Mapping[str, float], epoch: int) -> None:
+    """Log one value per key for an epoch, to nnU-Net's local logger and to W&B.
+
+    The local logger refuses keys that it does not know and expects every key to be filled every
+    epoch: new keys are registered, and epochs before they existed are filled with NaN.
+    """
+    curves = logger.local_logger.my_fantastic_logging
+    for key, value in values.items():
+        curve = curves.setdefault(key, [])
+        curve.extend([math.nan] * (epoch - len(curve)))
+        logger.log(key, value, epoch)
+
+
+def log_lines(panels: Panels, values: Mapping[str, float]) -> list[str]:
+    """Format the values of an epoch, one line a panel: 'loss terms: cdps_main 0.0012, ...'."""
+    shown = {title: [key for key in keys if key in values] for title, keys in panels.items()}
+    return [
+        f"{title}: " + ", ".join(f"{key} {values[key]:.4g}" for key in keys)
+        for title, keys in shown.items()
+        if keys
+    ]
+
+
+def plot_progress(logger: MetaLogger, panels: Panels, path: Path) -> None:
+    """Draw one panel per group of curves over the epochs.
+
+    Args:
+        logger: the trainer's logger.
+        panels: title -> keys of the curves in it.
+        path: the PNG file to write.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    curves = logger.local_logger.my_fantastic_logging
+    figure = Figure(figsize=(10, 3.2 * len(panels)), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (title, keys) in zip(
+        figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0],
+        panels.items(),
+        strict=True,
+    ):
+        for key in keys:
+            if key in curves:
+                marker = "o" if len(curves[key]) < 3 else None
+                axes.plot(curves[key], label=key.replace("_", " "), marker=marker)
+        axes.set_title(title)
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+        axes.grid(alpha=0.3)
+    axes.set_xlabel("epoch")
+    figure.savefig(path, dpi=100)

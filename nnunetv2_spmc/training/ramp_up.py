@@ -1,0 +1,20 @@
+"""The warm-up of the unsupervised terms."""
+
+from __future__ import annotations
+
+import math
+
+
+def gaussian_ramp_up(iteration: int, total_iterations: int, maximum: float) -> float:
+    """Compute lambda(t) = maximum * exp(-5 (1 - t / t_max)^2), Eq. (5).
+
+    Args:
+        iteration: t, optimizer steps done so far.
+        total_iterations: t_max, epochs times iterations per epoch.
+        maximum: lambda_max, reached at t >= t_max.
+
+    Returns:
+        The weight of the unsupervised terms; exp(-5) * maximum at t = 0.
+    """
+    progress = min(iteration / total_iterations, 1.0)
+    return maximum * math.exp(-5.0 * (1.0 - progress) ** 2)

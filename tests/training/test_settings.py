@@ -1,0 +1,96 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from nnunetv2_spmc.methods import TRAINERS, SPMCSettings
+from nnunetv2_spmc.training.settings import SettingsError, changed_settings, resolve_settings
+
+
+def resolve(dataset_json=None, environment=None):
+    variables = {} if environment is None else {"nnUNet_spmc_settings": environment}
+    return resolve_settings(SPMCSettings(), dataset_json or {}, variables)
+
+
+def test_the_defaults_are_those_of_the_paper():
+    settings, origins = resolve()
+    assert (settings.tau, settings.beta, settings.temperature) == (0.7, 0.5, 0.1)
+    assert (settings.lambda_max, settings.noise, settings.shared_encoder) == (0.1, 0.3, True)
+    assert origins == {}
+
+
+def test_the_dataset_overrides_the_class_and_the_environment_the_dataset():
+    settings, origins = resolve({"spmc": {"tau": 0.65, "beta": 0.3}}, '{"beta": 0.7}')
+    assert (settings.tau, settings.beta) == (0.65, 0.7)
+    assert origins == {"tau": '"spmc" in dataset.json', "beta": "$nnUNet_spmc_settings"}
+
+
+def test_the_environment_may_name_a_file(tmp_path):
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps({"epochs": 7}))
+    assert resolve(environment=str(file))[0].epochs == 7
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ({"tao": 0.7}, "Unknown setting 'tao' in .*dataset.json; known: "),
+        ({"tau": 1.5}, r"tau must be in \[0, 1\], got 1.5"),
+        ({"tau": "0.7"}, "tau must be of type float, got '0.7'"),
+        ({"tau": float("nan")}, "tau must be finite"),
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"epochs": 1.5}, "epochs must be of type int"),
+        ({"epochs": True}, "epochs must be of type int"),
+        ({"cdps": 1}, "cdps must be of type bool, got 1"),
+        ({"temperature": 0}, r"temperature must be in \(0, 1\]"),
+        ({"lambda_max": -1}, "lambda_max must be at least 0"),
+        ({"noise": 1.0}, r"noise must be in \[0, 1\)"),
+        ({"reduction": "mean"}, "reduction must be one of all, masked, got 'mean'"),
+        ({"teaching": "low"}, "teaching must be one of high-to-low"),
+        ({"unlabeled_batch_size": 0}, "unlabeled_batch_size must be at least 1"),
+        ({"seed": -1}, "seed must be at least 0"),
+    ],
+)
+def test_a_bad_setting_is_refused_by_name(block, message):
+    with pytest.raises(SettingsError, match=message):
+        resolve({"spmc": block})
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("no/such/file.json", "neither"),
+        ("{tau: 1}", "not valid JSON"),
+    ],
+)
+def test_a_bad_environment_variable_is_refused(value, message):
+    with pytest.raises(SettingsError, match=message):
+        resolve(environment=value)
+
+
+def test_a_block_that_is_no_object_is_refused():
+    with pytest.raises(SettingsError, match="must be a JSON object"):
+        resolve({"spmc": [1]})
+
+
+def test_changes_are_described():
+    before = {"tau": 0.7, "beta": 0.5}
+    assert changed_settings(before, {"tau": 0.65, "beta": 0.5}) == ["tau: 0.7 -> 0.65"]
+
+
+def test_every_ablation_differs_from_the_method_in_what_its_name_says():
+    differences = {
+        "noCDPS": {"cdps": False},
+        "noSPLAT": {"splat": False},
+        "noNoise": {"noise": 0.0},
+        "cpsOnly": {"noise": 0.0, "cdps": False, "splat": False},
+        "noUnlabeled": {"lambda_max": 0.0},
+        "ordinaryToLow": {"teaching": "ordinary-to-low"},
+        "highToOrdinary": {"teaching": "high-to-ordinary"},
+        "separateEncoders": {"shared_encoder": False},
+        "smoke": {"epochs": 2, "iterations_per_epoch": 5, "validation_iterations": 2},
+    }
+    trainers = {t.__name__.partition("_")[2]: t for t in TRAINERS if "_" in t.__name__}
+    assert trainers.keys() == differences.keys()
+    for name, trainer in trainers.items():
+        assert trainer.default_settings == replace(SPMCSettings(), **differences[name])
