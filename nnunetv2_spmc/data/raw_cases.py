@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, get_args
 
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 
 from nnunetv2_spmc.data.errors import DataError
 

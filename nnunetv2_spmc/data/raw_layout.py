@@ -1,12 +1,14 @@
 """Names of the folders and files of a semi-labeled raw dataset.
 
-    nnUNet_raw/Dataset510_Liver/
-      dataset.json          stock nnU-Net, plus an optional "spmc": {settings} block
-      imagesTr/ labelsTr/   labeled cases only
-      imagesUn/             unlabeled cases
-      labelsUn/             optional: labels withheld from training
-      imagesTs/ labelsTs/   test cases
-      split.json            which case went where and why
+::
+
+nnUNet_raw/Dataset510_Liver/
+dataset.json          stock nnU-Net, plus an optional "spmc": {settings} block
+imagesTr/ labelsTr/   labeled cases only
+imagesUn/             unlabeled cases
+labelsUn/             optional: labels withheld from training
+imagesTs/ labelsTs/   test cases
+split.json            which case went where and why
 """
 
 IMAGES_TRAIN = "imagesTr"

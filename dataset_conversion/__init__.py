@@ -1,0 +1,1 @@
+"""Converters: from a dataset as it is distributed to nnU-Net's raw layout with unlabeled cases."""

@@ -1,0 +1,121 @@
+"""Left atrium: 2018 Atrial Segmentation Challenge (LGE MRI), with the literature's 80/20 split.
+
+Source: https://www.cardiacatlas.org/atriaseg2018-challenge/ (terms of use there).
+Label map: 255 -> 1 (left atrium) in the challenge's files; 0/1 already in the h5 files.
+Counts: 100 scans; 80 for training, of which the first N of the list are labeled, and 20 for test.
+
+Expected input, one of
+
+    Training Set/ID/lgemri.nrrd, laendo.nrrd             as the challenge distributes it
+    2018LA_Seg_Training Set/ID/mri_norm2.h5              as the semi-supervised papers share it
+
+or the folder above. The h5 volumes hold no spacing and are cropped around the ground truth, test
+scans too: results on them compare with those papers' tables and with nothing else.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nnunetv2_spmc.data.raw_cases import ConversionError, RawCase, RawDataset
+from nnunetv2_spmc.data.raw_reader import H5Volume, ImageFile
+from nnunetv2_spmc.data.raw_summary import ConversionSummary
+from nnunetv2_spmc.data.raw_writer import WriteOptions, write_raw_dataset
+from nnunetv2_spmc.dataset_conversion.protocol_lists import LA_TEST, LA_TRAIN
+from nnunetv2_spmc.dataset_conversion.published_split import PublishedSplit
+
+SPLIT = PublishedSplit(LA_TRAIN, LA_TEST, unit="scan")
+DATASET_ID = 501
+NAME = "LA"
+LABELED = 8
+CHANNELS = ("LGE_MRI",)
+LABELS = {"background": 0, "left atrium": 1}
+LABEL_MAP = {255: 1}
+SPACING_MM = (0.625, 0.625, 0.625)  # of the challenge's scans; the h5 files do not state it
+INFORMATION = {
+    "description": "Left atrium in LGE MRI, 2018 Atrial Segmentation Challenge",
+    "reference": "Xiong et al., Medical Image Analysis 67 (2021), 101832",
+    "licence": "see https://www.cardiacatlas.org/atriaseg2018-challenge/",
+}
+H5_NOTES = (
+    "h5 layout: the volumes are cropped around the ground truth, test scans too; compare results "
+    "only with papers that use these files",
+    "h5 layout: spacing assumed to be 0.625 mm in every direction, the files do not state it",
+)
+
+
+def convert_la(
+    source: Path,
+    *,
+    dataset_id: int = DATASET_ID,
+    name: str = NAME,
+    labeled: int = LABELED,
+    allow_missing: bool = False,
+    options: WriteOptions | None = None,
+) -> ConversionSummary:
+    """Convert the LA scans found in `source`.
+
+    Args:
+        source: The folder of the scans, or the one above.
+        dataset_id: nnU-Net dataset id.
+        name: Dataset name.
+        labeled: The first so many scans of the training list keep their label.
+        allow_missing: Go on without the scans of the lists that are not on disk.
+        options: How to write.
+
+    Raises:
+        ConversionError: If the input is not as expected.
+    """
+    SPLIT.check_labeled(labeled)
+    files, cropped = find_scans(source)
+    missing = [scan for scan in SPLIT.names if scan not in files]
+    SPLIT.check_missing(missing, source, allow_missing)
+    roles, notes = SPLIT.roles(labeled, files)
+    dataset = RawDataset(
+        dataset_id=dataset_id,
+        name=name,
+        converter="la",
+        source=str(source),
+        protocol=f"LA 80/20 lists of the literature, first {labeled} training scans labeled",
+        channel_names=CHANNELS,
+        labels=LABELS,
+        cases=tuple(
+            RawCase(scan, (files[scan][0],), role, files[scan][1]) for scan, role in roles.items()
+        ),
+        label_map={} if cropped else LABEL_MAP,
+        # Drawn on the scan's voxels; only shape and spacing of the label's header are compared.
+        trust_label_shape=True,
+        information=INFORMATION,
+        options={"labeled": labeled, "allow_missing": allow_missing},
+        missing=tuple(missing),
+        notes=(H5_NOTES if cropped else ()) + notes,
+    )
+    return write_raw_dataset(dataset, options or WriteOptions())
+
+
+def find_scans(
+    source: Path,
+) -> tuple[dict[str, tuple[ImageFile | H5Volume, ImageFile | H5Volume]], bool]:
+    """Return image and label of each scan, and whether they come from the cropped h5 files."""
+    for pattern in ("*/lgemri.nrrd", "*/*/lgemri.nrrd"):
+        nrrd: dict[str, tuple[ImageFile | H5Volume, ImageFile | H5Volume]] = {
+            path.parent.name: (ImageFile(path), ImageFile(path.with_name("laendo.nrrd")))
+            for path in sorted(source.glob(pattern))
+            if path.with_name("laendo.nrrd").is_file()
+        }
+        if nrrd:
+            return nrrd, False
+    for pattern in ("*/mri_norm2.h5", "*/*/mri_norm2.h5"):
+        h5: dict[str, tuple[ImageFile | H5Volume, ImageFile | H5Volume]] = {
+            path.parent.name: (
+                H5Volume(path, "image", SPACING_MM, "xyz"),
+                H5Volume(path, "label", SPACING_MM, "xyz"),
+            )
+            for path in sorted(source.glob(pattern))
+        }
+        if h5:
+            return h5, True
+    raise ConversionError(
+        f"There are no LA scans in {source}: expected ID/lgemri.nrrd with ID/laendo.nrrd, "
+        "or ID/mri_norm2.h5."
+    )

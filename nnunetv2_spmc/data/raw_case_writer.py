@@ -1,0 +1,143 @@
+"""Check and write the files of one case; runs in a worker process."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from nnunetv2_spmc.data.raw_cases import (
+    ConversionError,
+    ImageSource,
+    LabelRules,
+    RawCase,
+    Role,
+)
+from nnunetv2_spmc.data.raw_checks import (
+    check_finite,
+    content_digest,
+    geometry_difference,
+    mapped_label,
+    orientation_code,
+    same_header,
+)
+from nnunetv2_spmc.data.raw_layout import (
+    IMAGES_TEST,
+    IMAGES_TRAIN,
+    IMAGES_UNLABELED,
+    LABELS_TEST,
+    LABELS_TRAIN,
+    LABELS_UNLABELED,
+)
+from nnunetv2_spmc.data.raw_reader import ImageFile
+
+FILE_ENDING = ".nii.gz"
+FOLDERS: dict[Role, tuple[str, str]] = {
+    "labeled": (IMAGES_TRAIN, LABELS_TRAIN),
+    "validation": (IMAGES_TRAIN, LABELS_TRAIN),
+    "unlabeled": (IMAGES_UNLABELED, LABELS_UNLABELED),
+    "test": (IMAGES_TEST, LABELS_TEST),
+}
+
+
+@dataclass(frozen=True)
+class CaseRecord:
+    """What a worker reports of a case; `problem` is empty if the case is written."""
+
+    identifier: str
+    problem: str = ""
+    digest: str = ""
+    orientation: str = ""
+    spacing_mm: tuple[float, ...] = ()
+    empty_label: bool = False
+
+
+def image_file(case: RawCase, channel: int) -> Path:
+    """Return where a channel is written, relative to the dataset."""
+    return Path(FOLDERS[case.role][0], f"{case.identifier}_{channel:04d}{FILE_ENDING}")
+
+
+def label_file(case: RawCase) -> Path:
+    """Return where the label is written, relative to the dataset."""
+    return Path(FOLDERS[case.role][1], f"{case.identifier}{FILE_ENDING}")
+
+
+def write_case(case: RawCase, *, folder: Path, rules: LabelRules, link: bool) -> CaseRecord:
+    """Read, check and write one case; a problem is returned, not raised."""
+    try:
+        return _write_case(case, folder, rules, link)
+    except ConversionError as error:
+        return CaseRecord(case.identifier, problem=f"Case {case.identifier}: {error}")
+
+
+def _write_case(case: RawCase, folder: Path, rules: LabelRules, link: bool) -> CaseRecord:
+    images = [source.read() for source in case.images]
+    reference = images[0]
+    digest = content_digest(images)
+    for channel, (image, source) in enumerate(zip(images, case.images, strict=True)):
+        difference = geometry_difference(image, reference)
+        if difference:
+            raise ConversionError(
+                f"channel {source} has {difference} (channel {case.images[0]}); "
+                "resample the channels to one grid."
+            )
+        check_finite(image, str(source))
+        unchanged = same_header(image, reference)
+        image.CopyInformation(reference)
+        _store(image, source, folder / image_file(case, channel), unchanged=unchanged, link=link)
+    empty = False
+    if case.label is not None:
+        empty = _write_label(case, case.label, reference, folder / label_file(case), rules, link)
+    return CaseRecord(
+        case.identifier,
+        digest=digest,
+        orientation=orientation_code(reference),
+        spacing_mm=reference.GetSpacing(),
+        empty_label=empty,
+    )
+
+
+def _write_label(
+    case: RawCase,
+    source: ImageSource,
+    reference: sitk.Image,
+    target: Path,
+    rules: LabelRules,
+    link: bool,
+) -> bool:
+    """Write a label on the image's grid; return whether it holds nothing but background."""
+    original = source.read()
+    difference = geometry_difference(original, reference, on_grid=rules.trust_shape)
+    if difference:
+        raise ConversionError(
+            f"label {source} has {difference} (image {case.images[0]}); "
+            "resample the label to the image's grid."
+        )
+    label = mapped_label(original, rules.label_map, rules.allowed, f"label {source}")
+    unchanged = (
+        same_header(original, reference)
+        and sitk.GetArrayViewFromImage(original).dtype.kind in "iu"
+        and not rules.label_map
+    )
+    label.CopyInformation(reference)
+    _store(label, source, target, unchanged=unchanged, link=link)
+    return not np.any(sitk.GetArrayViewFromImage(label))
+
+
+def _store(
+    image: sitk.Image, source: ImageSource, target: Path, *, unchanged: bool, link: bool
+) -> None:
+    """Link or copy a file that is right as it is, write everything else."""
+    target.parent.mkdir(exist_ok=True)
+    if not (unchanged and isinstance(source, ImageFile) and source.is_nifti_gz):
+        for key in image.GetMetaDataKeys():  # headers of other formats, patient data among them
+            image.EraseMetaData(key)
+        sitk.WriteImage(image, str(target))
+    elif link:
+        os.symlink(source.path.resolve(), target)
+    else:
+        shutil.copyfile(source.path, target)

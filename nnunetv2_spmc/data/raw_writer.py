@@ -1,0 +1,246 @@
+"""Write a semi-labeled dataset into nnUNet_raw: all of it, or nothing.
+
+The cases are read, checked and written by worker processes into a temporary folder, which takes
+the dataset's name only when everything in it is right. Layout: `raw_layout`.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import SimpleITK as sitk
+from tqdm import tqdm
+
+from nnunetv2_spmc.data.raw_case_writer import CaseRecord, write_case
+from nnunetv2_spmc.data.raw_cases import ConversionError, RawCase, RawDataset, check_dataset
+from nnunetv2_spmc.data.raw_json import dataset_json, split_json
+from nnunetv2_spmc.data.raw_layout import SPLIT_FILE
+from nnunetv2_spmc.data.raw_problems import raise_problems, warnings_of
+from nnunetv2_spmc.data.raw_splits import Splits, final_splits
+from nnunetv2_spmc.data.raw_summary import ConversionSummary
+
+SPLITS_FINAL = "splits_final.json"
+RAW = "nnUNet_raw"
+PREPROCESSED = "nnUNet_preprocessed"
+
+
+def default_processes() -> int:
+    """Number of worker processes unless told otherwise."""
+    return min(8, os.cpu_count() or 1)
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """How to write, for every converter alike.
+
+    Attributes:
+        overwrite: Replace a dataset of the same name.
+        processes: Number of worker processes.
+        link: Link files that are right as they are, instead of copying them.
+        dry_run: Write nothing, only say what would be written.
+        raw: nnU-Net's raw folder; the environment variable nnUNet_raw where None.
+        preprocessed: Likewise nnUNet_preprocessed, needed only for splits_final.json.
+    """
+
+    overwrite: bool = False
+    processes: int = 1
+    link: bool = False
+    dry_run: bool = False
+    raw: Path | None = None
+    preprocessed: Path | None = None
+
+    def raw_folder(self) -> Path:
+        """Return nnUNet_raw, or raise ConversionError."""
+        return self.raw or _folder_from_environment(RAW)
+
+    def preprocessed_folder(self) -> Path:
+        """Return nnUNet_preprocessed, or raise ConversionError."""
+        return self.preprocessed or _folder_from_environment(PREPROCESSED)
+
+
+def _folder_from_environment(variable: str) -> Path:
+    value = os.environ.get(variable)
+    if not value:
+        raise ConversionError(
+            f"The environment variable {variable} is not set; "
+            f"export {variable}=/path/to/{variable} as nnU-Net's documentation describes."
+        )
+    return Path(value).expanduser().absolute()
+
+
+def write_raw_dataset(dataset: RawDataset, options: WriteOptions) -> ConversionSummary:
+    """Check and write a dataset with dataset.json, split.json and, if needed, splits_final.json.
+
+    Returns:
+        What was written, or with `dry_run` would be.
+
+    Raises:
+        ConversionError: If anything is wrong with the input. Nothing is left behind then.
+    """
+    check_dataset(dataset)
+    target = options.raw_folder() / dataset.folder_name
+    splits = final_splits(dataset.cases)
+    splits_file = _splits_file(dataset, options, needed=splits is not None)
+    _refuse_taken_id(dataset, target, options, splits_file)
+    summary = partial(ConversionSummary, dataset, target, splits, splits_file)
+    if options.dry_run:
+        return summary(dry_run=True)
+    with _staging_folder(target) as staging:
+        records = _write_cases(dataset, staging, options)
+        raise_problems(dataset, records)
+        write_json(dataset_json(dataset), staging / "dataset.json")
+        write_json(split_json(dataset), staging / SPLIT_FILE)
+        # First, since a dataset without its fixed split would be trained on another one.
+        outdated = _publish_splits(splits, splits_file)
+        _publish(staging, target)
+    return summary(outdated=outdated, warnings=warnings_of(dataset, records, splits))
+
+
+def _splits_file(dataset: RawDataset, options: WriteOptions, *, needed: bool) -> Path | None:
+    if needed or options.preprocessed or os.environ.get(PREPROCESSED):
+        return options.preprocessed_folder() / dataset.folder_name / SPLITS_FINAL
+    return None
+
+
+def _refuse_taken_id(
+    dataset: RawDataset, target: Path, options: WriteOptions, splits_file: Path | None
+) -> None:
+    """Raise if the dataset exists, or another one has its id: nnU-Net finds datasets by id."""
+    folders = [target.parent]
+    if splits_file is not None:
+        folders.append(splits_file.parents[1])
+    for folder in folders:
+        for other in sorted(folder.glob(f"Dataset{dataset.dataset_id:03d}*")):
+            if other.name != target.name:
+                raise ConversionError(
+                    f"Dataset id {dataset.dataset_id} is already taken by {other}; "
+                    "choose another id with -d."
+                )
+    if options.overwrite:
+        return
+    for existing in (target, splits_file):
+        if existing is not None and existing.exists():
+            raise ConversionError(f"{existing} already exists; --overwrite replaces it.")
+
+
+@contextmanager
+def _staging_folder(target: Path) -> Iterator[Path]:
+    """Yield a folder beside the target that is gone afterwards, whatever happens."""
+    staging = target.with_name(f".tmp_{target.name}_{os.getpid()}")
+    staging.mkdir(parents=True)
+    try:
+        with _termination_raises():
+            yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def _termination_raises() -> Iterator[None]:
+    """Let SIGTERM unwind the stack as Ctrl-C does, so that clean-up runs."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(signum: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + signum)
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _write_cases(dataset: RawDataset, folder: Path, options: WriteOptions) -> list[CaseRecord]:
+    write = partial(write_case, folder=folder, rules=dataset.rules, link=options.link)
+    cases = sorted(dataset.cases, key=lambda case: case.identifier)
+    # None: the bar shows on a terminal and stays out of log files.
+    progress = tqdm(total=len(cases), desc="Converting", unit="case", disable=None)
+    with progress:
+        if options.processes == 1:
+            return [_counted(write, case, progress) for case in cases]
+        return _write_in_parallel(write, cases, options.processes, progress)
+
+
+def _counted(write: Callable[[RawCase], CaseRecord], case: RawCase, progress: tqdm) -> CaseRecord:
+    record = write(case)
+    progress.update()
+    return record
+
+
+def _write_in_parallel(
+    write: Callable[[RawCase], CaseRecord], cases: list[RawCase], processes: int, progress: tqdm
+) -> list[CaseRecord]:
+    pool = ProcessPoolExecutor(
+        min(processes, len(cases)),
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_prepare_worker,
+    )
+    try:
+        futures = [pool.submit(write, case) for case in cases]
+        for _ in as_completed(futures):
+            progress.update()
+        return [future.result() for future in futures]
+    except BrokenProcessPool as error:
+        raise ConversionError(
+            "A worker process was killed, perhaps for lack of memory; try a smaller -np."
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _prepare_worker() -> None:
+    """Leave Ctrl-C to the main process and one core to each worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+
+
+def _publish(staging: Path, target: Path) -> None:
+    """Give the finished folder its name; an old one stays until then."""
+    old = target.with_name(f".old_{target.name}_{os.getpid()}")
+    if target.exists():
+        os.replace(target, old)
+    try:
+        os.replace(staging, target)
+    except BaseException:
+        if old.exists():
+            os.replace(old, target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _publish_splits(splits: Splits | None, file: Path | None) -> bool:
+    """Write or remove splits_final.json; return whether preprocessed data lies beside it."""
+    if file is None:
+        return False
+    if splits is None:
+        file.unlink(missing_ok=True)
+    else:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(splits, file)
+    return file.parent.is_dir() and any(p.name != SPLITS_FINAL for p in file.parent.iterdir())
+
+
+def write_json(content: Any, path: Path) -> None:
+    """Write JSON under a temporary name first, so that the file is whole or absent."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

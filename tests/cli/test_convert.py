@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from nnunetv2_spmc.cli.convert import main
+
+CONVERTERS = ("folder", "la", "acdc", "brats", "phantom")
+PHANTOM = ["phantom", "--size", "16", "16", "16", "--test", "1", "--unlabeled", "1", "-np", "1"]
+
+
+def test_phantom_prints_counts_and_the_next_commands(nnunet_folders, capsys) -> None:
+    main([*PHANTOM, "-d", "7", "-n", "Tiny"])
+    text = capsys.readouterr().out
+    assert (nnunet_folders.raw / "Dataset007_Tiny" / "dataset.json").is_file()
+    assert "6 cases -> imagesTr, labelsTr" in text
+    assert "nnUNetv2_spmc_preprocess -d 7 -c 3d_fullres" in text
+    assert "nnUNetv2_train 7 3d_fullres 0 -tr nnUNetTrainerSPMC" in text
+
+
+def test_folder_takes_its_options(nnunet_folders, tmp_path, write_volume, capsys) -> None:
+    for i in range(8):
+        write_volume(tmp_path / "scans" / f"c{i}" / "flair.nii.gz", seed=2 * i)
+        write_volume(tmp_path / "scans" / f"c{i}" / "t1.nii.gz", seed=2 * i + 1)
+        write_volume(tmp_path / "scans" / f"c{i}" / "seg.nii.gz", fill=255)
+    command = f"folder -i {tmp_path}/scans -d 9 -n Tumor --labels background=0 tumor=1 --map 255=1"
+    patterns = "--channel-files T1=t1.nii.gz FLAIR=flair.nii.gz --label-file seg.nii.gz"
+    split = "--test c7 --val 0.2 --labeled 3 --seed 2 --link -np 1"
+    main(f"{command} {patterns} {split}".split())
+    text = capsys.readouterr().out
+    folder = nnunet_folders.raw / "Dataset009_Tumor"
+    assert (folder / "imagesTr").is_dir()
+    assert "labeled       3 cases" in text
+    assert "validation     1 case" in text
+    assert (folder / "imagesTs" / "c7_0001.nii.gz").resolve().name == "flair.nii.gz"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["la", "-i", "nowhere"],
+        ["acdc", "-i", "nowhere"],
+        ["brats", "-i", "nowhere"],
+        ["phantom", "-d", "0"],
+        ["folder", "-i", "nowhere", "-d", "1", "-n", "X", "--labels", "background=0", "a=1"],
+    ],
+)
+def test_a_mistake_is_one_sentence(nnunet_folders, arguments) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([*arguments, "-np", "1"])
+    assert isinstance(stopped.value.code, str)  # printed to stderr, exit status 1
+    assert stopped.value.code.startswith("error: ")
+    assert "\n" not in stopped.value.code
+
+
+@pytest.mark.parametrize("converter", CONVERTERS)
+def test_help_shows_defaults(converter, capsys) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([converter, "--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    assert "default" in text
+    assert "--overwrite" in text
+    if converter != "folder":
+        assert "dataset id, 1 to 999 (default: 50" in text
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_run_leaves_nothing(nnunet_folders, stop) -> None:
+    command = [sys.executable, "-c", "from nnunetv2_spmc.cli.convert import main; main()"]
+    process = subprocess.Popen(
+        [*command, "phantom", "--unlabeled", "5000", "-np", "2"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ,
+    )
+    deadline = time.monotonic() + 60
+    while not list(nnunet_folders.raw.glob(".tmp_*/imagesTr/*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(stop)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + stop
+    assert "Traceback" not in errors
+    assert list(nnunet_folders.raw.iterdir()) == []

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from nnunetv2_spmc.data.raw_cases import ConversionError
+from nnunetv2_spmc.dataset_conversion.la import convert_la
+from nnunetv2_spmc.dataset_conversion.protocol_lists import LA_TEST, LA_TRAIN
+
+
+@pytest.fixture
+def challenge(tmp_path, write_volume):
+    """All 100 scans in the challenge's layout."""
+    folder = tmp_path / "Training Set"
+    for i, scan in enumerate(LA_TRAIN + LA_TEST):
+        write_volume(folder / scan / "lgemri.nrrd", seed=i)
+        # The label's origin is not the image's, which does not matter in this data set.
+        write_volume(folder / scan / "laendo.nrrd", fill=255, origin=(9, 9, 9))
+    return folder
+
+
+def test_lists_are_the_literature_s(shared_data) -> None:
+    for name, ours in (("train", LA_TRAIN), ("test", LA_TEST)):
+        theirs = (shared_data / "splits" / "LA" / f"{name}.list").read_text().split()
+        assert ours == theirs
+
+
+def test_challenge_layout(challenge, nnunet_folders) -> None:
+    summary = convert_la(challenge.parent, labeled=16)
+    content = json.loads((summary.folder / "split.json").read_text())
+    assert content["cases"]["labeled"] == sorted(LA_TRAIN[:16])
+    assert content["cases"]["test"] == sorted(LA_TEST)
+    assert content["counts"]["unlabeled"]["cases"] == 64
+    assert content["notes"] == []
+    label = sitk.ReadImage(str(summary.folder / "labelsTr" / f"{LA_TRAIN[0]}.nii.gz"))
+    image = sitk.ReadImage(str(summary.folder / "imagesTr" / f"{LA_TRAIN[0]}_0000.nii.gz"))
+    assert np.unique(sitk.GetArrayFromImage(label)).tolist() == [0, 1]
+    assert label.GetOrigin() == image.GetOrigin()
+    assert summary.splits is None
+
+
+def test_missing_scans_are_named(challenge, nnunet_folders) -> None:
+    (challenge / LA_TRAIN[3] / "laendo.nrrd").unlink()
+    with pytest.raises(ConversionError, match=rf"1 of the 100 scans .*: {LA_TRAIN[3]};"):
+        convert_la(challenge)
+    summary = convert_la(challenge, allow_missing=True)
+    assert summary.count("labeled") == 7
+    assert f"1 missing and not replaced: {LA_TRAIN[3]}" in str(summary)
+    content = json.loads((summary.folder / "split.json").read_text())
+    assert content["missing"] == [LA_TRAIN[3]]
+    assert LA_TRAIN[8] in content["cases"]["unlabeled"]
+
+
+@pytest.mark.parametrize("labeled", [0, 80])
+def test_some_scans_have_to_be_labeled_and_some_unlabeled(tmp_path, labeled) -> None:
+    with pytest.raises(ConversionError, match="between 1 and 79"):
+        convert_la(tmp_path, labeled=labeled)
+
+
+def test_an_empty_folder_is_an_error(tmp_path) -> None:
+    with pytest.raises(ConversionError, match="There are no LA scans in"):
+        convert_la(tmp_path)
+
+
+def test_h5_layout(shared_data, nnunet_folders) -> None:
+    h5py = pytest.importorskip("h5py")
+    with pytest.raises(ConversionError, match="94 of the 100 scans"):
+        convert_la(shared_data / "la_h5")
+    summary = convert_la(shared_data / "la_h5", labeled=2, allow_missing=True)
+    assert (summary.count("labeled"), summary.count("unlabeled"), summary.count("test")) == (
+        2,
+        2,
+        2,
+    )
+    assert "cropped around the ground truth" in str(summary)
+    scan = LA_TRAIN[0]
+    image = sitk.ReadImage(str(summary.folder / "imagesTr" / f"{scan}_0000.nii.gz"))
+    assert image.GetSpacing() == (0.625, 0.625, 0.625)
+    source = shared_data / "la_h5" / "2018LA_Seg_Training Set" / scan / "mri_norm2.h5"
+    with h5py.File(source) as file:
+        np.testing.assert_array_equal(
+            sitk.GetArrayFromImage(image).transpose(2, 1, 0), file["image"]
+        )
