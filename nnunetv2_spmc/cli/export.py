@@ -12,9 +12,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Export a model folder."""
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_spmc_export",
-        description="Write a model folder that a machine with stock nnU-Net alone can use: trainer "
-        "nnUNetTrainer, main branch only, no optimizer. Equal logits are checked first.",
-        epilog="Use it there with: nnUNetv2_predict_from_modelfolder -m OUT -i IMAGES -o PREDICTIONS",
+        description="Write a model folder that a machine with stock nnU-Net alone can use: "
+        "trainer nnUNetTrainer, main branch only, no optimizer. Equal logits are checked first.",
+        epilog="To use it there: nnUNetv2_predict_from_modelfolder -m OUT -i IMAGES -o PREDICTIONS",
     )
     parser.add_argument(
         "-i",

@@ -19,8 +19,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print the folder, or the line to paste into a shell."""
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_spmc_trainers",
-        description="Print the folder that the environment variable nnUNet_extTrainer must name, so "
-        "that nnUNetv2_train and nnUNetv2_predict find the trainers of this package.",
+        description="Print the folder that the environment variable nnUNet_extTrainer must name, "
+        "so that nnUNetv2_train and nnUNetv2_predict find the trainers of this package.",
         epilog='In bash and zsh: export nnUNet_extTrainer="$(nnUNetv2_spmc_trainers)"',
     )
     parser.add_argument(

@@ -1,7 +1,7 @@
 """The loss terms of suspicious pixel mutual correction (SPMC), as pure functions on tensors.
 
-Shapes: B batch, C classes (or R regions), then one to three spatial axes. Probabilities are float32,
-from a softmax over the classes (`regions=False`) or a sigmoid per region (`regions=True`).
+Shapes: B batch, C classes (or R regions), then one to three spatial axes. Probabilities are
+float32, from a softmax over the classes (`regions=False`) or a sigmoid per region (`regions=True`).
 """
 
 from nnunetv2_spmc.losses.cdps import cdps, common_difficulty

@@ -10,7 +10,9 @@ from torch import Tensor
 SharpeningForm = Literal["binary", "softmax"]
 
 
-def sharpen(probabilities: Tensor, temperature: float, *, form: SharpeningForm = "binary") -> Tensor:
+def sharpen(
+    probabilities: Tensor, temperature: float, *, form: SharpeningForm = "binary"
+) -> Tensor:
     """Push probabilities toward 0 and 1, Eq. (12); the result carries no gradient.
 
     The paper's P^(1/T) / (P^(1/T) + (1 - P)^(1/T)) equals sigmoid(logit(P) / T), which neither

@@ -48,7 +48,7 @@ def splat(
     *,
     reduction: Reduction = "all",
 ) -> Tensor:
-    """Pull the student toward the other branch's soft pseudo-label on selected voxels, Eq. (17)-(18).
+    """Pull the student toward the soft pseudo-label of the other branch, Eq. (17)-(18).
 
     Args:
         student: (B, C, ...) probabilities; the only input that receives a gradient.

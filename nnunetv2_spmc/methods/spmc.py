@@ -1,7 +1,7 @@
 """SPMC: suspicious pixel mutual correction, and its ablations.
 
-L = L_a + L_b with L_a = L_sup,a + beta * L_mse,a + lambda(t) * (L_cps,a + beta * L_rp,a), Eq. (3)-(5),
-where a is the main and b the auxiliary branch.
+Eq. (3)-(5): L = L_a + L_b with L_a = L_sup,a + beta * L_mse,a + lambda(t) * (L_cps,a +
+beta * L_rp,a), where a is the main and b the auxiliary branch.
 """
 
 from __future__ import annotations
@@ -160,9 +160,7 @@ class nnUNetTrainerSPMC(nnUNetTrainerSemiSupervised):
         return loss, share(mask)
 
     def _probabilities(self, logits: Logits) -> Tensor:
-        return losses.probabilities(
-            full_resolution(logits), regions=self.label_manager.has_regions
-        )
+        return losses.probabilities(full_resolution(logits), regions=self.label_manager.has_regions)
 
     @torch.no_grad()
     def _confidence(self, probabilities: Tensor) -> Tensor:

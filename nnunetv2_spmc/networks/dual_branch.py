@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
@@ -30,6 +30,9 @@ class DualBranchNetwork(nn.Module):
         NotImplementedError: no auxiliary branch can be derived from `main`.
     """
 
+    main: Any
+    auxiliary_encoder: Any
+
     def __init__(
         self,
         main: nn.Module,
@@ -42,7 +45,7 @@ class DualBranchNetwork(nn.Module):
         self.main = main
         self.auxiliary_decoder = interpolation_decoder(main)
         self.auxiliary_encoder = (
-            None if shared_encoder else reinitialized(copy.deepcopy(main.encoder), main)
+            None if shared_encoder else reinitialized(copy.deepcopy(self.main.encoder), main)
         )
         self.feature_noise = FeatureNoise(noise, noise_levels)
 

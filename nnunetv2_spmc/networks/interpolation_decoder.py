@@ -1,8 +1,9 @@
-"""The auxiliary decoder: the planned decoder with interpolation instead of transposed convolution."""
+"""The auxiliary decoder: the planned one with interpolation for transposed convolution."""
 
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -54,7 +55,7 @@ def interpolation_decoder(network: nn.Module) -> nn.Module:
     Raises:
         NotImplementedError: the network is built otherwise.
     """
-    decoder = getattr(network, "decoder", None)
+    decoder: Any = getattr(network, "decoder", None)
     upsampling = getattr(decoder, "transpconvs", None)
     if not hasattr(network, "encoder") or upsampling is None:
         raise NotImplementedError(
@@ -77,9 +78,9 @@ def interpolation_decoder(network: nn.Module) -> nn.Module:
 
 def reinitialized(module: nn.Module, network: nn.Module) -> nn.Module:
     """Give a copied part of a planned network fresh weights, as nnU-Net initializes them."""
+    layer: Any
     for layer in module.modules():
         if hasattr(layer, "reset_parameters"):
             layer.reset_parameters()
-    if hasattr(network, "initialize"):
-        module.apply(network.initialize)
-    return module
+    initialize: Any = getattr(network, "initialize", None)
+    return module if initialize is None else module.apply(initialize)

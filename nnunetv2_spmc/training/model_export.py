@@ -61,8 +61,8 @@ def export_model(
     missing = [fold for fold in wanted if fold not in found]
     if missing or not wanted:
         raise ExportError(
-            f"{model_folder} has no {checkpoint_name} in {', '.join(missing) or 'any fold'}: finish "
-            "the training, or name another file with -chk."
+            f"{model_folder} has no {checkpoint_name} in {', '.join(missing) or 'any fold'}: "
+            "finish the training, or name another file with -chk."
         )
     output_folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{output_folder.name}-", dir=output_folder.parent))

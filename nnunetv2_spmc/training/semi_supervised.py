@@ -84,7 +84,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainer):
         self.settings, self.setting_origins = resolve_settings(self.default_settings, dataset_json)
         super().__init__(plans, configuration, fold, dataset_json, device)
         apply_schedule(self, self.settings)
-        self.training_network: nn.Module | None = None
+        self.training_network: Any = None  # -> initialize
         self.unlabeled_cases: list[str] = []
         self.iteration = 0  # optimizer steps done; t of the ramp-up
         self._resumed_state: dict[str, Any] | None = None
@@ -133,12 +133,12 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainer):
         if not Path(self.preprocessed_dataset_folder).is_dir():
             raise DataError(
                 f"{self.plans_manager.dataset_name} is not preprocessed for "
-                f"{self.configuration_name}: {self.preprocessed_dataset_folder} does not exist; run "
-                "nnUNetv2_plan_and_preprocess (or nnUNetv2_preprocess) for this configuration."
+                f"{self.configuration_name}: {self.preprocessed_dataset_folder} does not exist; "
+                "run nnUNetv2_plan_and_preprocess (or nnUNetv2_preprocess) for this configuration."
             )
         seed_everything(self.settings.seed)
         super().initialize()
-        network = self.build_training_network(unwrapped(self.network)).to(self.device)
+        network: Any = self.build_training_network(unwrapped(self.network)).to(self.device)
         extra = [p for name, p in network.named_parameters() if not name.startswith("main.")]
         if extra:
             self.optimizer.add_param_group({"params": extra})
@@ -164,8 +164,8 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainer):
         super().on_train_start()
         if self.uses_unlabeled_data:
             self.print_to_log_file(
-                f"Each step: {self.batch_size} labeled and {self._unlabeled_batch_size()} unlabeled "
-                f"patches; {len(self.unlabeled_cases)} unlabeled cases."
+                f"Each step: {self.batch_size} labeled and {self._unlabeled_batch_size()} "
+                f"unlabeled patches; {len(self.unlabeled_cases)} unlabeled cases."
             )
 
     def _find_unlabeled_cases(self) -> list[str]:
@@ -184,7 +184,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainer):
     # ---- data ----------------------------------------------------------------------------------
 
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
-        """Split the labeled cases as nnU-Net does and refuse unlabeled cases that leak into them."""
+        """Split the labeled cases as nnU-Net does; refuse unlabeled ones that leak into them."""
         train, validation = super().get_tr_and_val_datasets()
         if self.unlabeled_cases:
             raw = raw_dataset_folder(self.plans_manager.dataset_name)
@@ -200,7 +200,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainer):
         return train, validation
 
     def get_dataloaders(self) -> tuple[Any, Any]:
-        """Pair nnU-Net's labeled loader with an unlabeled one, then start the workers on the pair."""
+        """Pair nnU-Net's labeled loader with an unlabeled one, then start workers on the pair."""
         with single_process_loading():
             augmenters = super().get_dataloaders()
         train, validation = (augmenter.data_loader for augmenter in augmenters)
@@ -263,7 +263,8 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainer):
             Scalars on the device, detached: reading them here would make the host wait.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        total, values = 0.0, {}
+        total: Tensor | float = 0.0
+        values: dict[str, Tensor] = {}
         weight = self.ramp_up_weight()
         if weight > 0:
             with self._without_gradient_sync():
@@ -318,7 +319,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainer):
     # ---- epochs --------------------------------------------------------------------------------
 
     def on_train_epoch_start(self) -> None:
-        """Put the auxiliary branch into training mode too and take the step count from the epoch."""
+        """Put the auxiliary branch into training mode too; take the step count from the epoch."""
         super().on_train_epoch_start()
         self.training_network.train()
         self.iteration = self.current_epoch * self.num_iterations_per_epoch
@@ -374,20 +375,21 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainer):
         """Load a checkpoint of this trainer, for --c and --val.
 
         Raises:
-            CheckpointError: the checkpoint has no auxiliary branch.
+            CheckpointError: the checkpoint has no auxiliary branch, or one that does not fit.
         """
         state = read_semi_supervised_state(Path(filename_or_checkpoint))
-        super().load_checkpoint(filename_or_checkpoint)
-        incompatible = unwrapped(self.training_network).load_state_dict(
-            state["auxiliary_weights"], strict=False
-        )
-        missing = [key for key in incompatible.missing_keys if not key.startswith("main.")]
-        if missing or incompatible.unexpected_keys:
+        if not self.was_initialized:
+            self.initialize()
+        here = {key: value.shape for key, value in self._auxiliary_weights().items()}
+        stored = {key: value.shape for key, value in state["auxiliary_weights"].items()}
+        different = sorted(key for key in {*here, *stored} if here.get(key) != stored.get(key))
+        if different:
             raise CheckpointError(
-                f"The auxiliary branch in {filename_or_checkpoint} has another architecture "
-                f"(first difference: {[*missing, *incompatible.unexpected_keys][0]}): train with "
-                "the settings and plans of that run."
+                f"The auxiliary branch in {filename_or_checkpoint} has another architecture (first "
+                f"difference: {different[0]}): use the settings and plans of that run."
             )
+        super().load_checkpoint(filename_or_checkpoint)
+        unwrapped(self.training_network).load_state_dict(state["auxiliary_weights"], strict=False)
         self.iteration = state["iteration"]
         self._resumed_state = state
 

@@ -151,5 +151,6 @@ def _check_type(key: str, value: Any, annotation: str) -> None:
     if expected is None:  # Literal strings check their values themselves
         return
     is_bool_by_mistake = isinstance(value, bool) and bool not in expected
-    require(isinstance(value, expected) and not is_bool_by_mistake, key, value, f"of type {annotation}")
+    is_right = isinstance(value, expected) and not is_bool_by_mistake
+    require(is_right, key, value, f"of type {annotation}")
     require(value == value and value not in (float("inf"), float("-inf")), key, value, "finite")

@@ -27,7 +27,9 @@ def test_confidence_is_the_largest_class_probability():
 
 def test_region_confidence_is_per_channel():
     p = torch.tensor([[0.2, 0.5], [0.9, 0.4]])[None]
-    torch.testing.assert_close(confidence(p, regions=True), torch.tensor([[[0.8, 0.5], [0.9, 0.6]]]))
+    torch.testing.assert_close(
+        confidence(p, regions=True), torch.tensor([[[0.8, 0.5], [0.9, 0.6]]])
+    )
 
 
 @given(st.integers(2, 6), st.integers(0, 1000))

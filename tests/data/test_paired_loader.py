@@ -1,0 +1,132 @@
+import contextlib
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nnunetv2_spmc.data import paired_loader
+from nnunetv2_spmc.data.paired_loader import PairedDataLoader, single_process_loading
+
+
+@pytest.fixture
+def loader(make_trainer):
+    def make(configuration="2d_small", **settings):
+        trainer = make_trainer(configuration=configuration, **settings)
+        trainer.on_train_start()
+        return trainer.dataloader_train.data_loader
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("configuration", "patch"), [("2d_small", (16, 16)), ("3d_fullres_small", (8, 16, 16))]
+)
+def test_an_item_holds_a_labeled_and_an_unlabeled_batch(loader, configuration, patch):
+    batch = next(loader(configuration, unlabeled_batch_size=3))
+    assert batch["data"].shape == (2, 1, *patch)
+    assert batch["target"][0].shape == (2, 1, *patch)
+    unlabeled = batch["unlabeled"]
+    assert unlabeled.keys() == {"data", "keys"}
+    assert unlabeled["data"].shape == (3, 1, *patch)
+    assert unlabeled["data"].dtype == torch.float32
+    assert all(key.startswith("unlabeled_") for key in unlabeled["keys"])
+    assert all(key.startswith("train_") for key in batch["keys"])
+
+
+def test_unlabeled_patches_go_through_the_same_transforms(loader):
+    pair = loader()
+    assert pair.unlabeled.transforms is pair.labeled.transforms
+    assert tuple(pair.unlabeled.patch_size) == tuple(pair.labeled.patch_size)
+    assert tuple(pair.unlabeled.final_patch_size) == tuple(pair.labeled.final_patch_size)
+
+
+def test_unlabeled_patches_are_never_centered_on_foreground(loader, monkeypatch):
+    pair = loader()
+    forced = []
+    original = pair.unlabeled.get_bbox
+
+    def spy(shape, force_foreground, class_locations, *arguments, **options):
+        forced.append((force_foreground, class_locations))
+        return original(shape, force_foreground, class_locations, *arguments, **options)
+
+    monkeypatch.setattr(pair.unlabeled, "get_bbox", spy)
+    for _ in range(10):
+        next(pair.unlabeled)
+    assert forced == [(False, {})] * 20
+
+
+def test_unlabeled_patches_are_drawn_without_class_locations_under_an_ignore_label(
+    loader, planned_phantom
+):
+    pair = loader()
+    pair.labeled.has_ignore = True  # nnU-Net then looks voxels up in class_locations
+    assert not pair.unlabeled.has_ignore
+    next(pair.unlabeled)
+
+
+def test_patch_positions_of_unlabeled_cases_are_uniform(loader):
+    pair = loader()
+    np.random.seed(0)
+    shape = np.array([16, 40, 40])
+    starts = np.array([pair.unlabeled.get_bbox(shape, False, {})[0] for _ in range(2000)])
+    for axis in (1, 2):
+        counts = np.bincount(starts[:, axis] - starts[:, axis].min())
+        assert counts.min() > 0.5 * counts.mean()
+
+
+def test_the_stream_is_reproducible_with_a_seed(loader):
+    def first_batches():
+        stream = loader(seed=3)
+        return [next(stream) for _ in range(2)]
+
+    for one, other in zip(first_batches(), first_batches(), strict=True):
+        assert torch.equal(one["data"], other["data"])
+        assert torch.equal(one["unlabeled"]["data"], other["unlabeled"]["data"])
+        assert list(one["unlabeled"]["keys"]) == list(other["unlabeled"]["keys"])
+
+
+def test_a_loader_can_be_sent_to_a_spawned_worker(loader):
+    copy = pickle.loads(pickle.dumps(loader()))
+    assert isinstance(copy, PairedDataLoader)
+    copy.set_thread_id(3)
+    assert (copy.labeled.thread_id, copy.unlabeled.thread_id) == (3, 3)
+    assert next(copy)["unlabeled"]["data"].shape[0] == 2
+
+
+def test_workers_of_one_pool_serve_both_streams(make_trainer, monkeypatch):
+    monkeypatch.setenv("nnUNet_n_proc_DA", "2")
+    trainer = make_trainer()
+    trainer.on_train_start()
+    try:
+        assert trainer.dataloader_train.num_processes == 2
+        assert trainer.dataloader_val.num_processes == 1
+        assert "unlabeled" in next(trainer.dataloader_train)
+        assert len(set(trainer.dataloader_train.seeds)) == 2
+    finally:
+        trainer.dataloader_train._finish()
+        trainer.dataloader_val._finish()
+
+
+@pytest.mark.parametrize("before", [None, "4"])
+def test_the_worker_count_is_put_back(monkeypatch, before):
+    name = paired_loader.WORKERS_VARIABLE
+    monkeypatch.delenv(name, raising=False)
+    if before is not None:
+        monkeypatch.setenv(name, before)
+    with contextlib.suppress(KeyError), single_process_loading():
+        inside = os.environ[name]
+        raise KeyError
+    assert inside == "0"
+    assert os.environ.get(name) == before
+
+
+def test_the_unlabeled_folder_is_not_seen_by_stock_nnunet(planned_phantom, make_trainer):
+    trainer = make_trainer(fold="all")
+    trainer.initialize()
+    train, validation = trainer.do_split()
+    assert sorted(train) == sorted(validation) == [f"train_{i:03d}" for i in range(5)]
+    folder = Path(trainer.preprocessed_dataset_folder)
+    assert (folder.parent / f"{folder.name}_unlabeled").is_dir()

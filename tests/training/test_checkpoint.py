@@ -1,0 +1,166 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from nnunetv2_spmc.methods import nnUNetTrainerSPMC_noUnlabeled, nnUNetTrainerSupervisedControl
+from nnunetv2_spmc.training.checkpoint import CheckpointError, write_whole
+from nnunetv2_spmc.training.model_export import ExportError, export_model
+
+
+@pytest.fixture
+def trained(make_trainer):
+    trainer = make_trainer(epochs=1)
+    trainer.run_training()
+    return trainer
+
+
+def final(trainer):
+    return Path(trainer.output_folder) / "checkpoint_final.pth"
+
+
+def test_network_weights_are_the_main_branch_alone_under_stock_names(trained):
+    checkpoint = torch.load(final(trained), weights_only=False)
+    assert checkpoint["network_weights"].keys() == trained.network.state_dict().keys()
+    auxiliary = checkpoint["semi_supervised"]["auxiliary_weights"]
+    assert all(key.startswith("auxiliary_decoder.") for key in auxiliary)
+
+
+def test_stock_nnunet_predicts_with_the_checkpoint_bit_by_bit(trained, monkeypatch):
+    from nnunetv2_spmc import discovery
+
+    monkeypatch.setenv("nnUNet_extTrainer", str(Path(discovery.__file__).parent))
+    predictor = nnUNetPredictor(device=torch.device("cpu"))
+    predictor.initialize_from_trained_model_folder(trained.output_folder_base, use_folds=(0,))
+    stock = nnUNetTrainer.build_network_architecture(
+        trained.plans_manager,
+        trained.configuration_manager,
+        trained.num_input_channels,
+        trained.label_manager.num_segmentation_heads,
+        enable_deep_supervision=False,
+    )
+    stock.load_state_dict(torch.load(final(trained), weights_only=False)["network_weights"])
+    images = torch.randn(1, 1, 16, 16)
+    with torch.inference_mode():
+        assert torch.equal(predictor.network.eval()(images), stock.eval()(images))
+
+
+def test_resuming_restores_both_branches_the_optimizer_and_the_ramp_up(trained, make_trainer):
+    resumed = make_trainer(epochs=1)
+    resumed.load_checkpoint(str(final(trained)))
+    before, after = trained.training_network.state_dict(), resumed.training_network.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    momenta = [
+        [state["momentum_buffer"] for state in t.optimizer.state.values()]
+        for t in (trained, resumed)
+    ]
+    assert all(torch.equal(a, b) for a, b in zip(*momenta, strict=True))
+    assert (resumed.current_epoch, resumed.iteration) == (1, 2)
+
+
+def test_an_interrupted_training_goes_on_to_the_same_schedule(make_trainer, monkeypatch):
+    uninterrupted = make_trainer(epochs=3, save_every=1)
+    uninterrupted.run_training()
+
+    interrupted = make_trainer(epochs=3, save_every=1)
+    start_epoch = interrupted.on_train_epoch_start
+
+    def start_first_epoch_only():
+        if interrupted.current_epoch == 1:
+            raise KeyboardInterrupt
+        start_epoch()
+
+    monkeypatch.setattr(interrupted, "on_train_epoch_start", start_first_epoch_only)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.run_training()
+    latest = Path(interrupted.output_folder) / "checkpoint_latest.pth"
+    resumed = make_trainer(epochs=3, save_every=1)
+    resumed.load_checkpoint(str(latest))
+    resumed.run_training()
+    ours, theirs = resumed.logger.get_checkpoint(), uninterrupted.logger.get_checkpoint()
+    assert resumed.iteration == uninterrupted.iteration == 6
+    assert ours["lrs"] == theirs["lrs"]
+    assert ours["lambda"] == theirs["lambda"]
+
+
+def test_changed_settings_are_refused_with_what_differs(trained, make_trainer, monkeypatch):
+    resumed = make_trainer(epochs=2, tau=0.6)
+    resumed.load_checkpoint(str(final(trained)))
+    with pytest.raises(CheckpointError, match=r"epochs: 1 -> 2; tau: 0.7 -> 0.6"):
+        resumed.run_training()
+    monkeypatch.setenv("nnUNet_spmc_allow_changed", "1")
+    resumed.run_training()
+    assert resumed.current_epoch == 2
+
+
+def test_a_changed_list_of_unlabeled_cases_is_refused(trained, make_trainer, monkeypatch):
+    resumed = make_trainer(epochs=1)
+    resumed.load_checkpoint(str(final(trained)))
+    monkeypatch.setattr(resumed, "_find_unlabeled_cases", lambda: trained.unlabeled_cases[1:])
+    with pytest.raises(CheckpointError, match="1 gone, 0 new, such as unlabeled_000"):
+        resumed.run_training()
+
+
+def test_validation_alone_does_not_ask_for_the_settings(trained, make_trainer):
+    resumed = make_trainer(epochs=5, tau=0.6)
+    resumed.load_checkpoint(str(final(trained)))  # what --val does; no refusal
+
+
+def test_a_checkpoint_of_the_stock_trainer_is_refused_with_the_remedy(make_trainer):
+    control = make_trainer(nnUNetTrainerSupervisedControl, epochs=1)
+    control.run_training()
+    with pytest.raises(CheckpointError, match=r"nnUNetTrainerSupervisedControl .*-pretrained_weig"):
+        make_trainer().load_checkpoint(str(final(control)))
+
+
+def test_another_auxiliary_architecture_is_refused(trained, make_trainer):
+    with pytest.raises(CheckpointError, match="another architecture"):
+        make_trainer(shared_encoder=False).load_checkpoint(str(final(trained)))
+
+
+def test_disabled_checkpointing_writes_nothing(make_trainer):
+    trainer = make_trainer(nnUNetTrainerSPMC_noUnlabeled, epochs=1)
+    trainer.disable_checkpointing = True
+    trainer.run_training()
+    assert not list(Path(trainer.output_folder).glob("*.pth*"))
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "checkpoint.pth"
+    write_whole({"epoch": 1}, path)
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("killed here")))
+    with pytest.raises(OSError, match="killed here"):
+        write_whole({"epoch": 2}, path)
+    assert torch.load(path)["epoch"] == 1
+
+
+def test_export_keeps_only_what_inference_needs(trained, tmp_path, monkeypatch):
+    from nnunetv2_spmc import discovery
+
+    monkeypatch.setenv("nnUNet_extTrainer", str(Path(discovery.__file__).parent))
+    output = tmp_path / "exported"
+    assert export_model(Path(trained.output_folder_base), output) == ["0"]
+    exported = torch.load(output / "fold_0" / "checkpoint_final.pth", weights_only=False)
+    assert exported["trainer_name"] == "nnUNetTrainer"
+    assert "semi_supervised" not in exported
+    assert "optimizer_state" not in exported
+    monkeypatch.delenv("nnUNet_extTrainer")  # the other machine does not have this package
+    predictor = nnUNetPredictor(device=torch.device("cpu"))
+    predictor.initialize_from_trained_model_folder(str(output), use_folds=None)
+    assert predictor.trainer_name == "nnUNetTrainer"
+    assert list(tmp_path.glob(".exported*")) == []
+
+
+def test_export_refuses_what_is_no_finished_model(trained, tmp_path):
+    model = Path(trained.output_folder_base)
+    with pytest.raises(ExportError, match=r"is not a model folder: it has no plans\.json"):
+        export_model(model / "fold_0", tmp_path / "out")
+    with pytest.raises(ExportError, match=r"has no checkpoint_final\.pth in fold_3"):
+        export_model(model, tmp_path / "out", folds=["3"])
+    with pytest.raises(ExportError, match="exists already"):
+        export_model(model, tmp_path)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,202 @@
+import copy
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from nnunetv2_spmc.data.errors import DataError
+from nnunetv2_spmc.methods import (
+    nnUNetTrainerSPMC,
+    nnUNetTrainerSPMC_noUnlabeled,
+    nnUNetTrainerSupervisedControl,
+)
+from nnunetv2_spmc.training.semi_supervised import unwrapped
+from nnunetv2_spmc.training.settings import SettingsError
+
+
+def ready(trainer):
+    """Start a trainer up to its first step."""
+    trainer.on_train_start()
+    trainer.on_train_epoch_start()
+    return trainer
+
+
+def gradients(trainer):
+    parameters = trainer.training_network.named_parameters()
+    return {name: p.grad.clone() for name, p in parameters if p.grad is not None}
+
+
+def test_the_two_backward_passes_give_the_gradient_of_the_joint_loss(make_trainer, monkeypatch):
+    trainer = ready(make_trainer(noise=0.0, lambda_max=1.0))
+    monkeypatch.setattr(trainer, "_optimizer_step", lambda: None)
+    trainer.iteration = 4  # t_max, so that the unlabeled part weighs as much as it ever does
+    batch = next(trainer.dataloader_train)
+    trainer.train_step(batch)
+    two_passes = gradients(trainer)
+
+    trainer.optimizer.zero_grad()
+    labeled_loss, _ = trainer.labeled_loss(batch["data"], batch["target"])
+    unlabeled_loss, _ = trainer.unlabeled_loss(batch["unlabeled"]["data"])
+    (labeled_loss + 1.0 * unlabeled_loss).backward()
+    joint = gradients(trainer)
+
+    assert two_passes.keys() == joint.keys()
+    for name in joint:
+        torch.testing.assert_close(two_passes[name], joint[name], rtol=1e-4, atol=1e-6)
+
+
+def test_a_step_reports_the_weighted_sum_of_its_parts(make_trainer):
+    trainer = ready(make_trainer(noise=0.0))
+    trainer.iteration = 2
+    weight = trainer.ramp_up_weight()
+    values = trainer.train_step(next(trainer.dataloader_train))
+    beta = trainer.settings.beta
+    expected = sum(
+        values[f"supervised_{branch}"]
+        + beta * values[f"cdps_{branch}"]
+        + weight * (values[f"cps_{branch}"] + beta * values[f"splat_{branch}"])
+        for branch in ("main", "auxiliary")
+    )
+    torch.testing.assert_close(values["total_loss"], expected)
+
+
+def test_every_parameter_of_both_branches_is_trained(make_trainer):
+    trainer = ready(make_trainer(shared_encoder=False))
+    before = copy.deepcopy(trainer.training_network.state_dict())
+    trainer.train_step(next(trainer.dataloader_train))
+    after = trainer.training_network.state_dict()
+    lowest_head = "seg_layers.0"  # deep supervision gives the lowest output weight 0
+    unchanged = {key for key in before if torch.equal(before[key], after[key])}
+    assert {key for key in unchanged if lowest_head not in key} == set()
+
+
+def test_the_learning_rate_is_that_of_stock_nnunet_for_both_branches(make_trainer):
+    trainer = ready(make_trainer())
+    trainer.current_epoch = 1
+    trainer.on_train_epoch_start()
+    rates = [group["lr"] for group in trainer.optimizer.param_groups]
+    assert rates == [0.01 * 0.5**0.9] * 2
+
+
+def test_gradients_are_clipped_per_branch(make_trainer):
+    trainer = ready(make_trainer())
+    main, auxiliary = (group["params"] for group in trainer.optimizer.param_groups)
+    for parameter in [*main, *auxiliary]:
+        parameter.grad = torch.zeros_like(parameter)
+    main[0].grad += 1e6
+    auxiliary[0].grad += 1e-3
+    small = auxiliary[0].grad.clone()
+    trainer._optimizer_step()
+    norm = torch.linalg.vector_norm(torch.stack([p.grad.norm() for p in main]))
+    assert norm.item() == pytest.approx(12, rel=1e-3)
+    assert torch.equal(auxiliary[0].grad, small)
+
+
+def test_the_ramp_up_counts_iterations_over_the_whole_training(make_trainer):
+    trainer = ready(make_trainer())
+    assert trainer.ramp_up_weight() == pytest.approx(0.1 * math.exp(-5))
+    trainer.train_step(next(trainer.dataloader_train))
+    assert trainer.iteration == 1
+    trainer.current_epoch = 1
+    trainer.on_train_epoch_start()
+    assert trainer.iteration == 2
+    trainer.iteration = 4
+    assert trainer.ramp_up_weight() == 0.1
+
+
+def test_validation_runs_the_planned_network_alone(make_trainer):
+    trainer = ready(make_trainer())
+    assert type(unwrapped(trainer.network)).__name__ == "PlainConvUNet"
+    assert unwrapped(trainer.training_network).main is unwrapped(trainer.network)
+    trainer.on_validation_epoch_start()
+    assert not trainer.network.training
+    trainer.on_train_epoch_start()
+    assert all(module.training for module in trainer.training_network.modules())
+
+
+def test_without_unsupervised_weight_unlabeled_cases_are_not_touched(make_trainer, monkeypatch):
+    trainer = make_trainer(nnUNetTrainerSPMC_noUnlabeled)
+    monkeypatch.setattr(trainer, "_find_unlabeled_cases", lambda: pytest.fail("looked for them"))
+    ready(trainer)
+    batch = next(trainer.dataloader_train)
+    assert "unlabeled" not in batch
+    values = trainer.train_step(batch)
+    assert "cdps_main" in values
+    assert "cps_main" not in values
+
+
+def test_an_epoch_is_logged_and_drawn(make_trainer):
+    trainer = make_trainer(epochs=1)
+    trainer.run_training()
+    curves = trainer.logger.get_checkpoint()
+    assert {len(curve) for curve in curves.values()} == {1}
+    shown = [key for keys in trainer._all_panels().values() for key in keys]
+    assert set(shown) <= set(curves)
+    assert all(math.isfinite(curves[key][0]) for key in shown)
+    assert curves["train_losses"][0] == pytest.approx(curves["supervised_main"][0])
+    folder = Path(trainer.output_folder)
+    assert (folder / "progress_semi.png").stat().st_size > 10_000
+    log = next(folder.glob("training_log*.txt")).read_text()
+    assert "loss terms: cdps_main " in log
+    assert "Each step: 2 labeled and 2 unlabeled patches; 4 unlabeled cases." in log
+
+
+def test_curves_that_a_checkpoint_does_not_have_are_filled(make_trainer):
+    trainer = ready(make_trainer())
+    curves = trainer.logger.local_logger.my_fantastic_logging
+    for epoch in range(3):  # epochs of a version that did not log our values
+        trainer.logger.log("train_losses", 1.0, epoch)
+    trainer.current_epoch = 3
+    trainer.on_train_epoch_end([trainer.train_step(next(trainer.dataloader_train))])
+    assert len(curves["agreement"]) == 4
+    assert all(math.isnan(value) for value in curves["agreement"][:3])
+
+
+@pytest.mark.parametrize("configuration", ["2d_small", "3d_fullres_small"])
+def test_a_training_runs_with_worker_processes(make_trainer, monkeypatch, configuration):
+    monkeypatch.setenv("nnUNet_n_proc_DA", "2")
+    trainer = make_trainer(configuration=configuration, epochs=1)
+    trainer.run_training()
+    assert (Path(trainer.output_folder) / "checkpoint_final.pth").is_file()
+
+
+def test_the_control_is_the_stock_trainer_with_the_same_schedule(make_trainer):
+    control = make_trainer(nnUNetTrainerSupervisedControl, epochs=7, initial_lr=0.005)
+    assert (control.num_epochs, control.num_iterations_per_epoch) == (7, 2)
+    assert control.initial_lr == 0.005
+    own = set(vars(nnUNetTrainerSupervisedControl)) - {"__module__", "__doc__", "__annotations__"}
+    assert {name for name in own if hasattr(nnUNetTrainer, name)} == {"__init__", "initialize"}
+
+
+def test_the_same_seed_gives_the_same_start_for_control_and_method(make_trainer):
+    control, method = make_trainer(nnUNetTrainerSupervisedControl), make_trainer()
+    control.initialize()
+    method.initialize()
+    ours, theirs = method.network.state_dict(), control.network.state_dict()
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_the_cascade_is_refused_before_a_folder_is_made(make_trainer, planned_phantom, tmp_path):
+    plans = planned_phantom.plans()
+    plans["configurations"]["cascade"] = {
+        "inherits_from": "2d_small",
+        "previous_stage": "2d",
+    }
+    plans["continue_training"] = False
+    with pytest.raises(NotImplementedError, match="cannot train the configuration cascade"):
+        nnUNetTrainerSPMC(plans, "cascade", 0, planned_phantom.dataset_json())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bad_setting_is_refused_before_a_folder_is_made(make_trainer, tmp_path):
+    with pytest.raises(SettingsError, match="tau must be in"):
+        make_trainer(tau=2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_training_before_preprocessing_names_the_command(make_trainer, monkeypatch, tmp_path):
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
+    with pytest.raises(DataError, match="run nnUNetv2_plan_and_preprocess"):
+        make_trainer().run_training()
