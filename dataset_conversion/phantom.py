@@ -171,8 +171,8 @@ def phantom_arrays(
     centre, radii = rng.uniform(-0.2, 0.2, 3), rng.uniform(0.35, 0.6, 3)
     organ = _ellipsoid(position, centre, radii)
     towards_border = rng.normal(size=3)
-    towards_border *= 0.7 / np.linalg.norm(towards_border)
-    core = _ellipsoid(position, centre + towards_border * radii, radii * rng.uniform(0.4, 0.6, 3))
+    towards_border *= 0.5 / np.linalg.norm(towards_border)
+    core = _ellipsoid(position, centre + towards_border * radii, radii * rng.uniform(0.55, 0.75, 3))
     label = np.where(core, 2, organ).astype(np.uint8)
     return _image(rng, position, body, label), label
 
@@ -187,7 +187,8 @@ def _image(
         distractor = _ellipsoid(position, rng.uniform(-0.7, 0.7, 3), rng.uniform(0.1, 0.2, 3))
         brightness = np.where(distractor & body, 0.4 + organ_contrast, brightness)
     brightness = np.where(label == 1, 0.4 + organ_contrast, brightness)
-    brightness = np.where(label == 2, 0.4 - rng.uniform(0.1, 0.25), brightness)
+    core_contrast = organ_contrast + rng.uniform(0.15, 0.3)
+    brightness = np.where(label == 2, 0.4 + core_contrast, brightness)
     brightness = brightness + 0.03 * _smooth_noise(rng, label.shape, width=1 / 24) * body
     # Spacing is twice as large along z, so the same blur in mm is half as wide in voxels there.
     brightness = gaussian_filter(brightness, (0.6, 1.2, 1.2))

@@ -16,9 +16,9 @@ export nnUNet_raw="$output/nnUNet_raw"
 export nnUNet_preprocessed="$output/nnUNet_preprocessed"
 export nnUNet_results="$output/nnUNet_results"
 export nnUNet_extTrainer="$(nnUNetv2_spmc_trainers)"
-export nnUNet_n_proc_DA=1
+export nnUNet_n_proc_DA=1 nnUNet_def_n_proc=2
 # both runs: the same seed and as many steps as fit into minutes; a real training takes the defaults
-export nnUNet_spmc_settings='{"epochs": 12, "iterations_per_epoch": 25, "validation_iterations": 4, "seed": 1}'
+export nnUNet_spmc_settings='{"epochs": 10, "iterations_per_epoch": 30, "validation_iterations": 4, "seed": 1}'
 dataset=500
 configuration=3d_fullres_small
 log="$output/log.txt"
@@ -35,7 +35,8 @@ step "Make 4 labeled, 16 unlabeled and 6 test scans" \
 step "Plan and preprocess the labeled scans: stock nnU-Net" \
     nnUNetv2_plan_and_preprocess -d $dataset -c 3d_fullres -npfp 2 -np 2 --verify_dataset_integrity
 step "Add a configuration small enough for a CPU" \
-    python "$repository/scripts/small_plans.py" -d $dataset -c 3d_fullres --features 8 64 --batch-size 2
+    python "$repository/scripts/small_plans.py" -d $dataset -c 3d_fullres --features 8 64 \
+    --batch-size 2 --patch-size 16 32 32
 step "Preprocess the unlabeled scans with the same plans" \
     nnUNetv2_spmc_preprocess -d $dataset -c $configuration -np 2
 for trainer in nnUNetTrainerSupervisedControl nnUNetTrainerSPMC; do
