@@ -18,7 +18,7 @@ export nnUNet_results="$output/nnUNet_results"
 export nnUNet_extTrainer="$(nnUNetv2_spmc_trainers)"
 export nnUNet_n_proc_DA=1 nnUNet_def_n_proc=2
 # both runs: the same seed and as many steps as fit into minutes; a real training takes the defaults
-export nnUNet_spmc_settings='{"epochs": 10, "iterations_per_epoch": 30, "validation_iterations": 4, "seed": 1}'
+export nnUNet_spmc_settings='{"epochs": 15, "iterations_per_epoch": 30, "validation_iterations": 4, "seed": 1}'
 dataset=500
 configuration=3d_fullres_small
 log="$output/log.txt"

@@ -22,7 +22,7 @@ export nnUNet_raw="$output/nnUNet_raw"
 export nnUNet_preprocessed="$output/nnUNet_preprocessed"
 export nnUNet_results="$output/nnUNet_results"
 export nnUNet_extTrainer="$(nnUNetv2_spmc_trainers)"
-export nnUNet_spmc_settings="${SETTINGS:-{\"epochs\": 25, \"iterations_per_epoch\": 20, \"validation_iterations\": 5, \"seed\": 1\}}"
+export nnUNet_spmc_settings="${SETTINGS:-{\"epochs\": 20, \"iterations_per_epoch\": 20, \"validation_iterations\": 5, \"seed\": 1\}}"
 trainers="nnUNetTrainerSupervisedControl nnUNetTrainerSPMC"
 
 run() { echo "\$ $*" && "$@"; }
@@ -70,8 +70,8 @@ first_run() {  # KIND ID NAME CONFIGURATION FOLD [options of small_plans.py]
 
 for kind in ${RUNS:-acdc la}; do
     case $kind in
-        acdc) first_run acdc 502 Dataset502_ACDC 2d 0 --patch-size 96 96 --batch-size 6 ;;
-        la) first_run la 511 Dataset511_LAhalf 3d_fullres all --features 8 64 --patch-size 32 64 64 ;;
+        acdc) first_run acdc 502 Dataset502_ACDC 2d 0 --patch-size 64 64 --batch-size 8 ;;
+        la) first_run la 511 Dataset511_LAhalf 3d_fullres all --features 8 64 --patch-size 32 48 64 ;;
         *) echo "error: RUNS knows acdc and la, not $kind." >&2; exit 1 ;;
     esac
 done

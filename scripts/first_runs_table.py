@@ -11,7 +11,7 @@ import torch
 
 def main() -> None:
     output = Path(sys.argv[1])
-    print("| dataset | configuration | trainer | test cases | Dice per class | mean Dice | s/epoch |")
+    print("| dataset | configuration | trainer | test cases | Dice | mean Dice | s per epoch |")
     print("|---|---|---|---|---|---|---|")
     for file in sorted(output.glob("predictions/*/summary.json")):
         dataset, configuration, trainer = file.parent.name.split("-")

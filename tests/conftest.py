@@ -151,6 +151,7 @@ def make_trainer(
         configuration: str = "2d_small",
         fold: int | str = 0,
         dataset_json: dict[str, Any] | None = None,
+        device: str = "cpu",
         **settings: Any,
     ) -> Any:
         monkeypatch.setenv("nnUNet_spmc_settings", json.dumps(TINY_SETTINGS | settings))
@@ -158,6 +159,6 @@ def make_trainer(
         dataset_json = dataset_json or planned_phantom.dataset_json()
         if trainer is None:
             from nnunetv2_spmc.methods import nnUNetTrainerSPMC as trainer
-        return trainer(plans, configuration, fold, dataset_json, torch.device("cpu"))
+        return trainer(plans, configuration, fold, dataset_json, torch.device(device))
 
     return make

@@ -13,7 +13,7 @@ def common_difficulty(
     tau: float,
     valid: Tensor | None = None,
 ) -> Tensor:
-    """Select the voxels that are suspicious in both branches, Eq. (6)-(8).
+    """Select the voxels that are suspicious in both branches, Eq. (6)-(11).
 
     Args:
         main_confidence: (B, 1, ...) or, with regions, (B, R, ...).
@@ -37,7 +37,7 @@ def cdps(
     reduction: Reduction = "all",
     valid: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Pull both branches toward the label where both are unsure, Eq. (9)-(10).
+    """Pull both branches toward the label where both are unsure, Eq. (6)-(11).
 
     Args:
         main: (B, C, ...) probabilities of the main branch.

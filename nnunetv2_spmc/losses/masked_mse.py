@@ -17,7 +17,7 @@ def masked_mse(
     reduction: Reduction = "all",
     valid: Tensor | None = None,
 ) -> Tensor:
-    """Compute MSE(prediction * mask, target * mask), Eq. (9)-(10) and (17)-(18).
+    """Compute MSE(prediction * mask, target * mask), Eq. (6)-(11) and (13)-(19).
 
     Args:
         prediction: (B, C, ...) probabilities that receive the gradient.

@@ -19,7 +19,7 @@ def taught(
     *,
     mode: TeachingMode = "high-to-low",
 ) -> Tensor:
-    """Select the voxels of the student that the teacher corrects, Eq. (13)-(16) and table 5.
+    """Select the voxels of the student that the teacher corrects, Eq. (13)-(19) and table 5.
 
     Args:
         student_confidence: (B, 1, ...) or, with regions, (B, R, ...).
@@ -48,7 +48,7 @@ def splat(
     *,
     reduction: Reduction = "all",
 ) -> Tensor:
-    """Pull the student toward the soft pseudo-label of the other branch, Eq. (17)-(18).
+    """Pull the student toward the soft pseudo-label of the other branch, Eq. (13)-(19).
 
     Args:
         student: (B, C, ...) probabilities; the only input that receives a gradient.

@@ -35,7 +35,7 @@ class SPMCSettings(SemiSupervisedSettings):
     """Settings of SPMC; the defaults are the paper's, read literally."""
 
     tau: float = 0.7  # a voxel is suspicious at confidence <= tau, trusted above; BraTS: 0.65
-    beta: float = 0.5  # weight of the mean squared errors, Eq. (4)
+    beta: float = 0.5  # weight of the mean squared errors, Eq. (3)-(5)
     temperature: float = 0.1  # T of the sharpening, Eq. (12)
     sharpening: SharpeningForm = "binary"
     trust_on: str = "sharpened"  # which confidence of the teacher is compared with tau
@@ -43,7 +43,7 @@ class SPMCSettings(SemiSupervisedSettings):
     reduction: Reduction = "all"  # MSE over all voxels, or over the selected ones
     cdps: bool = True  # table 4
     splat: bool = True  # table 4
-    noise: float = 0.3  # amplitude r of the feature noise, Eq. (2)
+    noise: float = 0.3  # amplitude r of the feature noise, Eq. (1)-(2)
     noise_levels: NoiseLevels = "all"
     shared_encoder: bool = True
 
@@ -97,7 +97,7 @@ class nnUNetTrainerSPMC(nnUNetTrainerSemiSupervised):
     def labeled_loss(
         self, images: Tensor, target: Tensor | list[Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute L_sup + beta * L_mse of both branches, Eq. (3), (6)-(11)."""
+        """Compute L_sup + beta * L_mse of both branches, Eq. (3)-(11)."""
         main_logits, auxiliary_logits = self.training_network(images)
         values = {
             "supervised_main": self.loss(main_logits, target),
@@ -118,7 +118,7 @@ class nnUNetTrainerSPMC(nnUNetTrainerSemiSupervised):
         return loss, values
 
     def unlabeled_loss(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute L_cps + beta * L_rp of both branches, Eq. (4), (12)-(19)."""
+        """Compute L_cps + beta * L_rp of both branches, Eq. (3)-(5), (12)-(19)."""
         main_logits, auxiliary_logits = map(full_resolution, self.training_network(images))
         main, auxiliary = self._probabilities(main_logits), self._probabilities(auxiliary_logits)
         regions = self.label_manager.has_regions

@@ -1,4 +1,4 @@
-"""Multiplicative uniform noise on feature maps, Eq. (2)."""
+"""Multiplicative uniform noise on feature maps, Eq. (1)-(2)."""
 
 from __future__ import annotations
 

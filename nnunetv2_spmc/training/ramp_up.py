@@ -6,7 +6,7 @@ import math
 
 
 def gaussian_ramp_up(iteration: int, total_iterations: int, maximum: float) -> float:
-    """Compute lambda(t) = maximum * exp(-5 (1 - t / t_max)^2), Eq. (5).
+    """Compute lambda(t) = maximum * exp(-5 (1 - t / t_max)^2), in Eq. (3)-(5).
 
     Args:
         iteration: t, optimizer steps done so far.

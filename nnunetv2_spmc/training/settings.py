@@ -57,7 +57,7 @@ class ScheduleSettings:
 class SemiSupervisedSettings(ScheduleSettings):
     """What every semi-supervised method needs beside its schedule."""
 
-    lambda_max: float = 0.1  # weight of the unsupervised terms at the end of the ramp-up, Eq. (5)
+    lambda_max: float = 0.1  # weight of the unsupervised terms after the ramp-up, Eq. (3)-(5)
     unlabeled_batch_size: int | None = None  # patches per step; None: the plans' batch size
     allow_overlap: bool = False  # transductive: unlabeled cases may be test or validation cases
 
