@@ -3,8 +3,8 @@
     python scripts/benchmark_step.py [--device cuda] [--patches 3d 2d] [--classes 2 4 14]
 
 Floor: forward and backward of both branches on the same labeled and unlabeled patches, nnU-Net's
-loss on the labeled part and a plain sum on the rest. Ratios are medians over interleaved repeats within
-one run. Memory is the peak of the device (CUDA), or the bytes that autograd saves (CPU).
+loss on the labeled part and a plain sum on the rest. Ratios are medians over interleaved repeats
+within one run. Memory is the peak of the device (CUDA), or the bytes that autograd saves (CPU).
 """
 
 from __future__ import annotations

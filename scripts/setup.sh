@@ -10,6 +10,8 @@ if [ ! -x "$environment/bin/python" ]; then
     say "Creating a Python environment in $environment"
     "${PYTHON:-python3}" -m venv "$environment"
 fi
+# on a busy machine OpenMP threads that spin while waiting slow everything down many times
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
 export PATH="$environment/bin:$PATH"
 unset PYTHONPATH
 
