@@ -3,13 +3,19 @@
     python scripts/benchmark_step.py [--device cuda] [--patches 3d 2d] [--classes 2 4 14]
 
 Floor: forward and backward of both branches on the same labeled and unlabeled patches, nnU-Net's
-loss on the labeled part and a plain sum on the rest. Ratios are medians over interleaved repeats
-within one run. Memory is the peak of the device (CUDA), or the bytes that autograd saves (CPU).
+loss on the labeled part and a plain sum on the rest. So spmc/floor shows what the SPMC terms cost,
+spmc/stock what semi-supervision costs. Times are medians of interleaved repeats; spmc/floor is the
+median of the ratios of the pairs, the other ratios are ratios of medians. Batches are on the device
+already: loading, augmentation and copies to the device are not in it.
+
+Memory is what a step adds to the weights, their momenta and gradients at its peak: device memory on
+CUDA, bytes that autograd saves for the backward pass on a CPU.
 """
 
 from __future__ import annotations
 
 import argparse
+import collections
 import csv
 import json
 import os
@@ -155,18 +161,22 @@ def memory(step: Callable[[], Any], device: torch.device) -> int:
 
 
 def saved_bytes(step: Callable[[], Any]) -> int:
-    alive: dict[int, int] = {}
-    peak = 0
+    users: collections.Counter[int] = collections.Counter()  # saved tensors per storage
+    current = peak = 0
 
     class Saved:
         def __init__(self, tensor: torch.Tensor) -> None:
-            nonlocal peak
-            self.tensor, self.key = tensor, tensor.untyped_storage().data_ptr()
-            alive[self.key] = tensor.untyped_storage().nbytes()
-            peak = max(peak, sum(alive.values()))
+            nonlocal current, peak
+            storage = tensor.untyped_storage()
+            self.tensor, self.key, self.size = tensor, storage.data_ptr(), storage.nbytes()
+            current += 0 if users[self.key] else self.size
+            users[self.key] += 1
+            peak = max(peak, current)
 
         def __del__(self) -> None:
-            alive.pop(self.key, None)
+            nonlocal current
+            users[self.key] -= 1
+            current -= 0 if users[self.key] else self.size
 
     with torch.autograd.graph.saved_tensors_hooks(Saved, lambda saved: saved.tensor):
         step()
@@ -207,9 +217,9 @@ def measure(patch: str, classes: int, device: torch.device, repeats: int) -> dic
         "spmc/floor": round(ratio, 3),
         "spmc/stock": round(median["spmc"] / median["stock"], 2),
         "terms/step": round(median["terms"] / median["spmc"], 4),
-        "stock_MiB": used["stock"] >> 20,
-        "spmc_MiB": used["spmc"] >> 20,
-        "memory spmc/stock": round(used["spmc"] / used["stock"], 2),
+        "stock step MiB": used["stock"] >> 20,
+        "spmc step MiB": used["spmc"] >> 20,
+        "step memory spmc/stock": round(used["spmc"] / used["stock"], 2),
     }
 
 

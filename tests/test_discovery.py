@@ -89,7 +89,8 @@ def test_every_console_script_starts(command):
     assert shown.stdout.startswith("usage: nnUNetv2_spmc_")
 
 
-def test_importing_the_package_reads_no_environment_and_prints_nothing():
-    code = "import nnunetv2_spmc, nnunetv2_spmc.cli.convert, nnunetv2_spmc.losses, sys"
+def test_importing_the_package_prints_nothing():
+    modules = ("cli.convert", "cli.preprocess", "data.raw_writer", "losses", "methods")
+    code = "\n".join(f"import nnunetv2_spmc.{module}" for module in modules)
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (shown.returncode, shown.stdout, shown.stderr) == (0, "", "")

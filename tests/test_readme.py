@@ -129,6 +129,40 @@ def test_training_preprocesses_what_is_missing_and_says_so(workspace):
     assert (unlabeled / "scan09.b2nd").is_file()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("0 -tr nnUNetTrainerSPMC --val", "Mean Validation Dice"),
+        ("0 -tr nnUNetTrainerSPMC --c --val_best", "Mean Validation Dice"),
+        (
+            "2 -tr nnUNetTrainerSPMC_smoke "
+            f"-pretrained_weights {MODEL}/fold_0/checkpoint_final.pth",
+            "Loading pretrained weights from file",
+        ),
+    ],
+)
+def test_options_of_stock_training_work(workspace, arguments, expected):
+    output = run(
+        'export nnUNet_extTrainer="$(nnUNetv2_spmc_trainers)"; '
+        f"nnUNetv2_train 510 3d_fullres {arguments} -device cpu",
+        workspace,
+    )
+    assert expected in output
+
+
+@pytest.mark.slow
+def test_continuing_under_other_settings_is_refused(workspace):
+    output = run(
+        'export nnUNet_extTrainer="$(nnUNetv2_spmc_trainers)" '
+        "nnUNet_spmc_settings='{\"epochs\": 9}'; "
+        "nnUNetv2_train 510 3d_fullres 0 -tr nnUNetTrainerSPMC --c -device cpu",
+        workspace,
+        expect=1,
+    )
+    assert "The run to continue was started differently: epochs: 2 -> 9;" in output.splitlines()[-1]
+
+
 def test_every_command_line_of_the_readme_is_one_of_ours_or_of_nnunet():
     known = {path.name for path in Path(sys.executable).parent.iterdir()} | {"pip", "export"}
     lines = [line.strip() for line in README.splitlines() if line.startswith("    ")]

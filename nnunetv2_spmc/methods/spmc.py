@@ -6,8 +6,8 @@ beta * L_rp,a), where a is the main and b the auxiliary branch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import ClassVar, get_args
+from dataclasses import dataclass
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -119,7 +119,10 @@ class nnUNetTrainerSPMC(nnUNetTrainerSemiSupervised):
 
     def unlabeled_loss(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute L_cps + beta * L_rp of both branches, Eq. (3)-(5), (12)-(19)."""
-        main_logits, auxiliary_logits = map(full_resolution, self.training_network(images))
+        # cast once, so that the gradients of all terms are summed in float32
+        main_logits, auxiliary_logits = (
+            full_resolution(logits).float() for logits in self.training_network(images)
+        )
         main, auxiliary = self._probabilities(main_logits), self._probabilities(auxiliary_logits)
         regions = self.label_manager.has_regions
         values = {
@@ -187,58 +190,55 @@ def share(mask: Tensor) -> Tensor:
     return mask.float().mean()
 
 
-DEFAULTS = nnUNetTrainerSPMC.default_settings
-
-
 class nnUNetTrainerSPMC_smoke(nnUNetTrainerSPMC):
     """Two epochs of five iterations, to see that everything runs."""
 
-    default_settings = replace(DEFAULTS, epochs=2, iterations_per_epoch=5, validation_iterations=2)
+    default_settings = SPMCSettings(epochs=2, iterations_per_epoch=5, validation_iterations=2)
 
 
 class nnUNetTrainerSPMC_noCDPS(nnUNetTrainerSPMC):
     """Table 4: without the correction of common-difficulty voxels."""
 
-    default_settings = replace(DEFAULTS, cdps=False)
+    fixed_settings: ClassVar[dict[str, Any]] = {"cdps": False}
 
 
 class nnUNetTrainerSPMC_noSPLAT(nnUNetTrainerSPMC):
     """Table 4: without the teaching of suspicious voxels."""
 
-    default_settings = replace(DEFAULTS, splat=False)
+    fixed_settings: ClassVar[dict[str, Any]] = {"splat": False}
 
 
 class nnUNetTrainerSPMC_noNoise(nnUNetTrainerSPMC):
     """Table 4: without feature noise in the auxiliary branch."""
 
-    default_settings = replace(DEFAULTS, noise=0.0)
+    fixed_settings: ClassVar[dict[str, Any]] = {"noise": 0.0}
 
 
 class nnUNetTrainerSPMC_cpsOnly(nnUNetTrainerSPMC):
     """Table 4, first row: two branches with cross pseudo supervision and nothing else."""
 
-    default_settings = replace(DEFAULTS, noise=0.0, cdps=False, splat=False)
+    fixed_settings: ClassVar[dict[str, Any]] = {"noise": 0.0, "cdps": False, "splat": False}
 
 
 class nnUNetTrainerSPMC_noUnlabeled(nnUNetTrainerSPMC):
     """Both branches, noise and CDPS on the labeled cases; unlabeled cases are not touched."""
 
-    default_settings = replace(DEFAULTS, lambda_max=0.0)
+    fixed_settings: ClassVar[dict[str, Any]] = {"lambda_max": 0.0}
 
 
 class nnUNetTrainerSPMC_ordinaryToLow(nnUNetTrainerSPMC):
     """Table 5: suspicious voxels are taught by every voxel of the other branch."""
 
-    default_settings = replace(DEFAULTS, teaching="ordinary-to-low")
+    fixed_settings: ClassVar[dict[str, Any]] = {"teaching": "ordinary-to-low"}
 
 
 class nnUNetTrainerSPMC_highToOrdinary(nnUNetTrainerSPMC):
     """Table 5: trusted voxels teach every voxel of the other branch."""
 
-    default_settings = replace(DEFAULTS, teaching="high-to-ordinary")
+    fixed_settings: ClassVar[dict[str, Any]] = {"teaching": "high-to-ordinary"}
 
 
 class nnUNetTrainerSPMC_separateEncoders(nnUNetTrainerSPMC):
     """Two independent networks, as the text of the paper describes them."""
 
-    default_settings = replace(DEFAULTS, shared_encoder=False)
+    fixed_settings: ClassVar[dict[str, Any]] = {"shared_encoder": False}

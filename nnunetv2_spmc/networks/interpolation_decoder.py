@@ -36,7 +36,8 @@ class InterpolationUpsampling(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Map (B, C_in, ...) to (B, C_out, ...), each spatial axis times its stride."""
         projected = self.projection(features)
-        return F.interpolate(projected, scale_factor=self.scale, mode=self.mode)
+        upsampled = F.interpolate(projected, scale_factor=self.scale, mode=self.mode)
+        return upsampled.to(projected.dtype)  # autocast interpolates in float32
 
 
 def interpolation_decoder(network: nn.Module) -> nn.Module:

@@ -28,17 +28,17 @@ def write_whole(checkpoint: dict[str, Any], path: Path) -> None:
     os.replace(temporary, path)
 
 
-def read_semi_supervised_state(path: Path) -> dict[str, Any]:
-    """Read what a semi-supervised trainer stored beside the stock content.
+def read_extra_state(path: Path) -> dict[str, Any]:
+    """Read what a trainer of this package stored beside the stock content.
 
     Raises:
         CheckpointError: the checkpoint comes from another kind of trainer.
     """
-    checkpoint = torch.load(path, map_location="cpu", mmap=True, weights_only=False)
+    checkpoint = torch.load(path, map_location="cpu", weights_only=False)
     if CHECKPOINT_KEY not in checkpoint:
         raise CheckpointError(
-            f"{path} was written by {checkpoint.get('trainer_name', 'another program')} and has no "
-            "auxiliary branch, so this trainer cannot go on from it: start anew with "
+            f"{path} was written by {checkpoint.get('trainer_name', 'another program')} and has "
+            "nothing of what this trainer stores, so it cannot go on from it: start anew with "
             f"-pretrained_weights {path}, or move the file away."
         )
     return checkpoint[CHECKPOINT_KEY]

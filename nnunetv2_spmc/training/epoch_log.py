@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from nnunetv2.training.logging.nnunet_logger import MetaLogger
+from nnunetv2.training.logging.nnunet_logger import LocalLogger, MetaLogger
 
 Panels = Mapping[str, Sequence[str]]
 
@@ -18,7 +18,9 @@ def log_values(logger: MetaLogger, values: Mapping[str, float], epoch: int) -> N
     epoch: new keys are registered, and epochs before they existed are filled with NaN.
     """
     curves = logger.local_logger.my_fantastic_logging
-    for key, value in values.items():
+    # a term that was switched off since the last checkpoint would freeze progress.png otherwise
+    stopped = curves.keys() - LocalLogger().my_fantastic_logging.keys() - values.keys()
+    for key, value in [*values.items(), *((key, math.nan) for key in sorted(stopped))]:
         curve = curves.setdefault(key, [])
         curve.extend([math.nan] * (epoch - len(curve)))
         logger.log(key, value, epoch)
@@ -46,6 +48,8 @@ def plot_progress(logger: MetaLogger, panels: Panels, path: Path) -> None:
     from matplotlib.figure import Figure
 
     curves = logger.local_logger.my_fantastic_logging
+    drawn = {title: [key for key in keys if key in curves] for title, keys in panels.items()}
+    panels = {title: keys for title, keys in drawn.items() if keys}
     figure = Figure(figsize=(10, 3.2 * len(panels)), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, (title, keys) in zip(
@@ -54,9 +58,8 @@ def plot_progress(logger: MetaLogger, panels: Panels, path: Path) -> None:
         strict=True,
     ):
         for key in keys:
-            if key in curves:
-                marker = "o" if len(curves[key]) < 3 else None
-                axes.plot(curves[key], label=key.replace("_", " "), marker=marker)
+            marker = "o" if len(curves[key]) < 3 else None
+            axes.plot(curves[key], label=key.replace("_", " "), marker=marker)
         axes.set_title(title)
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
         axes.grid(alpha=0.3)

@@ -11,11 +11,9 @@ from typing import Any
 
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-from torch import nn
 
 FILES = ("plans.json", "dataset.json", "dataset_fingerprint.json")
 INFERENCE_KEYS = ("network_weights", "inference_allowed_mirroring_axes")
@@ -70,35 +68,24 @@ def export_model(
         for name in FILES:
             if (model_folder / name).is_file():
                 shutil.copyfile(model_folder / name, temporary / name)
+        dataset_json = load_json(str(model_folder / "dataset.json"))
         for fold in wanted:
             (temporary / fold).mkdir()
-            exported = stock_checkpoint(model_folder, fold, checkpoint_name)
+            exported = stock_checkpoint(model_folder / fold / checkpoint_name, dataset_json)
             torch.save(exported, temporary / fold / checkpoint_name)
+        folds = [fold.removeprefix("fold_") for fold in wanted]
+        check_equal_logits(model_folder, temporary, folds, checkpoint_name)
         temporary.chmod(0o755)
         os.replace(temporary, output_folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return [fold.removeprefix("fold_") for fold in wanted]
+    return folds
 
 
-def stock_checkpoint(model_folder: Path, fold: str, checkpoint_name: str) -> dict[str, Any]:
-    """Read a checkpoint and reduce it to what stock nnU-Net needs, checking equal logits."""
-    path = model_folder / fold / checkpoint_name
+def stock_checkpoint(path: Path, dataset_json: dict[str, Any]) -> dict[str, Any]:
+    """Read a checkpoint and keep what stock nnU-Net needs for prediction."""
     checkpoint = torch.load(path, map_location="cpu", weights_only=False)
     init_args = {key: checkpoint["init_args"][key] for key in ("plans", "configuration", "fold")}
-    plans_manager = PlansManager(load_json(str(model_folder / "plans.json")))
-    dataset_json = load_json(str(model_folder / "dataset.json"))
-    trainer = recursive_find_trainer_class_by_name(checkpoint["trainer_name"])
-    weights = checkpoint["network_weights"]
-    check_equal_logits(
-        _network(trainer, plans_manager, init_args["configuration"], dataset_json, weights),
-        _network(nnUNetTrainer, plans_manager, init_args["configuration"], dataset_json, weights),
-        plans_manager.get_configuration(init_args["configuration"]).patch_size,
-        determine_num_input_channels(
-            plans_manager, plans_manager.get_configuration(init_args["configuration"]), dataset_json
-        ),
-        path,
-    )
     return {
         **{key: checkpoint[key] for key in INFERENCE_KEYS},
         "init_args": {**init_args, "dataset_json": dataset_json},
@@ -106,34 +93,47 @@ def stock_checkpoint(model_folder: Path, fold: str, checkpoint_name: str) -> dic
     }
 
 
-@torch.inference_mode()
 def check_equal_logits(
-    network: nn.Module, stock: nn.Module, patch_size: Sequence[int], channels: int, path: Path
+    model_folder: Path, exported_folder: Path, folds: Sequence[str], checkpoint_name: str
 ) -> None:
-    """Raise an ExportError unless both networks give the same logits on a random patch."""
-    generator = torch.Generator().manual_seed(0)
-    patch = torch.randn(1, channels, *patch_size, generator=generator)
-    if not torch.equal(network.eval()(patch), stock.eval()(patch)):
-        raise ExportError(
-            f"The network of {path} and stock nnU-Net with its weights give different logits, so "
-            "the model cannot be exported; predict with this package installed instead."
+    """Load both folders as prediction does and compare their logits on a random patch.
+
+    Raises:
+        ExportError: a network cannot be built, or the logits differ.
+    """
+    predictors = []
+    for folder in (model_folder, exported_folder):
+        predictor = nnUNetPredictor(device=torch.device("cpu"), perform_everything_on_device=False)
+        try:
+            predictor.initialize_from_trained_model_folder(
+                str(folder), tuple(folds), checkpoint_name
+            )
+        except RuntimeError as error:
+            raise ExportError(
+                f"{folder} cannot be loaded: {error} If its trainer is of this package, set "
+                'nnUNet_extTrainer first: export nnUNet_extTrainer="$(nnUNetv2_spmc_trainers)".'
+            ) from error
+        predictors.append(predictor)
+    for fold, weights in zip(
+        folds, zip(*(p.list_of_parameters for p in predictors), strict=True), strict=True
+    ):
+        ours, theirs = (
+            _logits(predictor, parameters)
+            for predictor, parameters in zip(predictors, weights, strict=True)
         )
+        if not torch.equal(ours.nan_to_num(), theirs.nan_to_num()):
+            raise ExportError(
+                f"Fold {fold} of {model_folder} and stock nnU-Net with its weights give different "
+                "logits, so it cannot be exported; predict with this package installed instead."
+            )
 
 
-def _network(
-    trainer: type[nnUNetTrainer],
-    plans_manager: PlansManager,
-    configuration: str,
-    dataset_json: dict,
-    weights: dict[str, torch.Tensor],
-) -> nn.Module:
-    configuration_manager = plans_manager.get_configuration(configuration)
-    network = trainer.build_network_architecture(
-        plans_manager,
-        configuration_manager,
-        determine_num_input_channels(plans_manager, configuration_manager, dataset_json),
-        plans_manager.get_label_manager(dataset_json).num_segmentation_heads,
-        enable_deep_supervision=False,
+@torch.inference_mode()
+def _logits(predictor: nnUNetPredictor, weights: dict[str, torch.Tensor]) -> torch.Tensor:
+    channels = determine_num_input_channels(
+        predictor.plans_manager, predictor.configuration_manager, predictor.dataset_json
     )
-    network.load_state_dict(weights)
-    return network
+    patch_size = predictor.configuration_manager.patch_size
+    patch = torch.randn(1, channels, *patch_size, generator=torch.Generator().manual_seed(0))
+    predictor.network.load_state_dict(weights)
+    return predictor.network.eval()(patch)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import io
-import os
-import random
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +11,7 @@ import numpy as np
 import torch
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, nn
@@ -22,7 +19,6 @@ from torch import distributed as dist
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
-from nnunetv2_spmc import __version__
 from nnunetv2_spmc.data.errors import DataError
 from nnunetv2_spmc.data.leak_checks import check_no_leak, read_groups
 from nnunetv2_spmc.data.paired_loader import (
@@ -32,27 +28,16 @@ from nnunetv2_spmc.data.paired_loader import (
 )
 from nnunetv2_spmc.data.unlabeled_cases import raw_dataset_folder, test_cases, unlabeled_folder
 from nnunetv2_spmc.data.unlabeled_preprocessing import ensure_unlabeled_preprocessed
-from nnunetv2_spmc.training.checkpoint import (
-    CHECKPOINT_KEY,
-    CheckpointError,
-    read_semi_supervised_state,
-    write_whole,
-)
+from nnunetv2_spmc.training.checkpoint import CheckpointError, read_extra_state
 from nnunetv2_spmc.training.epoch_log import Panels, log_lines, log_values, plot_progress
 from nnunetv2_spmc.training.ramp_up import gaussian_ramp_up
-from nnunetv2_spmc.training.settings import (
-    ScheduleSettings,
-    SemiSupervisedSettings,
-    changed_settings,
-    describe_settings,
-    resolve_settings,
-)
+from nnunetv2_spmc.training.scheduled import nnUNetTrainerScheduled
+from nnunetv2_spmc.training.settings import SemiSupervisedSettings, require
 
-ALLOW_CHANGED_VARIABLE = "nnUNet_spmc_allow_changed"
 GRADIENT_NORM_LIMIT = 12  # nnU-Net's own
 
 
-class nnUNetTrainerSemiSupervised(nnUNetTrainer):
+class nnUNetTrainerSemiSupervised(nnUNetTrainerScheduled):
     """nnU-Net's trainer with unlabeled patches in every step.
 
     A method derives from it and says which network it trains (`build_training_network`) and what
@@ -81,13 +66,10 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainer):
                 f"{type(self).__name__} cannot train the configuration {configuration}: unlabeled "
                 "cases have no segmentation of the previous stage; use 3d_fullres or 3d_lowres."
             )
-        self.settings, self.setting_origins = resolve_settings(self.default_settings, dataset_json)
         super().__init__(plans, configuration, fold, dataset_json, device)
-        apply_schedule(self, self.settings)
         self.training_network: Any = None  # -> initialize
         self.unlabeled_cases: list[str] = []
         self.iteration = 0  # optimizer steps done; t of the ramp-up
-        self._resumed_state: dict[str, Any] | None = None
 
     # ---- what a method defines -----------------------------------------------------------------
 
@@ -136,23 +118,18 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainer):
                 f"{self.configuration_name}: {self.preprocessed_dataset_folder} does not exist; "
                 "run nnUNetv2_plan_and_preprocess (or nnUNetv2_preprocess) for this configuration."
             )
-        seed_everything(self.settings.seed)
         super().initialize()
         network: Any = self.build_training_network(unwrapped(self.network)).to(self.device)
         extra = [p for name, p in network.named_parameters() if not name.startswith("main.")]
         if extra:
             self.optimizer.add_param_group({"params": extra})
         if self._do_i_compile():
-            network = torch.compile(network)
+            # labeled and unlabeled batches may differ in size: two static graphs, no dynamic one
+            network = torch.compile(network, dynamic=False)
         if self.is_ddp:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
             network = DistributedDataParallel(network, device_ids=[self.local_rank])
         self.training_network = network
-        self.print_to_log_file(
-            "Settings:\n" + describe_settings(self.settings, self.setting_origins),
-            add_timestamp=False,
-        )
-        self.logger.update_config({"spmc": asdict(self.settings)})
 
     def on_train_start(self) -> None:
         """Check and find everything before nnU-Net starts to load data."""
@@ -160,7 +137,6 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainer):
             self.initialize()
         if self.uses_unlabeled_data:
             self.unlabeled_cases = self._find_unlabeled_cases()
-        self._check_resumed_state()
         super().on_train_start()
         if self.uses_unlabeled_data:
             self.print_to_log_file(
@@ -188,6 +164,11 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainer):
         train, validation = super().get_tr_and_val_datasets()
         if self.unlabeled_cases:
             raw = raw_dataset_folder(self.plans_manager.dataset_name)
+            if raw is None:
+                self.print_to_log_file(
+                    "nnUNet_raw has no such dataset: unlabeled cases are not compared with test "
+                    "cases, nor with the patients of validation cases."
+                )
             check_no_leak(
                 labeled=self.dataset_class.get_identifiers(self.preprocessed_dataset_folder),
                 unlabeled=self.unlabeled_cases,
@@ -206,7 +187,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainer):
         train, validation = (augmenter.data_loader for augmenter in augmenters)
         if self.uses_unlabeled_data:
             folder = unlabeled_folder(self.preprocessed_dataset_folder)
-            dataset = self.dataset_class(str(folder), list(self.unlabeled_cases))
+            dataset = infer_dataset_class(str(folder))(str(folder), list(self.unlabeled_cases))
             train = PairedDataLoader(
                 train,
                 UnlabeledDataLoader(
@@ -225,9 +206,8 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainer):
         if workers == 0:
             augmenter = SingleThreadedAugmenter(loader, None)
         else:
-            seed = self.settings.seed
-            entropy = None if seed is None else [seed, self.local_rank, stream]
-            seeds = np.random.SeedSequence(entropy).generate_state(workers)
+            sequence = self.seed_sequence(2, self.local_rank, self.current_epoch, stream)
+            seeds = sequence.generate_state(workers)
             augmenter = NonDetMultiThreadedAugmenter(
                 loader,
                 None,
@@ -247,7 +227,9 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainer):
         if not self.is_ddp:
             return requested
         world_size, rank = dist.get_world_size(), dist.get_rank()
-        return max(1, requested // world_size + (rank < requested % world_size))
+        expected = f"at least 1 per GPU, so {world_size}"
+        require(requested >= world_size, "unlabeled_batch_size", requested, expected)
+        return requested // world_size + (rank < requested % world_size)
 
     # ---- one step ------------------------------------------------------------------------------
 
@@ -260,7 +242,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainer):
         DistributedDataParallel must.
 
         Returns:
-            Scalars on the device, detached: reading them here would make the host wait.
+            Scalars on the device, detached; they are read once an epoch.
         """
         self.optimizer.zero_grad(set_to_none=True)
         total: Tensor | float = 0.0
@@ -283,10 +265,11 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainer):
         values["total_loss"] = total + loss
         return {key: value.detach() for key, value in values.items()}
 
-    def ramp_up_weight(self) -> float:
-        """Return lambda(t) of the coming step."""
+    def ramp_up_weight(self, iteration: int | None = None) -> float:
+        """Return lambda(t) of an iteration, or of the coming step."""
+        iteration = self.iteration if iteration is None else iteration
         total = self.num_epochs * self.num_iterations_per_epoch
-        return gaussian_ramp_up(self.iteration, total, self.settings.lambda_max)
+        return gaussian_ramp_up(iteration, total, self.settings.lambda_max)
 
     def _to_device(self, data: Any) -> Any:
         if isinstance(data, list):
@@ -336,7 +319,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainer):
         # nnU-Net's own curve stays what it is with the stock trainer: the loss of the main branch
         super().on_train_epoch_end([{"loss": np.array(values["supervised_main"])}])
         if self.uses_unlabeled_data:
-            values["lambda"] = self.ramp_up_weight()
+            values["lambda"] = self.ramp_up_weight(self.iteration - 1)  # of the last step
         log_values(self.logger, values, self.current_epoch)
         for line in log_lines(self._all_panels(), values):
             self.print_to_log_file(line)
@@ -354,22 +337,13 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainer):
 
     # ---- checkpoints ---------------------------------------------------------------------------
 
-    def save_checkpoint(self, filename: str) -> None:
-        """Write nnU-Net's checkpoint, main branch alone, with our state under a key of its own."""
-        buffer = io.BytesIO()
-        super().save_checkpoint(buffer)
-        if buffer.getbuffer().nbytes == 0:  # another rank, or --disable_checkpointing
-            return
-        buffer.seek(0)
-        checkpoint = torch.load(buffer, map_location="cpu", weights_only=False)
-        checkpoint[CHECKPOINT_KEY] = {
-            "version": __version__,
-            "settings": asdict(self.settings),
-            "iteration": (self.current_epoch + 1) * self.num_iterations_per_epoch,
+    def extra_state(self) -> dict[str, Any]:
+        """Return settings, unlabeled cases and the auxiliary branch; the main one is nnU-Net's."""
+        weights = self._auxiliary_weights().items()
+        return super().extra_state() | {
             "unlabeled_cases": list(self.unlabeled_cases),
-            "auxiliary_weights": self._auxiliary_weights(),
+            "auxiliary_weights": {key: value.cpu() for key, value in weights},
         }
-        write_whole(checkpoint, Path(filename))
 
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
         """Load a checkpoint of this trainer, for --c and --val.
@@ -377,61 +351,35 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainer):
         Raises:
             CheckpointError: the checkpoint has no auxiliary branch, or one that does not fit.
         """
-        state = read_semi_supervised_state(Path(filename_or_checkpoint))
+        stored = read_extra_state(Path(filename_or_checkpoint)).get("auxiliary_weights", {})
         if not self.was_initialized:
             self.initialize()
         here = {key: value.shape for key, value in self._auxiliary_weights().items()}
-        stored = {key: value.shape for key, value in state["auxiliary_weights"].items()}
-        different = sorted(key for key in {*here, *stored} if here.get(key) != stored.get(key))
+        there = {key: value.shape for key, value in stored.items()}
+        different = sorted(key for key in {*here, *there} if here.get(key) != there.get(key))
         if different:
             raise CheckpointError(
                 f"The auxiliary branch in {filename_or_checkpoint} has another architecture (first "
                 f"difference: {different[0]}): use the settings and plans of that run."
             )
         super().load_checkpoint(filename_or_checkpoint)
-        unwrapped(self.training_network).load_state_dict(state["auxiliary_weights"], strict=False)
-        self.iteration = state["iteration"]
-        self._resumed_state = state
+        unwrapped(self.training_network).load_state_dict(stored, strict=False)
+        del self._resumed_from["auxiliary_weights"]
 
     def _auxiliary_weights(self) -> dict[str, Tensor]:
         weights = unwrapped(self.training_network).state_dict()
         return {key: value for key, value in weights.items() if not key.startswith("main.")}
 
-    def _check_resumed_state(self) -> None:
-        if self._resumed_state is None:
-            return
-        changes = changed_settings(self._resumed_state["settings"], asdict(self.settings))
-        before, now = set(self._resumed_state["unlabeled_cases"]), set(self.unlabeled_cases)
+    def changes_since(self, state: Mapping[str, Any]) -> list[str]:
+        """Describe in what this run differs from the one that wrote the state."""
+        changes = super().changes_since(state)
+        before, now = set(state["unlabeled_cases"]), set(self.unlabeled_cases)
         if before != now:
             changes.append(
                 f"unlabeled cases: {len(before - now)} gone, {len(now - before)} new, such as "
                 f"{min(before ^ now)}"
             )
-        if not changes:
-            return
-        message = "The run to continue was started differently: " + "; ".join(changes) + "."
-        if os.environ.get(ALLOW_CHANGED_VARIABLE, "0") != "1":
-            raise CheckpointError(
-                f"{message} Restore what it had, or set {ALLOW_CHANGED_VARIABLE}=1 to go on anyway."
-            )
-        self.print_to_log_file(f"{message} Going on because {ALLOW_CHANGED_VARIABLE}=1.")
-
-
-def apply_schedule(trainer: nnUNetTrainer, settings: ScheduleSettings) -> None:
-    """Set the schedule of a trainer from its settings."""
-    trainer.num_epochs = settings.epochs
-    trainer.num_iterations_per_epoch = settings.iterations_per_epoch
-    trainer.num_val_iterations_per_epoch = settings.validation_iterations
-    trainer.initial_lr = settings.initial_lr
-    trainer.save_every = settings.save_every
-
-
-def seed_everything(seed: int | None) -> None:
-    """Seed the generators of Python, NumPy and PyTorch; None leaves them as they are."""
-    if seed is not None:
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        torch.manual_seed(seed)
+        return changes
 
 
 def unwrapped(network: nn.Module) -> nn.Module:

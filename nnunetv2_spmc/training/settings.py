@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -70,7 +70,11 @@ class SemiSupervisedSettings(ScheduleSettings):
 
 
 def resolve_settings(
-    defaults: Settings, dataset_json: Mapping[str, Any], environment: Mapping[str, str] = os.environ
+    defaults: Settings,
+    dataset_json: Mapping[str, Any],
+    environment: Mapping[str, str] = os.environ,
+    *,
+    fixed: Collection[str] = (),
 ) -> tuple[Settings, dict[str, str]]:
     """Merge the settings of the trainer class, the dataset and the environment.
 
@@ -78,12 +82,13 @@ def resolve_settings(
         defaults: the class defaults; their type says which keys exist.
         dataset_json: content of dataset.json; its "spmc" block is read if there is one.
         environment: environment variables.
+        fixed: keys whose default no source may change.
 
     Returns:
         The settings, and for every key that is not a class default where it came from.
 
     Raises:
-        SettingsError: a key is unknown, or a value of the wrong type or out of range.
+        SettingsError: a key is unknown or fixed, or a value of the wrong type or out of range.
     """
     sources = {
         f'"{SETTINGS_KEY}" in dataset.json': dataset_json.get(SETTINGS_KEY, {}),
@@ -97,6 +102,11 @@ def resolve_settings(
         for key in block:
             if key not in known:
                 raise SettingsError(f"Unknown setting {key!r} in {source}; known: {known}.")
+            if key in fixed and block[key] != getattr(defaults, key):
+                raise SettingsError(
+                    f"The setting {key} is {getattr(defaults, key)!r} in this trainer, as its name "
+                    f"says; {source} asks for {block[key]!r}: leave it out or take another trainer."
+                )
         try:
             settings = replace(settings, **block)
         except SettingsError as error:
@@ -114,11 +124,14 @@ def describe_settings(settings: ScheduleSettings, origins: Mapping[str, str]) ->
 
 
 def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Describe the differences between two settings, such as 'tau: 0.7 -> 0.65'."""
+    """Describe the differences between two settings, such as 'tau: 0.7 -> 0.65'.
+
+    Settings that only one of them knows do not count: another version of this package had them.
+    """
     return [
-        f"{key}: {before.get(key)!r} -> {now.get(key)!r}"
-        for key in sorted({*before, *now})
-        if before.get(key) != now.get(key)
+        f"{key}: {before[key]!r} -> {now[key]!r}"
+        for key in sorted(before.keys() & now.keys())
+        if before[key] != now[key]
     ]
 
 

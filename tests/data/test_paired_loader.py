@@ -6,9 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_spmc.data import paired_loader
-from nnunetv2_spmc.data.paired_loader import PairedDataLoader, single_process_loading
+from nnunetv2_spmc.data.paired_loader import (
+    PairedDataLoader,
+    UnlabeledDataLoader,
+    single_process_loading,
+)
 
 
 @pytest.fixture
@@ -62,9 +67,11 @@ def test_unlabeled_patches_are_drawn_without_class_locations_under_an_ignore_lab
     loader, planned_phantom
 ):
     pair = loader()
-    pair.labeled.has_ignore = True  # nnU-Net then looks voxels up in class_locations
-    assert not pair.unlabeled.has_ignore
-    next(pair.unlabeled)
+    labels = planned_phantom.dataset_json()["labels"] | {"ignore": 3}
+    label_manager = PlansManager(planned_phantom.plans()).get_label_manager({"labels": labels})
+    assert label_manager.has_ignore_label  # nnU-Net then looks voxels up in class_locations
+    unlabeled = UnlabeledDataLoader(pair.unlabeled._data, 2, pair.labeled, label_manager)
+    assert next(unlabeled)["data"].shape == (2, 1, 16, 16)
 
 
 def test_patch_positions_of_unlabeled_cases_are_uniform(loader):

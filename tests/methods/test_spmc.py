@@ -71,6 +71,8 @@ def test_no_labeled_term_of_a_branch_reaches_the_other_branch(make_started):
     for term in ("supervised", "cdps"):
         main, auxiliary = branch_gradients(trainer, values[f"{term}_main"])
         assert (main > 0, auxiliary) == (True, 0)
+        main, auxiliary = branch_gradients(trainer, values[f"{term}_auxiliary"])
+        assert (main, auxiliary > 0) == (0, True)
 
 
 def test_the_labeled_loss_is_the_sum_of_equations_3_to_11(make_started):
@@ -108,7 +110,7 @@ def test_the_unlabeled_loss_is_the_sum_of_equations_12_to_19(make_started):
     assert [values["taught_main"], values["taught_auxiliary"]] == pytest.approx(taught)
 
 
-def test_ignored_voxels_change_neither_loss_nor_gradient(make_started, planned_phantom):
+def test_ignored_voxels_enter_no_labeled_term(make_started, planned_phantom):
     labels = planned_phantom.dataset_json()["labels"] | {"ignore": IGNORE}
     trainer = make_started(noise=0.0, tau=1.0)
     trainer.label_manager = trainer.plans_manager.get_label_manager({"labels": labels})
@@ -124,6 +126,11 @@ def test_ignored_voxels_change_neither_loss_nor_gradient(make_started, planned_p
     y = losses.one_hot(target[0], 3)[:, :, 8:]
     torch.testing.assert_close(values["cdps_main"], nn.functional.mse_loss(probabilities, y))
     assert values["common_difficulty_labeled"] == 0.5  # none in the ignored half
+
+    all_ignored = [torch.full_like(t, IGNORE) for t in target]
+    loss, values = trainer.labeled_loss(images, all_ignored)
+    assert values["cdps_main"] == values["cdps_auxiliary"] == 0
+    assert branch_gradients(trainer, loss) == [0, 0]
 
 
 def test_regions_are_treated_per_channel(make_started):

@@ -29,7 +29,7 @@ def test_network_weights_are_the_main_branch_alone_under_stock_names(trained):
     assert all(key.startswith("auxiliary_decoder.") for key in auxiliary)
 
 
-def test_stock_nnunet_predicts_with_the_checkpoint_bit_by_bit(trained, monkeypatch):
+def test_stock_nnunet_predicts_with_the_main_branch_bit_by_bit(trained, monkeypatch):
     from nnunetv2_spmc import discovery
 
     monkeypatch.setenv("nnUNet_extTrainer", str(Path(discovery.__file__).parent))
@@ -44,8 +44,11 @@ def test_stock_nnunet_predicts_with_the_checkpoint_bit_by_bit(trained, monkeypat
     )
     stock.load_state_dict(torch.load(final(trained), weights_only=False)["network_weights"])
     images = torch.randn(1, 1, 16, 16)
+    trained.set_deep_supervision_enabled(False)
     with torch.inference_mode():
-        assert torch.equal(predictor.network.eval()(images), stock.eval()(images))
+        expected = trained.network.eval()(images)
+        assert torch.equal(predictor.network.eval()(images), expected)
+        assert torch.equal(stock.eval()(images), expected)
 
 
 def test_resuming_restores_both_branches_the_optimizer_and_the_ramp_up(trained, make_trainer):
@@ -59,7 +62,7 @@ def test_resuming_restores_both_branches_the_optimizer_and_the_ramp_up(trained, 
         for t in (trained, resumed)
     ]
     assert all(torch.equal(a, b) for a, b in zip(*momenta, strict=True))
-    assert (resumed.current_epoch, resumed.iteration) == (1, 2)
+    assert resumed.current_epoch == 1
 
 
 def test_an_interrupted_training_goes_on_to_the_same_schedule(make_trainer, monkeypatch):
@@ -105,16 +108,26 @@ def test_a_changed_list_of_unlabeled_cases_is_refused(trained, make_trainer, mon
         resumed.run_training()
 
 
+def test_the_control_refuses_changed_settings_too(make_trainer):
+    control = make_trainer(nnUNetTrainerSupervisedControl, epochs=1)
+    control.run_training()
+    resumed = make_trainer(nnUNetTrainerSupervisedControl, epochs=2)
+    resumed.load_checkpoint(str(final(control)))
+    with pytest.raises(CheckpointError, match="epochs: 1 -> 2"):
+        resumed.run_training()
+
+
 def test_validation_alone_does_not_ask_for_the_settings(trained, make_trainer):
     resumed = make_trainer(epochs=5, tau=0.6)
     resumed.load_checkpoint(str(final(trained)))  # what --val does; no refusal
 
 
-def test_a_checkpoint_of_the_stock_trainer_is_refused_with_the_remedy(make_trainer):
-    control = make_trainer(nnUNetTrainerSupervisedControl, epochs=1)
-    control.run_training()
-    with pytest.raises(CheckpointError, match=r"nnUNetTrainerSupervisedControl .*-pretrained_weig"):
-        make_trainer().load_checkpoint(str(final(control)))
+def test_a_checkpoint_of_the_stock_trainer_is_refused_with_the_remedy(make_trainer, tmp_path):
+    stock = make_trainer(nnUNetTrainer)
+    stock.initialize()
+    stock.save_checkpoint(str(tmp_path / "checkpoint_final.pth"))
+    with pytest.raises(CheckpointError, match=r"written by nnUNetTrainer .*-pretrained_weights"):
+        make_trainer().load_checkpoint(str(tmp_path / "checkpoint_final.pth"))
 
 
 def test_another_auxiliary_architecture_is_refused(trained, make_trainer):
@@ -164,3 +177,28 @@ def test_export_refuses_what_is_no_finished_model(trained, tmp_path):
     with pytest.raises(ExportError, match="exists already"):
         export_model(model, tmp_path)
     assert not (tmp_path / "out").exists()
+
+
+def test_export_compares_what_it_wrote(trained, tmp_path, monkeypatch):
+    """Other weights in the exported file than in the trained model must be found."""
+    from nnunetv2_spmc import discovery
+    from nnunetv2_spmc.training import model_export
+
+    monkeypatch.setenv("nnUNet_extTrainer", str(Path(discovery.__file__).parent))
+    reduce = model_export.stock_checkpoint
+
+    def damaged(path, dataset_json):
+        checkpoint = reduce(path, dataset_json)
+        next(iter(checkpoint["network_weights"].values()))[:] = 0
+        return checkpoint
+
+    monkeypatch.setattr(model_export, "stock_checkpoint", damaged)
+    with pytest.raises(ExportError, match=r"Fold 0 of .* give different logits"):
+        export_model(Path(trained.output_folder_base), tmp_path / "out")
+    assert list(tmp_path.glob("*out*")) == []
+
+
+def test_export_without_the_trainers_names_the_variable(trained, tmp_path, monkeypatch):
+    monkeypatch.delenv("nnUNet_extTrainer", raising=False)
+    with pytest.raises(ExportError, match="set nnUNet_extTrainer first"):
+        export_model(Path(trained.output_folder_base), tmp_path / "out")

@@ -1,4 +1,3 @@
-import copy
 import math
 from pathlib import Path
 
@@ -64,12 +63,15 @@ def test_a_step_reports_the_weighted_sum_of_its_parts(make_trainer):
 
 def test_every_parameter_of_both_branches_is_trained(make_trainer):
     trainer = ready(make_trainer(shared_encoder=False))
-    before = copy.deepcopy(trainer.training_network.state_dict())
     trainer.train_step(next(trainer.dataloader_train))
-    after = trainer.training_network.state_dict()
-    lowest_head = "seg_layers.0"  # deep supervision gives the lowest output weight 0
-    unchanged = {key for key in before if torch.equal(before[key], after[key])}
-    assert {key for key in unchanged if lowest_head not in key} == set()
+    without = {
+        name
+        for name, parameter in trainer.training_network.named_parameters()
+        if parameter.grad is None or not parameter.grad.any()
+    }
+    # InstanceNorm takes out a bias before it; the lowest output has deep supervision weight 0
+    assert all(name.endswith("conv.bias") or "seg_layers.0" in name for name in without), without
+    assert any(name.startswith("auxiliary_encoder.") for name in gradients(trainer))
 
 
 def test_the_learning_rate_is_that_of_stock_nnunet_for_both_branches(make_trainer):
@@ -154,6 +156,17 @@ def test_curves_that_a_checkpoint_does_not_have_are_filled(make_trainer):
     assert all(math.isnan(value) for value in curves["agreement"][:3])
 
 
+def test_a_term_that_is_switched_off_later_does_not_stop_the_curves(make_trainer):
+    trainer = ready(make_trainer())
+    curves = trainer.logger.local_logger.my_fantastic_logging
+    trainer.logger.local_logger.my_fantastic_logging["retired_term"] = [1.0]
+    trainer.current_epoch = 1
+    trainer.logger.log("train_losses", 1.0, 0)
+    trainer.on_train_epoch_end([trainer.train_step(next(trainer.dataloader_train))])
+    assert curves["retired_term"][0] == 1.0
+    assert math.isnan(curves["retired_term"][1])
+
+
 @pytest.mark.parametrize("configuration", ["2d_small", "3d_fullres_small"])
 def test_a_training_runs_with_worker_processes(make_trainer, monkeypatch, configuration):
     monkeypatch.setenv("nnUNet_n_proc_DA", "2")
@@ -166,8 +179,50 @@ def test_the_control_is_the_stock_trainer_with_the_same_schedule(make_trainer):
     control = make_trainer(nnUNetTrainerSupervisedControl, epochs=7, initial_lr=0.005)
     assert (control.num_epochs, control.num_iterations_per_epoch) == (7, 2)
     assert control.initial_lr == 0.005
-    own = set(vars(nnUNetTrainerSupervisedControl)) - {"__module__", "__doc__", "__annotations__"}
-    assert {name for name in own if hasattr(nnUNetTrainer, name)} == {"__init__", "initialize"}
+    for name in ("get_dataloaders", "train_step", "_build_loss", "configure_optimizers"):
+        assert getattr(nnUNetTrainerSupervisedControl, name) is getattr(nnUNetTrainer, name)
+
+
+def test_an_ablation_cannot_be_undone_by_a_setting(make_trainer):
+    with pytest.raises(SettingsError, match=r"lambda_max is 0\.0 in this trainer, as its name"):
+        make_trainer(nnUNetTrainerSPMC_noUnlabeled, lambda_max=0.2)
+
+
+def test_a_resumed_run_draws_other_patches_and_noise(make_trainer):
+    def first_random_numbers(epoch):
+        trainer = make_trainer()
+        trainer.initialize()
+        trainer.current_epoch = epoch
+        trainer.on_train_start()
+        return next(trainer.dataloader_train)["data"], torch.rand(3)
+
+    (patches, noise), (patches_again, noise_again) = map(first_random_numbers, (0, 0))
+    assert torch.equal(patches, patches_again)
+    assert torch.equal(noise, noise_again)
+    patches_later, noise_later = first_random_numbers(5)
+    assert not torch.equal(patches, patches_later)
+    assert not torch.equal(noise, noise_later)
+
+
+def test_gradient_scaling_changes_nothing_but_the_scale(make_trainer):
+    def weights_after_a_step(scaler):
+        trainer = ready(make_trainer(noise=0.0))
+        trainer.grad_scaler = scaler
+        trainer.train_step(next(trainer.dataloader_train))
+        return trainer.training_network.state_dict()
+
+    plain = weights_after_a_step(None)
+    scaled = weights_after_a_step(torch.amp.GradScaler("cpu", init_scale=1024.0))
+    for key in plain:
+        torch.testing.assert_close(plain[key], scaled[key], rtol=1e-4, atol=1e-6)
+
+
+def test_without_the_raw_dataset_the_log_says_what_was_not_compared(make_trainer, monkeypatch):
+    trainer = make_trainer(epochs=1)
+    monkeypatch.delenv("nnUNet_raw")
+    trainer.on_train_start()
+    log = next(Path(trainer.output_folder).glob("training_log*.txt")).read_text()
+    assert "unlabeled cases are not compared with test cases" in log
 
 
 def test_the_same_seed_gives_the_same_start_for_control_and_method(make_trainer):

@@ -78,6 +78,10 @@ def test_changes_are_described():
     assert changed_settings(before, {"tau": 0.65, "beta": 0.5}) == ["tau: 0.7 -> 0.65"]
 
 
+def test_a_setting_of_another_version_is_no_change():
+    assert changed_settings({"tau": 0.7, "gone": 1}, {"tau": 0.7, "new": 2}) == []
+
+
 def test_every_ablation_differs_from_the_method_in_what_its_name_says():
     differences = {
         "noCDPS": {"cdps": False},
@@ -88,9 +92,21 @@ def test_every_ablation_differs_from_the_method_in_what_its_name_says():
         "ordinaryToLow": {"teaching": "ordinary-to-low"},
         "highToOrdinary": {"teaching": "high-to-ordinary"},
         "separateEncoders": {"shared_encoder": False},
-        "smoke": {"epochs": 2, "iterations_per_epoch": 5, "validation_iterations": 2},
     }
     trainers = {t.__name__.partition("_")[2]: t for t in TRAINERS if "_" in t.__name__}
+    smoke = trainers.pop("smoke")
     assert trainers.keys() == differences.keys()
     for name, trainer in trainers.items():
-        assert trainer.default_settings == replace(SPMCSettings(), **differences[name])
+        assert trainer.fixed_settings == differences[name]
+        assert trainer.default_settings == SPMCSettings()
+    changed = {"epochs": 2, "iterations_per_epoch": 5, "validation_iterations": 2}
+    assert smoke.default_settings == replace(SPMCSettings(), **changed)
+
+
+def test_what_the_name_of_a_trainer_promises_cannot_be_changed():
+    defaults = SPMCSettings(noise=0.0)
+    message = r"noise is 0.0 in this trainer, .*\$nnUNet_spmc_settings asks for 0.3: leave it out"
+    with pytest.raises(SettingsError, match=message):
+        resolve_settings(defaults, {}, {"nnUNet_spmc_settings": '{"noise": 0.3}'}, fixed=["noise"])
+    same = {"nnUNet_spmc_settings": '{"noise": 0.0, "tau": 0.6}'}
+    assert resolve_settings(defaults, {}, same, fixed=["noise"])[0].tau == 0.6
