@@ -74,6 +74,8 @@ class nnUNetTrainerScheduled(nnUNetTrainer):
 
     def on_train_start(self) -> None:
         """Refuse to continue a run under other settings, then start as nnU-Net does."""
+        if not self.was_initialized:
+            self.initialize()
         self.check_resumed_run()
         # patches and noise: other ones for every process and for every resumed part of a run
         self.seed_everything(1, self.local_rank, self.current_epoch)
