@@ -163,7 +163,10 @@ def _other_frames(patient: Patient) -> list[RawCase]:
     if patient.whole_cycle is None:
         return []
     size = image_size(patient.whole_cycle)
-    frames = range(1, size[3] + 1) if len(size) == 4 else ()
+    if len(size) != 4:
+        raise ConversionError(
+            f"{patient.name}: {patient.whole_cycle} is not 4D, its size is {size}; get it again."
+        )
     return [
         RawCase(
             identifier=f"{patient.name}_frame{frame:02d}",
@@ -172,7 +175,7 @@ def _other_frames(patient: Patient) -> list[RawCase]:
             group=patient.name,
             remarks={"phase": "between"},
         )
-        for frame in frames
+        for frame in range(1, size[3] + 1)
         if frame not in patient.volumes
     ]
 

@@ -93,7 +93,7 @@ def convert_brats(
     year = _year(folders, source)
     with_label = {case for case, folder in folders.items() if _label_file(folder)}
     if year == 2019:
-        split = _literature_split(with_label, labeled, source, allow_missing)
+        split = _literature_split(folders, with_label, labeled, source, allow_missing)
     else:
         split = _random_split(folders, with_label, labeled, year, seed)
     definition = TARGETS[target]
@@ -138,13 +138,15 @@ def _modalities(modalities: Sequence[str]) -> tuple[str, ...]:
 def find_cases(source: Path) -> dict[str, Path]:
     """Return the folder of each case below `source`."""
     found: dict[str, Path] = {}
-    for path in sorted(source.rglob("*_flair.nii*")):
-        case = path.name.split("_flair.nii")[0]
-        if path.name.startswith(".") or not path.is_file():
+    for path in sorted(source.rglob("*.nii*")):
+        match = re.fullmatch(rf"([^.].*)_(?:{'|'.join(CONTRASTS)})\.nii(?:\.gz)?", path.name)
+        if not match or not path.is_file():
             continue
-        if case in found:
-            raise ConversionError(f"Case {case} is there twice: {found[case]} and {path.parent}.")
-        found[case] = path.parent
+        case = match[1]
+        if found.setdefault(case, path.parent) != path.parent:
+            raise ConversionError(
+                f"Case {case} is there twice: {found[case]} and {path.parent}; remove one."
+            )
     if not found:
         raise ConversionError(
             f"There are no BraTS cases below {source}: expected CASE/CASE_flair.nii.gz "
@@ -170,10 +172,18 @@ def _year(cases: Mapping[str, Path], source: Path) -> int:
 
 
 def _literature_split(
-    with_label: set[str], labeled: int, source: Path, allow_missing: bool
+    folders: Mapping[str, Path],
+    with_label: set[str],
+    labeled: int,
+    source: Path,
+    allow_missing: bool,
 ) -> Split:
     SPLIT_2019.check_labeled(labeled)
-    missing = [case for case in SPLIT_2019.names if case not in with_label]
+    missing = [
+        f"{case} (no label)" if case in folders else case
+        for case in SPLIT_2019.names
+        if case not in with_label
+    ]
     SPLIT_2019.check_missing(missing, source, allow_missing)
     roles, notes = SPLIT_2019.roles(labeled, with_label)
     return Split(

@@ -194,7 +194,7 @@ def parse_selection(text: str | None) -> Selection | None:
         if int(text) < 1:
             raise ConversionError(f"At least one case has to be asked for, got {text}.")
         return int(text)
-    if re.fullmatch(r"-?\d*\.\d*(e-?\d+)?", text):
+    if re.fullmatch(r"-?(\d+\.\d*|\.\d+)", text):
         if not 0 < float(text) < 1:
             raise ConversionError(f"A fraction lies between 0 and 1, got {text}.")
         return float(text)
@@ -206,7 +206,7 @@ def parse_selection(text: str | None) -> Selection | None:
     else:
         names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
-        raise ConversionError(f"The list {text} names no case.")
+        raise ConversionError(f"The list {text!r} names no case.")
     return tuple(dict.fromkeys(safe_identifier(strip_ending(name)) for name in names))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nnunetv2_spmc.data.raw_cases import ConversionError, ImageSource, name_some
+from nnunetv2_spmc.data.raw_cases import ConversionError, ImageSource, count_of, name_some
 from nnunetv2_spmc.data.raw_reader import (
     PICTURE_ENDINGS,
     VOLUME_ENDINGS,
@@ -54,7 +54,7 @@ def find_cases(layout: FolderLayout) -> list[FoundCase]:
     """
     for folder in (layout.images, layout.labels):
         if folder is not None and not folder.is_dir():
-            raise ConversionError(f"The folder {folder} does not exist.")
+            raise ConversionError(f"The folder {folder} does not exist; check -i and -l.")
     if not layout.channels:
         raise ConversionError("Name the channels with --channels, CT or MRI for example.")
     if layout.channel_files and set(layout.channels) != set(layout.channel_files):
@@ -64,7 +64,10 @@ def find_cases(layout: FolderLayout) -> list[FoundCase]:
         )
     images = _case_folders(layout) if layout.channel_files else _flat_images(layout)
     if not images:
-        raise ConversionError(f"There are no images in {layout.images}.")
+        raise ConversionError(
+            f"There are no images in {layout.images}: expected files that SimpleITK reads, DICOM "
+            "folders, or with --channel-files a folder for each case."
+        )
     labels = _labels(layout, images)
     return [FoundCase(name, images[name], labels.get(name)) for name in sorted(images)]
 
@@ -151,11 +154,13 @@ def _by_suffix(
         if missing:
             names = ", ".join(f"{channels[n]} ({case}_{n:04d})" for n in missing)
             folder = next(iter(found.values())).parent
-            raise ConversionError(f"Case {case} lacks the channel {names} in {folder}.")
+            raise ConversionError(
+                f"Case {case} lacks the channel {names} in {folder}; add it or remove the case."
+            )
         if len(found) > len(channels):
             raise ConversionError(
                 f"Case {case} has {len(found)} channels but --channels names {len(channels)}: "
-                f"{found[max(found)]} is one too many."
+                f"{found[max(found)]} is one too many; name its channel or remove it."
             )
     return {
         case: tuple(ImageFile(found[n]) for n in range(len(channels)))
@@ -176,7 +181,8 @@ def _required(folder: Path, pattern: str, channel: str) -> ImageSource:
     source = _match(folder, pattern)
     if source is None:
         raise ConversionError(
-            f"Case {folder.name} lacks the channel {channel}: no {pattern} in {folder}."
+            f"Case {folder.name} lacks the channel {channel}: no {pattern} in {folder}; add it or "
+            "remove the case."
         )
     return source
 
@@ -204,8 +210,8 @@ def _labels(layout: FolderLayout, cases: Iterable[str]) -> dict[str, ImageSource
     orphans = sorted(set(files) - set(cases))
     if orphans:
         raise ConversionError(
-            f"{len(orphans)} labels in {layout.labels} have no image of the same name in "
-            f"{layout.images}: {name_some(orphans)}; rename or remove them."
+            f"{count_of(len(orphans), 'label')} in {layout.labels} without an image of that name "
+            f"in {layout.images}: {name_some(orphans)}; rename or remove the labels."
         )
     return {case: ImageFile(path) for case, path in files.items()}
 

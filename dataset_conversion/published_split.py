@@ -53,12 +53,20 @@ class PublishedSplit:
         """Return the role of each unit on disk, and notes.
 
         A missing labeled unit is not replaced by the next: that would be another protocol.
+
+        Raises:
+            ConversionError: If no labeled unit is on disk.
         """
         roles: dict[str, Role] = dict.fromkeys(self.train, "unlabeled")
         roles |= dict.fromkeys(self.train[:labeled], "labeled")
         roles |= dict.fromkeys(self.validation, "validation")
         roles |= dict.fromkeys(self.test, "test")
         absent = [name for name in self.train[:labeled] if name not in on_disk]
+        if len(absent) == labeled:
+            raise ConversionError(
+                f"None of the first {count_of(labeled, self.unit)} of the list, which are the "
+                f"labeled ones, is on disk: {', '.join(absent)}; get one, or raise --labeled."
+            )
         notes: tuple[str, ...] = ()
         if absent:
             notes = (

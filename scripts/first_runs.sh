@@ -8,7 +8,7 @@
 # so the script can be interrupted and started again. Environment:
 #   DEVICE    cpu (default) or cuda
 #   PLANS     small (default: fits a CPU) or full (the plans as nnU-Net made them)
-#   SETTINGS  nnUNet_spmc_settings of all trainings
+#   SETTINGS  nnUNet_spmc_settings of the trainings instead of those below
 #   RUNS      which datasets: "acdc la" (default)
 set -euo pipefail
 scripts="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -22,7 +22,8 @@ export nnUNet_raw="$output/nnUNet_raw"
 export nnUNet_preprocessed="$output/nnUNet_preprocessed"
 export nnUNet_results="$output/nnUNet_results"
 export nnUNet_extTrainer="$(nnUNetv2_spmc_trainers)"
-export nnUNet_spmc_settings="${SETTINGS:-{\"epochs\": 20, \"iterations_per_epoch\": 20, \"validation_iterations\": 5, \"seed\": 1\}}"
+settings='{"epochs": 20, "iterations_per_epoch": 20, "validation_iterations": 5, "seed": 1}'
+export nnUNet_spmc_settings="${SETTINGS:-$settings}"
 trainers="nnUNetTrainerSupervisedControl nnUNetTrainerSPMC"
 
 run() { echo "\$ $*" && "$@"; }
@@ -62,7 +63,7 @@ first_run() {  # KIND ID NAME CONFIGURATION FOLD [options of small_plans.py]
             run nnUNetv2_train "$id" "$configuration" "$fold" -tr "$trainer" -device "$device" --c
         fi
         run nnUNetv2_predict -d "$id" -c "$configuration" -f "$fold" -tr "$trainer" \
-            -device "$device" -i "$raw/imagesTs" -o "$predictions"
+            -device "$device" --disable_tta -i "$raw/imagesTs" -o "$predictions"
         run nnUNetv2_evaluate_folder "$raw/labelsTs" "$predictions" \
             -djfile "$predictions/dataset.json" -pfile "$predictions/plans.json"
     done
@@ -71,7 +72,8 @@ first_run() {  # KIND ID NAME CONFIGURATION FOLD [options of small_plans.py]
 for kind in ${RUNS:-acdc la}; do
     case $kind in
         acdc) first_run acdc 502 Dataset502_ACDC 2d 0 --patch-size 64 64 --batch-size 8 ;;
-        la) first_run la 511 Dataset511_LAhalf 3d_fullres all --features 8 64 --patch-size 32 48 64 ;;
+        la) first_run la 511 Dataset511_LAhalf 3d_fullres all --features 8 64 \
+            --patch-size 32 48 64 ;;
         *) echo "error: RUNS knows acdc and la, not $kind." >&2; exit 1 ;;
     esac
 done

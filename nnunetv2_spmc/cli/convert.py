@@ -18,12 +18,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the converter that the arguments name; a user's mistake ends in one sentence."""
     arguments = build_parser().parse_args(argv)
     try:
-        print(CONVERTERS[arguments.converter](arguments))
-    except (ConversionError, OSError) as error:
+        summary = CONVERTERS[arguments.converter](arguments)
+    except ConversionError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        sys.exit(f"error: {reason}; nothing was written, mend that and run the command again.")
     except KeyboardInterrupt:
         print("error: interrupted, nothing was written", file=sys.stderr)
         sys.exit(130)
+    print(summary)  # not above: a closed pipe would be taken for a failed conversion
 
 
 def _options(arguments: argparse.Namespace) -> WriteOptions:

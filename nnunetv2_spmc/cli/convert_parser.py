@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 from nnunetv2_spmc.data.raw_writer import default_processes
@@ -56,7 +57,7 @@ def _converter(
     )
     parser.add_argument(
         "-np",
-        type=_positive,
+        type=_integer_from(1),
         metavar="N",
         default=default_processes(),
         help="worker processes (default: %(default)s)",
@@ -69,15 +70,23 @@ def _converter(
     return parser
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"has to be 1 or more, got {text}")
-    return number
+def _integer_from(minimum: int) -> Callable[[str], int]:
+    def integer(text: str) -> int:  # argparse names the function where int() fails
+        number = int(text)
+        if number < minimum:
+            raise argparse.ArgumentTypeError(f"has to be {minimum} or more, got {text}")
+        return number
+
+    return integer
+
+
+def _path(text: str) -> Path:
+    """An absolute path, so that split.json and links hold from anywhere."""
+    return Path(text).expanduser().absolute()
 
 
 def _add_input(parser: argparse.ArgumentParser, text: str) -> None:
-    parser.add_argument("-i", type=Path, metavar="INPUT", required=True, help=text)
+    parser.add_argument("-i", type=_path, metavar="INPUT", required=True, help=text)
 
 
 def _add_link(parser: argparse.ArgumentParser) -> None:
@@ -96,7 +105,11 @@ def _add_allow_missing(parser: argparse.ArgumentParser) -> None:
 
 def _add_seed(parser: argparse.ArgumentParser, text: str) -> None:
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help=f"{text} (default: %(default)s)"
+        "--seed",
+        type=_integer_from(0),
+        default=0,
+        metavar="N",
+        help=f"{text} (default: %(default)s)",
     )
 
 
@@ -108,7 +121,7 @@ def _add_folder(converters: Subparsers) -> None:
     )
     _add_input(parser, "folder of images: files, DICOM folders, or a folder for each case")
     parser.add_argument(
-        "-l", type=Path, metavar="LABELS", help="folder of label files, named as the cases"
+        "-l", type=_path, metavar="LABELS", help="folder of label files, named as the cases"
     )
     parser.add_argument(
         "--labels",
@@ -152,7 +165,10 @@ def _add_folder(converters: Subparsers) -> None:
 
 
 def _add_split(parser: argparse.ArgumentParser) -> None:
-    choice = "a number, a fraction like 0.2, a file with one case a line, or names joined by commas"
+    choice = (
+        "a number, a fraction like 0.2, names joined by commas, or a file with one case a line "
+        "(for names that are numbers)"
+    )
     parser.add_argument("--test", metavar="CASES", help=f"test cases, chosen first: {choice}")
     parser.add_argument(
         "--val", metavar="CASES", help="validation cases, chosen from the rest in the same ways"

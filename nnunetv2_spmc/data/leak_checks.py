@@ -20,7 +20,10 @@ from nnunetv2_spmc.data.raw_layout import IMAGES_TEST, IMAGES_TRAIN, SPLIT_FILE
 from nnunetv2_spmc.data.unlabeled_cases import image_files
 
 SAMPLE_BYTES = 1 << 16
-REMEDY = "Take them out of imagesUn, or allow the overlap if it is on purpose"
+REMEDY = (
+    "Take them out of imagesUn, or allow the overlap if it is on purpose "
+    "(--allow-overlap, in training the setting allow_overlap)"
+)
 
 
 def check_no_leak(

@@ -15,7 +15,6 @@ from nnunetv2_spmc.data.raw_cases import (
     ImageSource,
     LabelRules,
     RawCase,
-    Role,
 )
 from nnunetv2_spmc.data.raw_checks import (
     check_finite,
@@ -25,23 +24,8 @@ from nnunetv2_spmc.data.raw_checks import (
     orientation_code,
     same_header,
 )
-from nnunetv2_spmc.data.raw_layout import (
-    IMAGES_TEST,
-    IMAGES_TRAIN,
-    IMAGES_UNLABELED,
-    LABELS_TEST,
-    LABELS_TRAIN,
-    LABELS_UNLABELED,
-)
+from nnunetv2_spmc.data.raw_layout import image_file, label_file
 from nnunetv2_spmc.data.raw_reader import ImageFile
-
-FILE_ENDING = ".nii.gz"
-FOLDERS: dict[Role, tuple[str, str]] = {
-    "labeled": (IMAGES_TRAIN, LABELS_TRAIN),
-    "validation": (IMAGES_TRAIN, LABELS_TRAIN),
-    "unlabeled": (IMAGES_UNLABELED, LABELS_UNLABELED),
-    "test": (IMAGES_TEST, LABELS_TEST),
-}
 
 
 @dataclass(frozen=True)
@@ -54,16 +38,7 @@ class CaseRecord:
     orientation: str = ""
     spacing_mm: tuple[float, ...] = ()
     empty_label: bool = False
-
-
-def image_file(case: RawCase, channel: int) -> Path:
-    """Return where a channel is written, relative to the dataset."""
-    return Path(FOLDERS[case.role][0], f"{case.identifier}_{channel:04d}{FILE_ENDING}")
-
-
-def label_file(case: RawCase) -> Path:
-    """Return where the label is written, relative to the dataset."""
-    return Path(FOLDERS[case.role][1], f"{case.identifier}{FILE_ENDING}")
+    is_slice: bool = False
 
 
 def write_case(case: RawCase, *, folder: Path, rules: LabelRules, link: bool) -> CaseRecord:
@@ -72,6 +47,9 @@ def write_case(case: RawCase, *, folder: Path, rules: LabelRules, link: bool) ->
         return _write_case(case, folder, rules, link)
     except ConversionError as error:
         return CaseRecord(case.identifier, problem=f"Case {case.identifier}: {error}")
+    except MemoryError:
+        problem = "there was not enough memory; use a smaller -np."
+        return CaseRecord(case.identifier, problem=f"Case {case.identifier}: {problem}")
 
 
 def _write_case(case: RawCase, folder: Path, rules: LabelRules, link: bool) -> CaseRecord:
@@ -98,6 +76,7 @@ def _write_case(case: RawCase, folder: Path, rules: LabelRules, link: bool) -> C
         orientation=orientation_code(reference),
         spacing_mm=reference.GetSpacing(),
         empty_label=empty,
+        is_slice=1 in reference.GetSize(),
     )
 
 
@@ -133,10 +112,15 @@ def _store(
 ) -> None:
     """Link or copy a file that is right as it is, write everything else."""
     target.parent.mkdir(exist_ok=True)
-    if not (unchanged and isinstance(source, ImageFile) and source.is_nifti_gz):
+    if not (unchanged and isinstance(source, ImageFile) and source.is_3d_nifti_gz):
         for key in image.GetMetaDataKeys():  # headers of other formats, patient data among them
             image.EraseMetaData(key)
-        sitk.WriteImage(image, str(target))
+        try:
+            sitk.WriteImage(image, str(target))
+        except RuntimeError as error:
+            raise ConversionError(
+                f"{source} could not be written as {target.name}; is the disk full?"
+            ) from error
     elif link:
         os.symlink(source.path.resolve(), target)
     else:

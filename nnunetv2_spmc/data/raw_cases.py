@@ -196,7 +196,10 @@ def _check_roles(cases: Iterable[RawCase]) -> None:
                 f"Case {case.identifier} is meant to be {case.role} but has no label."
             )
     if not count["labeled"]:
-        raise ConversionError("There is no labeled case to train with.")
+        raise ConversionError(
+            "There is no labeled case to train with: add labels, or hold out fewer cases for "
+            "validation and test."
+        )
     if not count["unlabeled"]:
         raise ConversionError(
             "There is no unlabeled case: add images without a label, "

@@ -97,11 +97,11 @@ def mapped_label(
 
 
 def content_digest(images: Sequence[sitk.Image]) -> str:
-    """Return a hash of shape and voxels, equal for the same scan under two names."""
+    """Return a hash of shape and voxels, equal for the same scan under two names or data types."""
     digest = hashlib.blake2b(digest_size=16)
     for image in images:
         digest.update(repr(image.GetSize()).encode())
-        digest.update(np.ascontiguousarray(sitk.GetArrayViewFromImage(image)).data)
+        digest.update(np.ascontiguousarray(sitk.GetArrayViewFromImage(image), np.float32).data)
     return digest.hexdigest()
 
 

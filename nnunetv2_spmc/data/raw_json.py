@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from nnunetv2_spmc import __version__
-from nnunetv2_spmc.data.raw_case_writer import FILE_ENDING
 from nnunetv2_spmc.data.raw_cases import ROLES, RawDataset
-from nnunetv2_spmc.data.raw_layout import SETTINGS_KEY
+from nnunetv2_spmc.data.raw_layout import FILE_ENDING, SETTINGS_KEY
 
 
 def dataset_json(dataset: RawDataset) -> dict[str, Any]:

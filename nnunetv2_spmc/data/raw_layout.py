@@ -11,6 +11,12 @@ imagesTs/ labelsTs/   test cases
 split.json            which case went where and why
 """
 
+from __future__ import annotations
+
+from pathlib import Path
+
+from nnunetv2_spmc.data.raw_cases import RawCase, Role
+
 IMAGES_TRAIN = "imagesTr"
 LABELS_TRAIN = "labelsTr"
 IMAGES_UNLABELED = "imagesUn"
@@ -19,3 +25,20 @@ IMAGES_TEST = "imagesTs"
 LABELS_TEST = "labelsTs"
 SPLIT_FILE = "split.json"
 SETTINGS_KEY = "spmc"
+FILE_ENDING = ".nii.gz"
+FOLDERS: dict[Role, tuple[str, str]] = {
+    "labeled": (IMAGES_TRAIN, LABELS_TRAIN),
+    "validation": (IMAGES_TRAIN, LABELS_TRAIN),
+    "unlabeled": (IMAGES_UNLABELED, LABELS_UNLABELED),
+    "test": (IMAGES_TEST, LABELS_TEST),
+}
+
+
+def image_file(case: RawCase, channel: int) -> Path:
+    """Return where a channel is written, relative to the dataset."""
+    return Path(FOLDERS[case.role][0], f"{case.identifier}_{channel:04d}{FILE_ENDING}")
+
+
+def label_file(case: RawCase) -> Path:
+    """Return where the label is written, relative to the dataset."""
+    return Path(FOLDERS[case.role][1], f"{case.identifier}{FILE_ENDING}")

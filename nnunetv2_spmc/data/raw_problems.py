@@ -54,7 +54,10 @@ def warnings_of(
             "All labeled cases are of one patient: they are training and validation at once, "
             "so validation scores mean nothing."
         )
-    warnings += [f"{one} and {other} are the same scan." for one, other in _same_scans(records)]
+    warnings += [
+        f"{one} and {other} are the same scan; remove one, or it counts twice."
+        for one, other in _same_scans(records)
+    ]
     empty = [r.identifier for r in records if r.empty_label]
     if empty:
         warnings.append(

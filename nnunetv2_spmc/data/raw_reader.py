@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,9 +45,9 @@ class ImageFile:
         return str(self.path)
 
     @property
-    def is_nifti_gz(self) -> bool:
-        """Whether the file already has the ending that is written."""
-        return self.path.name.endswith(".nii.gz")
+    def is_3d_nifti_gz(self) -> bool:
+        """Whether the file already has the format and the dimensions that are written."""
+        return self.path.name.endswith(".nii.gz") and len(image_size(self.path)) == 3
 
     def read(self) -> sitk.Image:
         """Return the 3D volume; a fourth dimension of length 1 is dropped."""
@@ -112,7 +113,10 @@ class DicomSeries:
                 for series in sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
             ]
         if not found:
-            raise ConversionError(f"There is no DICOM series in {self.folder}.")
+            raise ConversionError(
+                f"There is no DICOM series in {self.folder}; remove the folder, or say with "
+                "--channel-files which files of it to take."
+            )
         if len(found) > 1:
             names = "; ".join(f"{series} in {folder}" for folder, series in found)
             raise ConversionError(
@@ -182,8 +186,18 @@ def _execute(reader: sitk.ImageFileReader | sitk.ImageSeriesReader, path: Path) 
         with _Quiet():
             return reader.Execute()
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].removeprefix("sitk::ERROR: ").rstrip(".")
-        raise ConversionError(f"Cannot read {path}: {reason}.") from error
+        raise ConversionError(
+            f"Cannot read {path} ({_reason(error)}); get it again, or convert it to .nii.gz."
+        ) from error
+
+
+def _reason(error: RuntimeError) -> str:
+    """The line of ITK's message that says most, without the `errno` of some earlier call."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith("Reason:")]
+    return re.sub(r"^sitk::ERROR: |ITK ERROR: |\(0x[0-9a-f]+\)", "", (telling or lines)[-1]).rstrip(
+        ".!"
+    )
 
 
 def image_size(path: Path) -> tuple[int, ...]:
@@ -194,7 +208,7 @@ def image_size(path: Path) -> tuple[int, ...]:
         with _Quiet():
             reader.ReadImageInformation()
     except RuntimeError as error:
-        raise ConversionError(f"Cannot read the header of {path}.") from error
+        raise ConversionError(f"Cannot read the header of {path}; get it again.") from error
     return tuple(reader.GetSize())
 
 
@@ -207,6 +221,8 @@ def _as_volume(image: sitk.Image, path: Path) -> sitk.Image:
         )
     if image.GetDimension() != 3:
         raise ConversionError(f"{path} is a 2D image; only 3D volumes are supported.")
+    if "complex" in image.GetPixelIDTypeAsString():
+        raise ConversionError(f"{path} has complex voxels; write their magnitude to a file.")
     if image.GetNumberOfComponentsPerPixel() != 1:
         raise ConversionError(
             f"{path} has {image.GetNumberOfComponentsPerPixel()} values per voxel; "
@@ -221,7 +237,7 @@ def check_complete(path: Path) -> None:
     For NIfTI SimpleITK itself is silent: it fills a missing end and NaN voxels with zeros.
     """
     if not path.is_file():
-        raise ConversionError(f"The file {path} does not exist.")
+        raise ConversionError(f"The file {path} does not exist; get it, or remove the case.")
     if path.name.endswith(NIFTI_ENDINGS):
         try:
             check_nifti(path)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from nnunetv2_spmc.data.raw_cases import ConversionError, RawCase, Role, name_some
+from nnunetv2_spmc.data.raw_cases import ConversionError, RawCase, Role, count_of, name_some
 
 # How many cases: a number, a fraction of the candidates, or the cases themselves.
 Selection = int | float | tuple[str, ...]
@@ -154,8 +154,8 @@ def _check_lists(known: Collection[str], lists: Mapping[str, Selection | None]) 
         unknown = [name for name in choice if name not in known]
         if unknown:
             raise ConversionError(
-                f"{option} names {len(unknown)} cases that are not among the images: "
-                f"{name_some(unknown)}."
+                f"{option} names {count_of(len(unknown), 'case')} not among the images: "
+                f"{name_some(unknown)}; mend the list."
             )
         for name in choice:
             other = option_of.setdefault(name, option)

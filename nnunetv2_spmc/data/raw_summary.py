@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunetv2_spmc.data.raw_case_writer import FOLDERS, image_file, label_file
 from nnunetv2_spmc.data.raw_cases import ROLES, RawDataset, Role, count_of, name_some
-from nnunetv2_spmc.data.raw_layout import IMAGES_TEST
+from nnunetv2_spmc.data.raw_layout import FOLDERS, IMAGES_TEST, image_file, label_file
 from nnunetv2_spmc.data.raw_splits import Splits
 
 TRAINER_FOLDER = "nnUNet_extTrainer"
@@ -24,6 +24,7 @@ class ConversionSummary:
     splits_file: Path | None
     dry_run: bool = False
     warnings: tuple[str, ...] = ()
+    configuration: str = "3d_fullres"  # to go on with
     outdated: bool = False  # preprocessed data of an earlier version is there
 
     def count(self, role: Role) -> int:
@@ -84,7 +85,7 @@ class ConversionSummary:
         return lines
 
     def _next_commands(self) -> list[str]:
-        number, configuration = self.dataset.dataset_id, self.dataset.configuration
+        number, configuration = self.dataset.dataset_id, self.configuration
         lines = ["Next:"]
         if not os.environ.get(TRAINER_FOLDER):
             lines.append('  export nnUNet_extTrainer="$(nnUNetv2_spmc_trainers)"')
@@ -95,7 +96,7 @@ class ConversionSummary:
             f"{' --overwrite' * self.outdated}",
             f"  nnUNetv2_train {number} {configuration} 0 -tr nnUNetTrainerSPMC",
         ]
-        images = self.folder / IMAGES_TEST if self.count("test") else "IMAGES"
+        images = shlex.quote(str(self.folder / IMAGES_TEST)) if self.count("test") else "IMAGES"
         lines.append(
             f"  nnUNetv2_predict -d {number} -c {configuration} -f 0 -tr nnUNetTrainerSPMC"
             f" -i {images} -o PREDICTIONS"

@@ -7,31 +7,31 @@ the dataset's name only when everything in it is right. Layout: `raw_layout`.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-import SimpleITK as sitk
 from tqdm import tqdm
 
 from nnunetv2_spmc.data.raw_case_writer import CaseRecord, write_case
-from nnunetv2_spmc.data.raw_cases import ConversionError, RawCase, RawDataset, check_dataset
+from nnunetv2_spmc.data.raw_cases import ConversionError, RawDataset, check_dataset
 from nnunetv2_spmc.data.raw_json import dataset_json, split_json
 from nnunetv2_spmc.data.raw_layout import SPLIT_FILE
 from nnunetv2_spmc.data.raw_problems import raise_problems, warnings_of
 from nnunetv2_spmc.data.raw_splits import Splits, final_splits
 from nnunetv2_spmc.data.raw_summary import ConversionSummary
+from nnunetv2_spmc.data.worker_pool import (
+    remove_leftovers,
+    run_cases,
+    temporary_name,
+    termination_raises,
+)
 
 SPLITS_FINAL = "splits_final.json"
 RAW = "nnUNet_raw"
@@ -96,6 +96,10 @@ def write_raw_dataset(dataset: RawDataset, options: WriteOptions) -> ConversionS
     splits = final_splits(dataset.cases)
     splits_file = _splits_file(dataset, options, needed=splits is not None)
     _refuse_taken_id(dataset, target, options, splits_file)
+    _refuse_own_files(dataset, target)
+    _check_writable(target.parent, RAW)
+    if splits_file is not None:
+        _check_writable(splits_file.parents[1], PREPROCESSED)
     summary = partial(ConversionSummary, dataset, target, splits, splits_file)
     if options.dry_run:
         return summary(dry_run=True)
@@ -107,7 +111,12 @@ def write_raw_dataset(dataset: RawDataset, options: WriteOptions) -> ConversionS
         # First, since a dataset without its fixed split would be trained on another one.
         outdated = _publish_splits(splits, splits_file)
         _publish(staging, target)
-    return summary(outdated=outdated, warnings=warnings_of(dataset, records, splits))
+    return summary(
+        outdated=outdated,
+        warnings=warnings_of(dataset, records, splits),
+        # nnU-Net plans no 3d_fullres for single slices.
+        configuration="2d" if all(r.is_slice for r in records) else dataset.configuration,
+    )
 
 
 def _splits_file(dataset: RawDataset, options: WriteOptions, *, needed: bool) -> Path | None:
@@ -137,77 +146,54 @@ def _refuse_taken_id(
             raise ConversionError(f"{existing} already exists; --overwrite replaces it.")
 
 
+def _refuse_own_files(dataset: RawDataset, target: Path) -> None:
+    """Raise if the dataset that would be replaced holds the files to convert."""
+    inside = f"{target}{os.sep}"
+    for case in dataset.cases:
+        for source in (*case.images, *([case.label] if case.label is not None else [])):
+            if str(source).startswith(inside):
+                raise ConversionError(
+                    f"Case {case.identifier}: {source} lies in the dataset that would be replaced; "
+                    "choose another id with -d, or copy the files elsewhere first."
+                )
+
+
+def _check_writable(folder: Path, variable: str) -> None:
+    """Raise now rather than after all cases have been read."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not (existing.is_dir() and os.access(existing, os.W_OK)):
+        raise ConversionError(
+            f"{variable} is {folder}, where nothing can be written; set it to another folder or "
+            f"mend the permissions of {existing}."
+        )
+
+
 @contextmanager
 def _staging_folder(target: Path) -> Iterator[Path]:
     """Yield a folder beside the target that is gone afterwards, whatever happens."""
-    staging = target.with_name(f".tmp_{target.name}_{os.getpid()}")
-    staging.mkdir(parents=True)
+    prefix = f".tmp_{target.name}-"
+    remove_leftovers(target.parent, prefix)
+    staging = target.with_name(temporary_name(prefix))
     try:
-        with _termination_raises():
+        with termination_raises():
+            staging.mkdir(parents=True)
             yield staging
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-@contextmanager
-def _termination_raises() -> Iterator[None]:
-    """Let SIGTERM unwind the stack as Ctrl-C does, so that clean-up runs."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(signum: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + signum)
-
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
 def _write_cases(dataset: RawDataset, folder: Path, options: WriteOptions) -> list[CaseRecord]:
     write = partial(write_case, folder=folder, rules=dataset.rules, link=options.link)
     cases = sorted(dataset.cases, key=lambda case: case.identifier)
-    # None: the bar shows on a terminal and stays out of log files.
-    progress = tqdm(total=len(cases), desc="Converting", unit="case", disable=None)
-    with progress:
-        if options.processes == 1:
-            return [_counted(write, case, progress) for case in cases]
-        return _write_in_parallel(write, cases, options.processes, progress)
-
-
-def _counted(write: Callable[[RawCase], CaseRecord], case: RawCase, progress: tqdm) -> CaseRecord:
-    record = write(case)
-    progress.update()
-    return record
-
-
-def _write_in_parallel(
-    write: Callable[[RawCase], CaseRecord], cases: list[RawCase], processes: int, progress: tqdm
-) -> list[CaseRecord]:
-    pool = ProcessPoolExecutor(
-        min(processes, len(cases)),
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_prepare_worker,
-    )
+    num_processes = 0 if options.processes == 1 else options.processes
     try:
-        futures = [pool.submit(write, case) for case in cases]
-        for _ in as_completed(futures):
-            progress.update()
-        return [future.result() for future in futures]
+        # None: the bar shows on a terminal and stays out of log files.
+        with tqdm(total=len(cases), desc="Converting", unit="case", disable=None) as progress:
+            return run_cases(write, cases, num_processes, progress)
     except BrokenProcessPool as error:
         raise ConversionError(
             "A worker process was killed, perhaps for lack of memory; try a smaller -np."
         ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _prepare_worker() -> None:
-    """Leave Ctrl-C to the main process and one core to each worker."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
 
 
 def _publish(staging: Path, target: Path) -> None:

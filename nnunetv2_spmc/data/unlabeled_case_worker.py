@@ -1,23 +1,25 @@
-"""What a worker process does with one unlabeled case: check, preprocess, publish whole."""
+"""Run unlabeled cases through worker processes: check, preprocess, publish each one whole."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-import multiprocessing
 import os
 import shutil
-import signal
-import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from tqdm import tqdm
 
 from nnunetv2_spmc.data.errors import DataError
+from nnunetv2_spmc.data.raw_cases import name_some
 from nnunetv2_spmc.data.unlabeled_cases import CASE_ENDINGS, FAILED_FOLDER, case_problem
+from nnunetv2_spmc.data.worker_pool import run_cases
 
 if TYPE_CHECKING:
     from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -45,17 +47,33 @@ class CaseOutcome:
     reason: str = ""
 
 
-def prepare_worker() -> None:
-    """Make a worker process end silently with its parent, whichever way that ends."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def process_cases(
+    job: CaseJob, cases: Mapping[str, Sequence[str]], num_processes: int, progress: tqdm
+) -> list[CaseOutcome]:
+    """Process all cases and return what became of each.
 
-    def end_with_parent() -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
+    Args:
+        job: What the cases share.
+        cases: Identifier -> channel files.
+        num_processes: Worker processes; 0 works in this process.
+        progress: Advanced by one per case.
 
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    Raises:
+        DataError: If a worker process was killed. What it was at work on is named.
+    """
+    try:
+        return run_cases(partial(_process_item, job), list(cases.items()), num_processes, progress)
+    except BrokenProcessPool:
+        begun = [p.name for p in job.temporary_folder.glob("*")]
+        where = f"while it preprocessed one of {name_some(sorted(begun))}" if begun else "at start"
+        raise DataError(
+            f"A worker process was killed {where}, mostly a sign of too little memory; finished "
+            "cases are kept, run it again with fewer processes (-np)."
+        ) from None
+
+
+def _process_item(job: CaseJob, item: tuple[str, Sequence[str]]) -> CaseOutcome:
+    return process_case(job, *item)
 
 
 def process_case(job: CaseJob, identifier: str, files: Sequence[str]) -> CaseOutcome:

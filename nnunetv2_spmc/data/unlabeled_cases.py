@@ -97,7 +97,8 @@ def raw_unlabeled_cases(
             raise DataError(
                 f"The unlabeled case {identifier} in {folder} has the channels "
                 f"{', '.join(f'{channel:04d}' for channel in sorted(channels))}, expected "
-                f"0000 to {num_channels - 1:04d}; add the missing files or remove the case."
+                f"{', '.join(f'{channel:04d}' for channel in range(num_channels))}; add or remove "
+                "files, or remove the case."
             )
         if identifier.endswith("_seg"):
             raise DataError(

@@ -19,12 +19,7 @@ from nnunetv2_spmc.data.leak_checks import check_raw_dataset
 from nnunetv2_spmc.data.plans_record import check_record, record_file, relevant_plans, write_record
 from nnunetv2_spmc.data.raw_cases import name_some
 from nnunetv2_spmc.data.raw_layout import IMAGES_UNLABELED
-from nnunetv2_spmc.data.unlabeled_case_pool import (
-    process_cases,
-    remove_leftovers,
-    temporary_folder,
-)
-from nnunetv2_spmc.data.unlabeled_case_worker import CaseJob, CaseOutcome
+from nnunetv2_spmc.data.unlabeled_case_worker import CaseJob, CaseOutcome, process_cases
 from nnunetv2_spmc.data.unlabeled_cases import (
     describe_failures,
     failed_cases,
@@ -34,11 +29,13 @@ from nnunetv2_spmc.data.unlabeled_cases import (
     unlabeled_folder,
 )
 from nnunetv2_spmc.data.unlabeled_target import UnlabeledTarget, find_target
+from nnunetv2_spmc.data.worker_pool import remove_leftovers, temporary_name
 
 if TYPE_CHECKING:
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 Log = Callable[[str], None]
+UNFINISHED_PREFIX = ".unfinished-"
 
 
 @dataclass(frozen=True)
@@ -231,10 +228,10 @@ def _run(
     check_record(folder, plans, f"{target.command} --overwrite")
     folder.mkdir(parents=True, exist_ok=True)
     write_record(folder, plans)
-    remove_leftovers(folder)
+    remove_leftovers(folder, UNFINISHED_PREFIX)
     job = CaseJob(
         folder=folder,
-        temporary_folder=temporary_folder(folder),
+        temporary_folder=folder / temporary_name(UNFINISHED_PREFIX),
         plans_manager=target.plans_manager,
         configuration_manager=target.configuration_manager,
         dataset_json=target.dataset_json,
@@ -246,7 +243,9 @@ def _run(
     to_do = {i: files for i, files in cases.items() if i not in set(skipped)}
     description = f"Unlabeled cases, {target.configuration_name}"
     try:
-        with tqdm(total=len(to_do), desc=description, disable=not show_progress) as progress:
+        with tqdm(
+            total=len(to_do), desc=description, disable=not (show_progress and to_do)
+        ) as progress:
             outcomes += process_cases(job, to_do, num_processes, progress)
     finally:
         shutil.rmtree(job.temporary_folder, ignore_errors=True)

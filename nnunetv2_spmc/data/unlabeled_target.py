@@ -85,8 +85,10 @@ def find_target(
     dataset_file = folder / "dataset.json"
     for file in (plans_file, dataset_file):
         if not file.is_file():
+            others = sorted(path.stem for path in folder.glob("*Plans*.json"))
+            found = f" (its plans: {', '.join(others)}; choose with -p)" if others else ""
             raise DataError(
-                f"{file} does not exist; plan the dataset first, with "
+                f"{file} does not exist{found}; plan the dataset first, with "
                 f"nnUNetv2_plan_and_preprocess -d {int(dataset_name[7:10])}."
             )
     plans_manager = PlansManager(_load_json(plans_file))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -58,6 +59,56 @@ def test_a_mistake_is_one_sentence(nnunet_folders, arguments) -> None:
     assert "\n" not in stopped.value.code
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("-d", "abc", "invalid int value: 'abc'"),
+        ("-np", "x", "invalid integer value: 'x'"),
+        ("-np", "0", "has to be 1 or more, got 0"),
+        ("--seed", "-1", "has to be 0 or more, got -1"),
+    ],
+)
+def test_a_senseless_number_names_its_option(option, value, message, capsys) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["brats", "-i", "nowhere", option, value])
+    assert stopped.value.code == 2
+    assert f"argument {option}: {message}" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(
+    nnunet_folders, monkeypatch, tmp_path, capsys
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "file"))
+    with pytest.raises(SystemExit, match=r"nnUNet_raw is .*file.* set it to another folder"):
+        main(PHANTOM)
+
+
+def test_a_closed_pipe_is_not_called_a_failure(nnunet_folders, monkeypatch) -> None:
+    def fail(*_: object) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("builtins.print", fail)
+    with pytest.raises(BrokenPipeError):
+        main(PHANTOM)
+    assert (nnunet_folders.raw / "Dataset500_Phantom" / "dataset.json").is_file()
+
+
+def test_relative_paths_are_recorded_as_absolute_ones(
+    nnunet_folders, tmp_path, write_volume, monkeypatch
+) -> None:
+    for i in range(6):
+        write_volume(tmp_path / "images" / f"c{i}.nii.gz", seed=i)
+        if i < 5:
+            write_volume(tmp_path / "labels" / f"c{i}.nii.gz")
+    monkeypatch.chdir(tmp_path)
+    folders = ["folder", "-i", "images", "-l", "labels", "-d", "9", "-n", "A"]
+    main([*folders, "--labels", "background=0", "a=1", "--channels", "CT", "-np", "1"])
+    content = json.loads((nnunet_folders.raw / "Dataset009_A" / "split.json").read_text())
+    assert content["source"] == str(tmp_path / "images")
+    assert content["files"]["c0"]["label"] == str(tmp_path / "labels" / "c0.nii.gz")
+
+
 @pytest.mark.parametrize("converter", CONVERTERS)
 def test_help_shows_defaults(converter, capsys) -> None:
     with pytest.raises(SystemExit) as stopped:
@@ -70,7 +121,7 @@ def test_help_shows_defaults(converter, capsys) -> None:
         assert "dataset id, 1 to 999 (default: 50" in text
 
 
-@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_an_interrupted_run_leaves_nothing(nnunet_folders, stop) -> None:
     command = [sys.executable, "-c", "from nnunetv2_spmc.cli.convert import main; main()"]
     process = subprocess.Popen(

@@ -112,7 +112,7 @@ def test_two_datasets_of_one_id_are_named(raw, capsys):
 def test_an_unplanned_dataset_is_to_be_planned_first(raw, capsys):
     assert_refused(
         capsys,
-        "OtherPlans.json does not exist",
+        "OtherPlans.json does not exist (its plans: nnUNetPlans; choose with -p)",
         "nnUNetv2_plan_and_preprocess -d 511",
         options=["-p", "OtherPlans"],
     )

@@ -145,3 +145,20 @@ def test_nan_voxels_of_nifti_files_are_found(tmp_path, value, ending):
     nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), file)
     with pytest.raises(ConversionError, match="has 1 NaN or infinite voxels"):
         ImageFile(file).read()
+
+
+@pytest.mark.parametrize("ending", [".nrrd", ".mha"])
+def test_an_unreadable_file_comes_with_reason_and_remedy(tmp_path, write_volume, ending) -> None:
+    path = write_volume(tmp_path / f"a{ending}", seed=1)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ConversionError, match="get it again, or convert it") as caught:
+        ImageFile(path).read()
+    assert "No such file" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_complex_voxels_are_refused(tmp_path) -> None:
+    path = tmp_path / "a.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(np.ones((8, 6, 4), np.complex64), np.eye(4)), path)
+    with pytest.raises(ConversionError, match="complex"):
+        ImageFile(path).read()

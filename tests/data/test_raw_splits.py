@@ -104,7 +104,7 @@ def test_unlabeled_cases_of_a_test_patient_are_left_out() -> None:
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        ({"test": ("nobody",)}, "--test names 1 cases that are not among the images: nobody"),
+        ({"test": ("nobody",)}, "--test names 1 case not among the images: nobody"),
         ({"test": ("case00",), "labeled": ("case00",)}, "named by both --test and --labeled"),
         ({"labeled": 5}, "--labeled 5 asks for more than the 4 labeled cases"),
     ],

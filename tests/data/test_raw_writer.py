@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,6 +50,16 @@ class Volume:
         image.SetOrigin(self.origin)
         image.SetDirection(self.direction)
         return image
+
+
+@dataclass(frozen=True)
+class Twin:
+    """The same voxels as floating point numbers."""
+
+    volume: Volume
+
+    def read(self) -> sitk.Image:
+        return sitk.Cast(self.volume.read(), sitk.sitkFloat32)
 
 
 class Terminated:
@@ -326,6 +337,13 @@ def test_a_killed_worker_leaves_nothing(nnunet_folders, on_disk) -> None:
     assert list(nnunet_folders.raw.iterdir()) == []
 
 
+def test_what_a_killed_run_left_is_removed(nnunet_folders) -> None:
+    leftover = nnunet_folders.raw / f".tmp_Dataset510_Liver-{socket.gethostname()}-999999999"
+    (leftover / "imagesTr").mkdir(parents=True)
+    write_raw_dataset(dataset(), WriteOptions())
+    assert not leftover.exists()
+
+
 @pytest.mark.parametrize("link", [True, False])
 def test_files_that_are_right_are_linked_or_copied(
     nnunet_folders, tmp_path, write_volume, link
@@ -391,6 +409,61 @@ def test_case_names_are_changed_only_where_nnunet_stumbles(name, safe) -> None:
 def test_a_split_that_cannot_be_written_stops_the_dataset(nnunet_folders) -> None:
     nnunet_folders.preprocessed.rmdir()
     nnunet_folders.preprocessed.write_text("a file where the folder should be")
-    with pytest.raises(OSError, match="nnUNet_preprocessed"):
+    with pytest.raises(ConversionError, match=r"nnUNet_preprocessed is .* set it to another"):
         write_raw_dataset(dataset(base=cases(labeled=2)), WriteOptions())
     assert list(nnunet_folders.raw.iterdir()) == []
+
+
+@pytest.mark.parametrize("link", [True, False])
+def test_a_dataset_is_not_made_of_the_files_it_replaces(nnunet_folders, on_disk, link) -> None:
+    folder = write_raw_dataset(dataset(base=on_disk), WriteOptions()).folder
+    own = RawCase("own", (ImageFile(folder / "imagesUn" / "u0_0000.nii.gz"),), "unlabeled")
+    with pytest.raises(ConversionError, match=r"own: .* in the dataset that would be replaced"):
+        write_raw_dataset(dataset(own), WriteOptions(overwrite=True, link=link))
+    assert (folder / "imagesUn" / "u0_0000.nii.gz").is_file()
+
+
+def test_a_4d_file_with_one_volume_is_written_as_3d(nnunet_folders, tmp_path) -> None:
+    path = tmp_path / "odd.nii.gz"
+    sitk.WriteImage(sitk.GetImageFromArray(np.ones((1, 4, 6, 8), np.int16), False), str(path))
+    folder = write_raw_dataset(
+        dataset(RawCase("odd", (ImageFile(path),), "unlabeled")), WriteOptions()
+    ).folder
+    written = sitk.ReadImage(str(folder / "imagesUn" / "odd_0000.nii.gz"))
+    assert written.GetSize() == (8, 6, 4)
+
+
+def test_the_same_scan_in_another_data_type_is_found(nnunet_folders) -> None:
+    twin = RawCase("twin", (Twin(Volume(seed=0)),), "unlabeled")
+    with pytest.raises(ConversionError, match=r"l0 \(labeled\) and twin \(unlabeled\)"):
+        write_raw_dataset(dataset(twin), WriteOptions())
+
+
+def test_a_full_disk_is_a_problem_of_the_case(nnunet_folders, monkeypatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("ITK ERROR: NiftiImageIO: cannot write")
+
+    monkeypatch.setattr(sitk, "WriteImage", fail)
+    with pytest.raises(ConversionError, match=r"Case l0: .*l0_0000\.nii\.gz; is the disk full"):
+        write_raw_dataset(dataset(), WriteOptions())
+    assert list(nnunet_folders.raw.iterdir()) == []
+
+
+def test_single_slices_go_on_with_2d(nnunet_folders) -> None:
+    flat = replace(LABEL, shape=(1, 6, 8))
+    slices = tuple(
+        replace(
+            case,
+            images=(replace(case.images[0], shape=(1, 6, 8)),),
+            label=flat if case.label else None,
+        )
+        for case in cases()
+    )
+    text = str(write_raw_dataset(dataset(base=slices), WriteOptions()))
+    assert "nnUNetv2_train 510 2d 0" in text
+
+
+def test_the_next_commands_can_be_pasted(nnunet_folders, tmp_path) -> None:
+    raw = tmp_path / "my scans"
+    text = str(write_raw_dataset(dataset(), WriteOptions(raw=raw)))
+    assert f"-i '{raw}/Dataset510_Liver/imagesTs'" in text

@@ -16,8 +16,7 @@ import pytest
 import SimpleITK
 
 from nnunetv2_spmc.data.errors import DataError
-from nnunetv2_spmc.data.unlabeled_case_pool import process_cases, temporary_folder
-from nnunetv2_spmc.data.unlabeled_case_worker import CaseJob
+from nnunetv2_spmc.data.unlabeled_case_worker import CaseJob, process_cases
 from nnunetv2_spmc.data.unlabeled_cases import (
     failed_cases,
     finished_cases,
@@ -28,6 +27,7 @@ from nnunetv2_spmc.data.unlabeled_preprocessing import (
     ensure_unlabeled_preprocessed,
     preprocess_unlabeled,
 )
+from nnunetv2_spmc.data.worker_pool import temporary_name
 
 DATASET = "Dataset510_Tiny"
 CHANNELS = 2
@@ -358,7 +358,7 @@ def test_a_killed_worker_is_reported_with_its_case(dataset, tmp_path):
     plans = load_plans(dataset[1])
     job = CaseJob(
         folder=tmp_path,
-        temporary_folder=temporary_folder(tmp_path),
+        temporary_folder=tmp_path / temporary_name(".unfinished-"),
         plans_manager=plans,
         configuration_manager=plans.get_configuration("3d_fullres"),
         dataset_json={"killer": EndsTheProcess()},
@@ -452,7 +452,7 @@ def test_raw_cases_list_their_channels_in_order(dataset):
 
 def test_a_missing_channel_is_named(dataset):
     (dataset[0] / "imagesUn" / "u1_0000.nii.gz").unlink()
-    with pytest.raises(DataError, match=r"case u1 .* has the channels 0001, expected 0000 to 0001"):
+    with pytest.raises(DataError, match=r"case u1 .* channels 0001, expected 0000, 0001; add"):
         run()
 
 

@@ -93,6 +93,15 @@ def test_a_missing_4d_file_is_named(challenge, nnunet_folders) -> None:
         convert_acdc(challenge, use_4d_frames=True)
 
 
+def test_a_4d_file_without_time_is_named(challenge, nnunet_folders, write_volume) -> None:
+    for number in ACDC_TRAIN:
+        write_cycle(challenge, number, int(number))
+    folder = challenge / "training" / f"patient{ACDC_TRAIN[0]}"
+    write_volume(folder / f"patient{ACDC_TRAIN[0]}_4d.nii.gz", seed=1)
+    with pytest.raises(ConversionError, match=f"patient{ACDC_TRAIN[0]}_4d.nii.gz is not 4D"):
+        convert_acdc(challenge, use_4d_frames=True)
+
+
 def test_a_missing_phase_is_named(challenge, nnunet_folders) -> None:
     (challenge / "training" / "patient001" / "patient001_frame04_gt.nii.gz").unlink()
     with pytest.raises(ConversionError, match=r"patient001 \(one of two phases\)"):

@@ -75,7 +75,7 @@ def test_missing_cases_of_2019_are_named(year_2019, nnunet_folders) -> None:
     case = BRATS2019_TRAIN[0]
     for file in year_2019.glob(f"*/{case}/*_seg.nii"):
         file.unlink()
-    with pytest.raises(ConversionError, match=f"1 of the 335 .*: {case};"):
+    with pytest.raises(ConversionError, match=rf"1 of the 335 .*: {case} \(no label\);"):
         convert_brats(year_2019)
     assert convert_brats(year_2019, allow_missing=True).count("labeled") == 24
 
@@ -109,11 +109,12 @@ def test_modalities_are_channels_in_the_order_given(tmp_path, write_case, nnunet
     assert second.endswith("_flair.nii.gz")
 
 
-def test_a_missing_channel_is_named(tmp_path, write_case, nnunet_folders) -> None:
+@pytest.mark.parametrize("contrast", ["t2", "flair"])
+def test_a_missing_channel_is_named(tmp_path, write_case, nnunet_folders, contrast) -> None:
     for i in range(10):
         write_case(tmp_path / f"BraTS2021_{i:05d}", i)
-    (tmp_path / "BraTS2021_00003" / "BraTS2021_00003_t2.nii.gz").unlink()
-    with pytest.raises(ConversionError, match=r"BraTS2021_00003_t2\.nii\.gz does not exist"):
+    (tmp_path / "BraTS2021_00003" / f"BraTS2021_00003_{contrast}.nii.gz").unlink()
+    with pytest.raises(ConversionError, match=rf"00003_{contrast}\.nii\.gz does not exist"):
         convert_brats(tmp_path, labeled=2, modalities=["all"])
 
 

@@ -158,7 +158,7 @@ def test_a_folder_of_dicom_folders(tmp_path, write_volume) -> None:
     [
         ("images/p0_scan0.nrrd", r"p0_scan0 is there twice: p0_scan0\.nii\.gz and p0_scan0\.nrrd"),
         ("labels/p0_scan0.mha", "p0_scan0 is there twice"),
-        ("labels/nobody.nii.gz", "1 labels in .* have no image of the same name in .*: nobody"),
+        ("labels/nobody.nii.gz", "1 label in .* without an image of that name in .*: nobody"),
         ("images/slice.dcm", "put the slices of each DICOM series into a folder"),
         ("images/slice.png", "not a 3D volume"),
     ],
@@ -200,9 +200,10 @@ def test_selections_are_numbers_fractions_files_or_names(tmp_path) -> None:
     assert parse_selection("0.25") == 0.25
     assert parse_selection(str(path)) == ("a", "b")
     assert parse_selection("b,a") == ("b", "a")
+    assert parse_selection(".") == ("_",)  # a name, which no case has
 
 
-@pytest.mark.parametrize("text", ["0", "-3", "1.5", "0.0", "absent.txt", ","])
+@pytest.mark.parametrize("text", ["0", "-3", "1.5", "0.0", "absent.txt", ",", ""])
 def test_senseless_selections_are_refused(text) -> None:
     with pytest.raises(ConversionError):
         parse_selection(text)
@@ -230,7 +231,7 @@ def test_la_at_half_resolution(shared_data, nnunet_folders) -> None:
     assert isinstance(train, tuple)
     assert isinstance(test, tuple)
     layout = FolderLayout(images, shared_data / "la_half" / "labels", ("MRI",))
-    with pytest.raises(ConversionError, match="--test names 10 cases that are not among"):
+    with pytest.raises(ConversionError, match="--test names 10 cases not among"):
         convert(layout, SplitRequest(test=test, labeled=train[:8]))
     split = SplitRequest(test=tuple(c for c in test if c in present), labeled=train[:8])
     content = convert(layout, split, link=True)

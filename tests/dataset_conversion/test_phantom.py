@@ -17,6 +17,13 @@ from nnunetv2_spmc.dataset_conversion.phantom import (
 SMALL = (20, 20, 16)
 
 
+@pytest.fixture(autouse=True)
+def _no_folders_of_the_user(monkeypatch) -> None:
+    """Keep a Dataset500_Phantom that the demo wrote out of the tests."""
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed"):
+        monkeypatch.delenv(variable, raising=False)
+
+
 def content(folder) -> dict[str, np.ndarray]:
     return {
         p.relative_to(folder).as_posix(): sitk.GetArrayFromImage(sitk.ReadImage(str(p)))

@@ -29,6 +29,11 @@ def test_a_missing_labeled_one_is_named_and_not_replaced() -> None:
     assert notes[0].endswith("1 missing and not replaced: a")
 
 
+def test_without_any_labeled_one_it_says_which_are_missing() -> None:
+    with pytest.raises(ConversionError, match=r"None of the first 2 patients .*: a, b; get one"):
+        SPLIT.roles(2, set("ctv"))
+
+
 @pytest.mark.parametrize("labeled", [0, 3])
 def test_labeled_and_unlabeled_ones_are_both_needed(labeled) -> None:
     with pytest.raises(ConversionError, match=f"between 1 and 2 patients, got {labeled}"):

@@ -1,0 +1,145 @@
+"""Run cases through worker processes, and clean up after runs that were stopped or killed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TypeVar
+
+import SimpleITK as sitk
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+ABANDONED_AFTER_S = 24 * 3600
+
+
+def run_cases(
+    work: Callable[[Item], Result], items: Sequence[Item], num_processes: int, progress: tqdm
+) -> list[Result]:
+    """Return what `work` returns for each item, in their order.
+
+    Args:
+        work: Picklable unless `num_processes` is 0.
+        items: What to do.
+        num_processes: Worker processes; 0 works in this process.
+        progress: Advanced by one per item.
+
+    Raises:
+        BrokenProcessPool: If a worker process was killed.
+    """
+    if num_processes == 0 or not items:
+        results = []
+        for item in items:
+            results.append(work(item))
+            progress.update()
+        return results
+    pool = ProcessPoolExecutor(
+        min(num_processes, len(items)),
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_prepare_worker,
+    )
+    try:
+        with _interrupts_blocked():
+            futures = [pool.submit(work, item) for item in items]
+        for future in as_completed(futures):
+            future.result()
+            progress.update()
+        return [future.result() for future in futures]
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Put Ctrl-C off while workers start: they inherit that, and would print tracebacks else."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+
+
+def _prepare_worker() -> None:
+    """Make a worker end silently with its parent, whichever way that ends; one core for each."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+
+    def end_with_parent() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+@contextmanager
+def termination_raises() -> Iterator[None]:
+    """Let SIGTERM and a closed terminal unwind the stack as Ctrl-C does, so that clean-up runs."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(signum: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + signum)
+
+    numbers = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    ours = [n for n in numbers if signal.getsignal(n) != signal.SIG_IGN]  # nohup ignores SIGHUP
+    previous = {number: signal.signal(number, stop) for number in ours}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def temporary_name(prefix: str) -> str:
+    """Return a name for what this process has not finished yet."""
+    return f"{prefix}{socket.gethostname()}-{os.getpid()}"
+
+
+def remove_leftovers(folder: Path, prefix: str) -> None:
+    """Remove what runs that were killed left under `temporary_name(prefix)` in a folder.
+
+    Other runs may be at work in the same folder, on this computer or on others: only what belongs
+    to ended processes of this computer is removed, and what nobody touched for a day.
+    """
+    for leftover in folder.glob(f"{prefix}*"):
+        host, _, process = leftover.name.removeprefix(prefix).rpartition("-")
+        is_ours = host == socket.gethostname() and process.isdecimal()
+        try:
+            is_old = time.time() - leftover.stat().st_mtime > ABANDONED_AFTER_S
+        except FileNotFoundError:
+            continue
+        if is_old or (is_ours and not _is_running(int(process))):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    if process == os.getpid():
+        return False  # a leftover of an earlier process of that number
+    if os.name == "nt":
+        return True  # signal 0 would end the process there
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
