@@ -26,7 +26,7 @@ def read(path: Path) -> np.ndarray:
 
 def mean_dice(folder: Path) -> tuple[float, dict[str, float]]:
     """Return the mean foreground Dice and that of every class, from summary.json."""
-    summary = json.loads((folder / "summary.json").read_text())
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     classes = {label: values["Dice"] for label, values in summary["mean"].items()}
     return summary["foreground_mean"]["Dice"], classes
 

@@ -15,7 +15,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     for file in sorted(output.glob("predictions/*/summary.json")):
         dataset, configuration, trainer = file.parent.name.split("-")
-        summary = json.loads(file.read_text())
+        summary = json.loads(file.read_text(encoding="utf-8"))
         classes = ", ".join(f"{values['Dice']:.3f}" for values in summary["mean"].values())
         model = f"nnUNet_results/{dataset}/{trainer}__nnUNetPlans__{configuration}"
         checkpoint = next(output.glob(f"{model}/fold_*/checkpoint_final.pth"))

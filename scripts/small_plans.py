@@ -77,7 +77,7 @@ def main() -> None:
     plans_file = next(root.glob(f"Dataset{arguments.d:03d}_*/{arguments.p}.json"), None)
     if plans_file is None:
         sys.exit(f"error: {root} has no {arguments.p}.json of dataset {arguments.d}; plan first.")
-    plans = json.loads(plans_file.read_text())
+    plans = json.loads(plans_file.read_text(encoding="utf-8"))
     name = arguments.name or f"{arguments.c}_small"
     plans["configurations"][name] = small_configuration(
         plans["configurations"][arguments.c],
@@ -87,7 +87,7 @@ def main() -> None:
         batch_size=arguments.batch_size,
     )
     temporary = plans_file.with_suffix(".tmp")
-    temporary.write_text(json.dumps(plans, indent=4))
+    temporary.write_text(json.dumps(plans, indent=4), encoding="utf-8")
     os.replace(temporary, plans_file)
     print(f"Added the configuration {name} to {plans_file}")
 

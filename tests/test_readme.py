@@ -14,7 +14,7 @@ import torch
 
 from nnunetv2_spmc.dataset_conversion.phantom import phantom_arrays
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 SETTINGS = {"epochs": 2, "iterations_per_epoch": 2, "validation_iterations": 1, "seed": 0}
 MODEL = "nnUNet_results/Dataset510_Liver/nnUNetTrainerSPMC__nnUNetPlans__3d_fullres"
 
@@ -60,8 +60,13 @@ def workspace(tmp_path_factory):
 
 def run(command, workspace, *, expect=0):
     folder, environment = workspace
+    # ITK, used by other tests, may have left this process in a locale without UTF-8
     done = subprocess.run(
-        ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True
+        ["bash", "-c", command],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        encoding="utf-8",
     )
     assert done.returncode == expect, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done.stdout + done.stderr

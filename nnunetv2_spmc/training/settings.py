@@ -146,7 +146,7 @@ def _environment_block(value: str) -> Any:
                 f"{origin} must be a JSON object or the path of a file with one, got {value!r}, "
                 "which is neither."
             )
-        text, origin = path.read_text(), str(path)
+        text, origin = path.read_text(encoding="utf-8"), str(path)
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
