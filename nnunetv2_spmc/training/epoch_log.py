@@ -44,24 +44,30 @@ def plot_progress(logger: MetaLogger, panels: Panels, path: Path) -> None:
         panels: title -> keys of the curves in it.
         path: the PNG file to write.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    import matplotlib.style
 
     curves = logger.local_logger.my_fantastic_logging
     drawn = {title: [key for key in keys if key in curves] for title, keys in panels.items()}
-    panels = {title: keys for title, keys in drawn.items() if keys}
-    figure = Figure(figsize=(10, 3.2 * len(panels)), layout="constrained")
+    # nnU-Net's own plot leaves fonts behind that fit its figure of 30 by 54 inches
+    with matplotlib.style.context("default"):
+        _draw({title: keys for title, keys in drawn.items() if keys}, curves, path)
+
+
+def _draw(panels: Panels, curves: Mapping[str, Sequence[float]], path: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 2.6 * len(panels)), layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, (title, keys) in zip(
-        figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0],
-        panels.items(),
-        strict=True,
-    ):
-        for key in keys:
+    all_axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (title, keys) in zip(all_axes, panels.items(), strict=True):
+        for number, key in enumerate(keys):
             marker = "o" if len(curves[key]) < 3 else None
-            axes.plot(curves[key], label=key.replace("_", " "), marker=marker)
+            style = "--" if number % 2 else "-"  # main and auxiliary often lie on each other
+            axes.plot(curves[key], style, label=key.replace("_", " "), marker=marker)
         axes.set_title(title)
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
         axes.grid(alpha=0.3)
-    axes.set_xlabel("epoch")
+    all_axes[-1].set_xlabel("epoch")
+    all_axes[-1].xaxis.get_major_locator().set_params(integer=True)
     figure.savefig(path, dpi=100)
