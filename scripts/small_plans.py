@@ -73,14 +73,23 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, help="default: as planned")
     parser.add_argument("--name", help="name of the new one (default: CONFIGURATION_small)")
     arguments = parser.parse_args()
+    if not os.environ.get("nnUNet_preprocessed"):
+        sys.exit("error: nnUNet_preprocessed is not set; export it as for nnU-Net.")
     root = Path(os.environ["nnUNet_preprocessed"])
     plans_file = next(root.glob(f"Dataset{arguments.d:03d}_*/{arguments.p}.json"), None)
     if plans_file is None:
         sys.exit(f"error: {root} has no {arguments.p}.json of dataset {arguments.d}; plan first.")
     plans = json.loads(plans_file.read_text(encoding="utf-8"))
+    planned = plans["configurations"].get(arguments.c, {})
+    if "architecture" not in planned:
+        complete = [c for c, values in plans["configurations"].items() if "architecture" in values]
+        sys.exit(
+            f"error: {plans_file} has no configuration {arguments.c} with an architecture of its "
+            f"own; take one of {', '.join(complete)}."
+        )
     name = arguments.name or f"{arguments.c}_small"
     plans["configurations"][name] = small_configuration(
-        plans["configurations"][arguments.c],
+        planned,
         arguments.c,
         features=tuple(arguments.features),
         patch_size=arguments.patch_size,
