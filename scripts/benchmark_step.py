@@ -121,17 +121,15 @@ def loss_terms(spmc: Any, batch: dict[str, Any], outputs: list) -> Callable[[], 
 
     def step() -> None:
         logits = [tensor.detach().requires_grad_() for tensor in outputs]
-        network = spmc.training_network
         supervised = spmc.loss
-        spmc.training_network = lambda _: (logits[0], logits[1])
         spmc.loss = lambda output, _: output.sum() * 0
         try:
             with spmc._autocast():
-                labeled, _ = spmc.labeled_loss(batch["data"], batch["target"])
-                unlabeled, _ = spmc.unlabeled_loss(batch["data"])
+                labeled, _ = spmc.labeled_loss((logits[0], logits[1]), batch["target"])
+                unlabeled, _ = spmc.unlabeled_loss((logits[0], logits[1]))
             (labeled + 0.1 * unlabeled).backward()
         finally:
-            spmc.training_network, spmc.loss = network, supervised
+            spmc.loss = supervised
 
     return step
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import hypothesis
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -16,6 +17,8 @@ import torch
 from nnunetv2_spmc.data.unlabeled_preprocessing import preprocess_unlabeled
 from nnunetv2_spmc.dataset_conversion.phantom import write_phantom
 
+hypothesis.settings.register_profile("untimed", deadline=None)  # tests assert no wall time
+hypothesis.settings.load_profile("untimed")
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 TINY_SETTINGS = {"epochs": 2, "iterations_per_epoch": 2, "validation_iterations": 1, "seed": 0}
 

@@ -37,8 +37,8 @@ def test_the_loss_terms_are_computed_in_float32(trained_on_cuda):
     trainer = trained_on_cuda("false")
     images = torch.randn(2, 1, 16, 16, device="cuda")
     with trainer._autocast():
-        main, auxiliary = trainer.training_network(images)
-        _, values = trainer.unlabeled_loss(images)
+        main, auxiliary = outputs = trainer.training_network(images)
+        _, values = trainer.unlabeled_loss(outputs)
     assert main[0].dtype == auxiliary[0].dtype == torch.float16
     assert {value.dtype for value in values.values()} == {torch.float32}
 
@@ -52,7 +52,8 @@ def test_a_step_does_not_wait_for_the_device(trained_on_cuda):
     try:
         with trainer._autocast():
             images = trainer._to_device(batch["data"])
-            trainer.unlabeled_loss(images)
-            trainer.labeled_loss(images, trainer._to_device(batch["target"]))
+            outputs = trainer.training_network(images)
+            trainer.unlabeled_loss(outputs)
+            trainer.labeled_loss(outputs, trainer._to_device(batch["target"]))
     finally:
         torch.cuda.set_sync_debug_mode("default")

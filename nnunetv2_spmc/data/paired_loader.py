@@ -3,15 +3,45 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
+from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
+from torch import Tensor
 
 WORKERS_VARIABLE = "nnUNet_n_proc_DA"
+
+
+def ignored_voxels(target: Tensor, label_manager: LabelManager) -> Tensor:
+    """Return where a target at full resolution is under the ignore label, which must exist.
+
+    Args:
+        target: (B, 1, ...) labels; with regions (B, R + 1, ...), the last marks ignored voxels.
+        label_manager: the label manager of the plans.
+
+    Returns:
+        Bool, (B, 1, ...).
+    """
+    if label_manager.has_regions:
+        return target[:, -1:] != 0
+    return target == label_manager.ignore_label
+
+
+class JoinedDataset:
+    """Several of nnU-Net's datasets as one; of cases of the same name the last one counts."""
+
+    def __init__(self, datasets: Sequence[nnUNetBaseDataset]) -> None:
+        self.dataset_of = {name: dataset for dataset in datasets for name in dataset.identifiers}
+        self.identifiers = list(self.dataset_of)
+
+    def load_case(self, identifier: str) -> Any:
+        """Load a case from the dataset that has it."""
+        return self.dataset_of[identifier].load_case(identifier)
 
 
 class UnlabeledDataLoader(nnUNetDataLoader):
@@ -20,19 +50,27 @@ class UnlabeledDataLoader(nnUNetDataLoader):
     Patches are never foreground-oversampled: where the foreground lies is what nobody knows here.
 
     Args:
-        data: the preprocessed unlabeled cases.
+        data: the preprocessed unlabeled cases, None if there are none.
         batch_size: patches per step.
         labeled: the loader of the labeled cases, whose patch sizes and transforms are taken over.
         label_manager: the label manager of the plans.
+        sparse: labeled cases whose voxels under the ignore label are unlabeled: they are drawn like
+            the others. nnU-Net's labeled patches lie around annotated voxels, and would never show
+            the slices that nobody annotated.
     """
 
     def __init__(
         self,
-        data: nnUNetBaseDataset,
+        data: nnUNetBaseDataset | None,
         batch_size: int,
         labeled: nnUNetDataLoader,
         label_manager: LabelManager,
+        sparse: nnUNetBaseDataset | None = None,
     ) -> None:
+        self.label_manager = label_manager
+        self.unlabeled_cases = set() if data is None else set(data.identifiers)
+        self.is_mixed = sparse is not None
+        data = JoinedDataset([dataset for dataset in (data, sparse) if dataset is not None])
         first_axis = 1 if labeled.patch_size_was_2d else 0  # 2D patches are kept as (1, y, x)
         super().__init__(
             data,
@@ -47,9 +85,21 @@ class UnlabeledDataLoader(nnUNetDataLoader):
         self.has_ignore = False
 
     def generate_train_batch(self) -> dict[str, Any]:
-        """Draw a batch without target: "data" (B, channels, ...) float32 and the case "keys"."""
+        """Draw a batch without target: "data" (B, channels, ...) float32 and the case "keys".
+
+        With sparsely annotated cases also "unlabeled_voxels", bool (B, 1, ...).
+        """
         batch = super().generate_train_batch()
-        return {"data": batch["data"], "keys": batch["keys"]}
+        drawn = {"data": batch["data"], "keys": batch["keys"]}
+        if self.is_mixed:
+            target = batch["target"]
+            target = target[0] if isinstance(target, list) else target
+            unlabeled = ignored_voxels(target, self.label_manager)
+            for patch, key in zip(unlabeled, batch["keys"], strict=True):
+                if key in self.unlabeled_cases:
+                    patch[:] = True
+            drawn["unlabeled_voxels"] = unlabeled
+        return drawn
 
 
 class PairedDataLoader:
@@ -97,3 +147,33 @@ def single_process_loading() -> Iterator[None]:
             del os.environ[WORKERS_VARIABLE]
         else:
             os.environ[WORKERS_VARIABLE] = before
+
+
+def started(
+    loader: Any, seeds: Sequence[int], num_cached: int, pin_memory: bool
+) -> SingleThreadedAugmenter | NonDetMultiThreadedAugmenter:
+    """Start workers on a loader, as nnU-Net does.
+
+    Args:
+        loader: a labeled or a paired loader.
+        seeds: one per worker process; without any the loader works in this process.
+        num_cached: how many batches may wait.
+        pin_memory: put them into memory from which a GPU can copy.
+
+    Raises:
+        RuntimeError: the first batch failed, so that errors come before training.
+    """
+    if not seeds:
+        augmenter = SingleThreadedAugmenter(loader, None)
+    else:
+        augmenter = NonDetMultiThreadedAugmenter(
+            loader,
+            None,
+            num_processes=len(seeds),
+            num_cached=num_cached,
+            seeds=list(seeds),
+            pin_memory=pin_memory,
+            wait_time=0.002,
+        )
+    next(augmenter)
+    return augmenter

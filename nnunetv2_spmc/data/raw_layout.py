@@ -24,6 +24,7 @@ LABELS_UNLABELED = "labelsUn"
 IMAGES_TEST = "imagesTs"
 LABELS_TEST = "labelsTs"
 SPLIT_FILE = "split.json"
+SPLITS_FINAL = "splits_final.json"  # nnU-Net's, in nnUNet_preprocessed
 SETTINGS_KEY = "spmc"
 FILE_ENDING = ".nii.gz"
 FOLDERS: dict[Role, tuple[str, str]] = {

@@ -190,3 +190,11 @@ def final_splits(cases: Iterable[RawCase]) -> Splits | None:
         }
         for keys_of_fold in held_out
     ]
+
+
+def leave_one_out(identifiers: Iterable[str]) -> Splits:
+    """Return a fold per case with it as the validation case; a single case is both."""
+    names = sorted(identifiers)
+    if len(names) == 1:
+        return [{"train": names, "val": names}]
+    return [{"train": [n for n in names if n != name], "val": [name]} for name in names]

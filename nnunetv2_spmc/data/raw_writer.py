@@ -22,7 +22,7 @@ from tqdm import tqdm
 from nnunetv2_spmc.data.raw_case_writer import CaseRecord, write_case
 from nnunetv2_spmc.data.raw_cases import ConversionError, RawDataset, check_dataset
 from nnunetv2_spmc.data.raw_json import dataset_json, split_json
-from nnunetv2_spmc.data.raw_layout import SPLIT_FILE
+from nnunetv2_spmc.data.raw_layout import SPLIT_FILE, SPLITS_FINAL
 from nnunetv2_spmc.data.raw_problems import raise_problems, warnings_of
 from nnunetv2_spmc.data.raw_splits import Splits, final_splits
 from nnunetv2_spmc.data.raw_summary import ConversionSummary
@@ -33,7 +33,6 @@ from nnunetv2_spmc.data.worker_pool import (
     termination_raises,
 )
 
-SPLITS_FINAL = "splits_final.json"
 RAW = "nnUNet_raw"
 PREPROCESSED = "nnUNet_preprocessed"
 

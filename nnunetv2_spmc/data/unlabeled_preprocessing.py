@@ -119,6 +119,7 @@ def ensure_unlabeled_preprocessed(
     log: Log,
     num_processes: int,
     allow_overlap: bool = False,
+    required: bool = True,
 ) -> list[str]:
     """Return the unlabeled cases to train with, after preprocessing those that are not yet.
 
@@ -132,9 +133,10 @@ def ensure_unlabeled_preprocessed(
         log: Receives what the user should know.
         num_processes: Worker processes for preprocessing.
         allow_overlap: Accept unlabeled cases that are labeled or test cases too.
+        required: Raise where there is no unlabeled case at all, instead of returning none.
 
     Returns:
-        Sorted identifiers, at least one.
+        Sorted identifiers; at least one if required.
 
     Raises:
         DataError: If there is no case to train with, or the cases are not preprocessed and it is
@@ -148,6 +150,9 @@ def ensure_unlabeled_preprocessed(
     finished = finished_cases(folder)
     raw_folder = raw_dataset_folder(target.dataset_name)
     if raw_folder is None or not (raw_folder / IMAGES_UNLABELED).is_dir():
+        if not finished and not required:
+            log(f"There is no {IMAGES_UNLABELED}: training without unlabeled cases.")
+            return []
         if not finished:
             raise DataError(
                 f"There is no unlabeled case: {folder} is empty, and nnUNet_raw has no "

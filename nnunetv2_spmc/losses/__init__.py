@@ -5,7 +5,14 @@ float32, from a softmax over the classes (`regions=False`) or a sigmoid per regi
 """
 
 from nnunetv2_spmc.losses.cdps import cdps, common_difficulty
-from nnunetv2_spmc.losses.confidence import agreement, confidence, one_hot, probabilities
+from nnunetv2_spmc.losses.confidence import (
+    confidence,
+    is_single_class,
+    one_hot,
+    predicted,
+    probabilities,
+    share,
+)
 from nnunetv2_spmc.losses.cps import cps
 from nnunetv2_spmc.losses.masked_mse import Reduction, masked_mse
 from nnunetv2_spmc.losses.sharpening import SharpeningForm, sharpen
@@ -15,14 +22,16 @@ __all__ = [
     "Reduction",
     "SharpeningForm",
     "TeachingMode",
-    "agreement",
     "cdps",
     "common_difficulty",
     "confidence",
     "cps",
+    "is_single_class",
     "masked_mse",
     "one_hot",
+    "predicted",
     "probabilities",
+    "share",
     "sharpen",
     "splat",
     "taught",

@@ -51,17 +51,45 @@ def one_hot(labels: Tensor, num_classes: int) -> Tensor:
     return (labels == classes.view(1, -1, *[1] * (labels.ndim - 2))).float()
 
 
-def agreement(main: Tensor, auxiliary: Tensor, *, regions: bool = False) -> Tensor:
-    """Compute the share of voxels to which both branches assign the same class.
+def predicted(probabilities: Tensor, *, regions: bool = False) -> Tensor:
+    """Decide for a class per voxel, or for or against every region.
 
     Args:
-        main: (B, C, ...) probabilities of the main branch.
-        auxiliary: (B, C, ...) probabilities of the auxiliary branch.
-        regions: compare every region channel on its own.
+        probabilities: (B, C, ...) in [0, 1].
+        regions: every channel is a decision of its own.
 
     Returns:
-        A scalar in [0, 1].
+        The most probable class, (B, 1, ...) int64; with regions p > 0.5, (B, R, ...) bool.
     """
-    if regions:
-        return ((main > 0.5) == (auxiliary > 0.5)).float().mean()
-    return (main.argmax(dim=1) == auxiliary.argmax(dim=1)).float().mean()
+    return probabilities > 0.5 if regions else probabilities.argmax(dim=1, keepdim=True)
+
+
+def is_single_class(predicted: Tensor, where: Tensor | None = None) -> Tensor:
+    """Tell whether the same is predicted everywhere, which hints at a collapse.
+
+    Args:
+        predicted: (B, 1, ...) classes or (B, R, ...) decisions, from `predicted`.
+        where: bool, (B, 1, ...): the voxels that count; None takes all.
+
+    Returns:
+        The scalar 1.0 or 0.0; with regions 1.0 if every channel is constant.
+    """
+    axes = [0, *range(2, predicted.ndim)]
+    lowest = highest = predicted.long()
+    if where is not None:
+        limits = torch.iinfo(lowest.dtype)
+        lowest = lowest.masked_fill(~where, limits.max)
+        highest = highest.masked_fill(~where, limits.min)
+    return (lowest.amin(axes) >= highest.amax(axes)).all().float()
+
+
+def share(mask: Tensor, where: Tensor | None = None) -> Tensor:
+    """Return the share of selected voxels (or channels of voxels), in [0, 1].
+
+    Args:
+        mask: bool, (B, 1, ...) or, with regions, (B, R, ...).
+        where: bool, (B, 1, ...): the voxels that count; None takes all.
+    """
+    if where is None:
+        return mask.float().mean()
+    return (mask & where).sum() / (where.sum() * mask.shape[1]).clamp(min=1)

@@ -6,19 +6,33 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def cps(student_logits: Tensor, teacher: Tensor, *, regions: bool = False) -> Tensor:
+def cps(
+    student_logits: Tensor,
+    teacher: Tensor,
+    *,
+    regions: bool = False,
+    where: Tensor | None = None,
+) -> Tensor:
     """Compute the cross-entropy against the hard pseudo-labels of the other branch.
 
     Args:
         student_logits: (B, C, ...) logits; the only input that receives a gradient.
         teacher: (B, C, ...) probabilities of the other branch.
         regions: binary cross-entropy against p > 0.5 of every region channel.
+        where: bool, (B, 1, ...): the voxels that count; None takes all.
 
     Returns:
-        The scalar mean over all voxels (and region channels).
+        The scalar mean over the voxels that count (and region channels); 0 when there are none.
     """
     teacher = teacher.detach()
     student_logits = student_logits.float()
+    reduction = "mean" if where is None else "none"
     if regions:
-        return F.binary_cross_entropy_with_logits(student_logits, (teacher > 0.5).float())
-    return F.cross_entropy(student_logits, teacher.argmax(dim=1))
+        target = (teacher > 0.5).float()
+        loss = F.binary_cross_entropy_with_logits(student_logits, target, reduction=reduction)
+        loss = loss if where is None else loss.mean(dim=1, keepdim=True)
+    else:
+        target = teacher.argmax(dim=1)
+        loss = F.cross_entropy(student_logits, target, reduction=reduction)
+        loss = loss if where is None else loss.unsqueeze(1)
+    return loss if where is None else (loss * where).sum() / where.sum().clamp(min=1)

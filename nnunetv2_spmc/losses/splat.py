@@ -47,6 +47,7 @@ def splat(
     mask: Tensor,
     *,
     reduction: Reduction = "all",
+    valid: Tensor | None = None,
 ) -> Tensor:
     """Pull the student toward the soft pseudo-label of the other branch, Eq. (13)-(19).
 
@@ -55,8 +56,9 @@ def splat(
         soft_pseudo_label: (B, C, ...) sharpened probabilities of the other branch.
         mask: bool, from `taught`.
         reduction: see `masked_mse`.
+        valid: see `masked_mse`.
 
     Returns:
         The scalar loss; exactly 0 when no voxel is selected.
     """
-    return masked_mse(student, soft_pseudo_label.detach(), mask, reduction=reduction)
+    return masked_mse(student, soft_pseudo_label.detach(), mask, reduction=reduction, valid=valid)

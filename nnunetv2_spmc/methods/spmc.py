@@ -17,6 +17,7 @@ from nnunetv2_spmc.losses import Reduction, SharpeningForm, TeachingMode
 from nnunetv2_spmc.networks import DualBranchNetwork
 from nnunetv2_spmc.networks.dual_branch import Logits
 from nnunetv2_spmc.networks.feature_noise import NoiseLevels
+from nnunetv2_spmc.networks.unwrap import full_resolution
 from nnunetv2_spmc.training.epoch_log import Panels
 from nnunetv2_spmc.training.semi_supervised import nnUNetTrainerSemiSupervised
 from nnunetv2_spmc.training.settings import SemiSupervisedSettings, require
@@ -95,17 +96,19 @@ class nnUNetTrainerSPMC(nnUNetTrainerSemiSupervised):
         )
 
     def labeled_loss(
-        self, images: Tensor, target: Tensor | list[Tensor]
+        self, outputs: tuple[Logits, Logits], target: Tensor | list[Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute L_sup + beta * L_mse of both branches, Eq. (3)-(11)."""
-        main_logits, auxiliary_logits = self.training_network(images)
+        main_logits, auxiliary_logits = outputs
         values = {
             "supervised_main": self.loss(main_logits, target),
             "supervised_auxiliary": self.loss(auxiliary_logits, target),
         }
         loss = values["supervised_main"] + values["supervised_auxiliary"]
         main, auxiliary = self._probabilities(main_logits), self._probabilities(auxiliary_logits)
-        labels, valid = self._labels_and_valid(full_resolution(target))
+        labels = self._one_hot(full_resolution(target))
+        ignored = self.ignored_voxels(full_resolution(target))
+        valid = None if ignored is None else ~ignored
         mask = losses.common_difficulty(
             self._confidence(main), self._confidence(auxiliary), self.settings.tau, valid
         )
@@ -114,39 +117,51 @@ class nnUNetTrainerSPMC(nnUNetTrainerSemiSupervised):
                 main, auxiliary, labels, mask, reduction=self.settings.reduction, valid=valid
             )
             loss = loss + self.settings.beta * (values["cdps_main"] + values["cdps_auxiliary"])
-        values["common_difficulty_labeled"] = share(mask)
+        values["common_difficulty_labeled"] = losses.share(mask)
         return loss, values
 
-    def unlabeled_loss(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def unlabeled_loss(
+        self, outputs: tuple[Logits, Logits], where: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute L_cps + beta * L_rp of both branches, Eq. (3)-(5), (12)-(19)."""
         # cast once, so that the gradients of all terms are summed in float32
-        main_logits, auxiliary_logits = (
-            full_resolution(logits).float() for logits in self.training_network(images)
-        )
+        main_logits, auxiliary_logits = (full_resolution(logits).float() for logits in outputs)
         main, auxiliary = self._probabilities(main_logits), self._probabilities(auxiliary_logits)
         regions = self.label_manager.has_regions
         values = {
-            "cps_main": losses.cps(main_logits, auxiliary, regions=regions),
-            "cps_auxiliary": losses.cps(auxiliary_logits, main, regions=regions),
+            "cps_main": losses.cps(main_logits, auxiliary, regions=regions, where=where),
+            "cps_auxiliary": losses.cps(auxiliary_logits, main, regions=regions, where=where),
         }
         loss = values["cps_main"] + values["cps_auxiliary"]
         with torch.no_grad():
             main_confidence, auxiliary_confidence = map(self._confidence, (main, auxiliary))
             tau = self.settings.tau
             mask = losses.common_difficulty(main_confidence, auxiliary_confidence, tau)
-            values["suspicious_main"] = share(main_confidence <= tau)
-            values["suspicious_auxiliary"] = share(auxiliary_confidence <= tau)
-            values["common_difficulty_unlabeled"] = share(mask)
-            values["agreement"] = losses.agreement(main, auxiliary, regions=regions)
+            main_class, auxiliary_class = (
+                losses.predicted(p, regions=regions) for p in (main, auxiliary)
+            )
+            values["suspicious_main"] = losses.share(main_confidence <= tau, where)
+            values["suspicious_auxiliary"] = losses.share(auxiliary_confidence <= tau, where)
+            values["common_difficulty_unlabeled"] = losses.share(mask, where)
+            values["agreement"] = losses.share(main_class == auxiliary_class, where)
+            values["single_class_main"] = losses.is_single_class(main_class, where)
+            values["single_class_auxiliary"] = losses.is_single_class(auxiliary_class, where)
         if self.settings.splat:
-            main_splat, main_taught = self._splat(main, auxiliary)
-            auxiliary_splat, auxiliary_taught = self._splat(auxiliary, main)
+            main_splat, main_taught = self._splat(main, auxiliary, where)
+            auxiliary_splat, auxiliary_taught = self._splat(auxiliary, main, where)
             values |= {"splat_main": main_splat, "splat_auxiliary": auxiliary_splat}
             values |= {"taught_main": main_taught, "taught_auxiliary": auxiliary_taught}
             loss = loss + self.settings.beta * (main_splat + auxiliary_splat)
         return loss, values
 
-    def _splat(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    def branch_logits(self, outputs: tuple[Logits, Logits]) -> dict[str, Tensor]:
+        """Name the full-resolution logits, (B, C, ...), of each branch for the curves."""
+        main, auxiliary = map(full_resolution, outputs)
+        return {"main": main, "auxiliary": auxiliary}
+
+    def _splat(
+        self, student: Tensor, teacher: Tensor, where: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         settings = self.settings
         with torch.no_grad():
             soft_pseudo_label = losses.sharpen(
@@ -159,8 +174,12 @@ class nnUNetTrainerSPMC(nnUNetTrainerSemiSupervised):
                 settings.tau,
                 mode=settings.teaching,
             )
-        loss = losses.splat(student, soft_pseudo_label, mask, reduction=settings.reduction)
-        return loss, share(mask)
+            taught_share = losses.share(mask, where)
+            mask = mask if where is None else mask & where
+        loss = losses.splat(
+            student, soft_pseudo_label, mask, reduction=settings.reduction, valid=where
+        )
+        return loss, taught_share
 
     def _probabilities(self, logits: Logits) -> Tensor:
         return losses.probabilities(full_resolution(logits), regions=self.label_manager.has_regions)
@@ -169,25 +188,11 @@ class nnUNetTrainerSPMC(nnUNetTrainerSemiSupervised):
     def _confidence(self, probabilities: Tensor) -> Tensor:
         return losses.confidence(probabilities, regions=self.label_manager.has_regions)
 
-    def _labels_and_valid(self, target: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Split nnU-Net's target into one-hot labels and the mask of voxels that are annotated."""
-        ignore_label = self.label_manager.ignore_label
-        if self.label_manager.has_regions:
-            if ignore_label is None:
-                return target.float(), None
-            return target[:, :-1].float(), target[:, -1:] == 0  # the last channel marks ignored
-        labels = losses.one_hot(target, self.label_manager.num_segmentation_heads)
-        return labels, None if ignore_label is None else target != ignore_label
-
-
-def full_resolution(output: Logits) -> Tensor:
-    """Return the full-resolution entry of a deep supervision list, or the tensor itself."""
-    return output[0] if isinstance(output, (list, tuple)) else output
-
-
-def share(mask: Tensor) -> Tensor:
-    """Return the share of selected voxels."""
-    return mask.float().mean()
+    def _one_hot(self, target: Tensor) -> Tensor:
+        """Encode nnU-Net's target, without its channel of ignored voxels if there are regions."""
+        if not self.label_manager.has_regions:
+            return losses.one_hot(target, self.label_manager.num_segmentation_heads)
+        return target[:, : self.label_manager.num_segmentation_heads].float()
 
 
 class nnUNetTrainerSPMC_smoke(nnUNetTrainerSPMC):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 CHECKPOINT_KEY = "semi_supervised"
+UNFINISHED_ENDING = ".writing"
 
 
 class CheckpointError(RuntimeError):
@@ -20,12 +21,18 @@ def write_whole(checkpoint: dict[str, Any], path: Path) -> None:
 
     A process that is killed meanwhile leaves the previous file untouched.
     """
-    temporary = path.with_name(path.name + ".writing")
+    temporary = path.with_name(path.name + UNFINISHED_ENDING)
     with temporary.open("wb") as file:
         torch.save(checkpoint, file)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what processes that were killed while writing a checkpoint left behind."""
+    for file in folder.glob(f"*.pth{UNFINISHED_ENDING}"):
+        file.unlink(missing_ok=True)
 
 
 def read_extra_state(path: Path) -> dict[str, Any]:

@@ -12,13 +12,19 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_spmc import __version__
+from nnunetv2_spmc.data.few_labels import ensure_fold_exists
+from nnunetv2_spmc.data.worker_pool import termination_raises
 from nnunetv2_spmc.training.checkpoint import (
     CHECKPOINT_KEY,
     CheckpointError,
     read_extra_state,
+    remove_unfinished,
     write_whole,
 )
 from nnunetv2_spmc.training.settings import (
@@ -40,6 +46,10 @@ class nnUNetTrainerScheduled(nnUNetTrainer):
 
     default_settings: ClassVar[ScheduleSettings] = ScheduleSettings()
     fixed_settings: ClassVar[Mapping[str, Any]] = {}
+    is_ddp: bool
+    device: torch.device
+    network: Any
+    grad_scaler: Any
 
     def __init__(
         self,
@@ -53,6 +63,11 @@ class nnUNetTrainerScheduled(nnUNetTrainer):
         defaults = replace(self.default_settings, **self.fixed_settings)
         settings, origins = resolve_settings(defaults, dataset_json, fixed=self.fixed_settings)
         super().__init__(plans, configuration, fold, dataset_json, device)
+        if self.is_ddp and device.type == "cuda":
+            # nnU-Net takes the global rank for the GPU's number, which holds on one machine only
+            self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK") or self.local_rank))
+        elif self.is_ddp:
+            self.device, self.grad_scaler = device, None
         self.settings: Any = settings
         self.setting_origins = origins
         self.num_epochs = settings.epochs
@@ -65,21 +80,74 @@ class nnUNetTrainerScheduled(nnUNetTrainer):
     def initialize(self) -> None:
         """Seed the weights, initialize as nnU-Net does, and write the settings into the log."""
         self.seed_everything(0)
+        # nnU-Net distributes to the GPU of the global rank only: do it after the initialization
+        distributed, self.is_ddp = self.is_ddp, False
         super().initialize()
+        if distributed:
+            self.is_ddp = True
+            self._set_batch_size_and_oversample()
+            self.loss = self._build_loss()
+            self.network = self.distributed(self.network)
         self.print_to_log_file(
             "Settings:\n" + describe_settings(self.settings, self.setting_origins),
             add_timestamp=False,
         )
         self.logger.update_config({"spmc": asdict(self.settings)})
 
+    def distributed(self, network: nn.Module) -> DistributedDataParallel:
+        """Wrap a network for training in several processes, on any kind of device."""
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        on_cuda = self.device.type == "cuda"
+        return DistributedDataParallel(network, device_ids=[self.device] if on_cuda else None)
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, ...]:  # noqa: N802
+        """Configure augmentation as nnU-Net does; without mirroring if the settings say so."""
+        *others, mirror_axes = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        if not self.settings.mirroring:
+            mirror_axes = self.inference_allowed_mirroring_axes = None
+        return *others, mirror_axes
+
+    def do_split(self) -> tuple[list[str], list[str]]:
+        """Split the labeled cases as nnU-Net does, also where it finds too few of them."""
+        ensure_fold_exists(
+            Path(self.preprocessed_dataset_folder_base),
+            infer_dataset_class(self.preprocessed_dataset_folder).get_identifiers(
+                self.preprocessed_dataset_folder
+            ),
+            self.fold,
+            log=self.print_to_log_file,
+        )
+        return super().do_split()
+
+    def run_training(self) -> None:
+        """Train; on SIGTERM leave as on an error, so that no worker process stays behind."""
+        with termination_raises():
+            super().run_training()
+
     def on_train_start(self) -> None:
         """Refuse to continue a run under other settings, then start as nnU-Net does."""
         if not self.was_initialized:
             self.initialize()
         self.check_resumed_run()
-        # patches and noise: other ones for every process and for every resumed part of a run
-        self.seed_everything(1, self.local_rank, self.current_epoch)
+        if self.local_rank == 0:
+            remove_unfinished(Path(self.output_folder))
         super().on_train_start()
+
+    def on_train_epoch_start(self) -> None:
+        """Seed patches and noise of the epoch, so that a resumed run draws what it would have."""
+        self.seed_everything(1, self.local_rank, self.current_epoch)
+        super().on_train_epoch_start()
+
+    def on_train_end(self) -> None:
+        """Finish as nnU-Net does, and say how to predict with this fold."""
+        super().on_train_end()
+        self.print_to_log_file(
+            "Predict with this fold (without -f nnU-Net expects folds 0 to 4):\n"
+            f"  nnUNetv2_predict -d {self.plans_manager.dataset_name} -c {self.configuration_name} "
+            f"-p {self.plans_manager.plans_name} -tr {type(self).__name__} -f {self.fold} "
+            "-i INPUT -o OUTPUT",
+            add_timestamp=False,
+        )
 
     def seed_everything(self, *stream: int) -> None:
         """Seed Python, NumPy and PyTorch from the seed of the settings, if there is one."""

@@ -2,42 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
-from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
-from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
-from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_spmc.data.errors import DataError
-from nnunetv2_spmc.data.leak_checks import check_no_leak, read_groups
 from nnunetv2_spmc.data.paired_loader import (
-    PairedDataLoader,
-    UnlabeledDataLoader,
-    single_process_loading,
+    ignored_voxels,
 )
-from nnunetv2_spmc.data.unlabeled_cases import raw_dataset_folder, test_cases, unlabeled_folder
-from nnunetv2_spmc.data.unlabeled_preprocessing import ensure_unlabeled_preprocessed
+from nnunetv2_spmc.data.unlabeled_cases import raw_dataset_folder
+from nnunetv2_spmc.data.withheld_labels import WithheldPatches, withheld_patches
+from nnunetv2_spmc.networks.unwrap import full_resolution, unwrapped
 from nnunetv2_spmc.training.checkpoint import CheckpointError, read_extra_state
 from nnunetv2_spmc.training.epoch_log import Panels, log_lines, log_values, plot_progress
+from nnunetv2_spmc.training.memory import describe, explain_out_of_memory, step_memory
+from nnunetv2_spmc.training.progress_bar import ProgressBar
+from nnunetv2_spmc.training.pseudo_label_dice import pseudo_label_dice
 from nnunetv2_spmc.training.ramp_up import gaussian_ramp_up
-from nnunetv2_spmc.training.scheduled import nnUNetTrainerScheduled
-from nnunetv2_spmc.training.settings import SemiSupervisedSettings, require
+from nnunetv2_spmc.training.stability import check_finite, collapse_warnings
+from nnunetv2_spmc.training.unlabeled_stream import nnUNetTrainerUnlabeledStream
+from nnunetv2_spmc.training.warm_start import (
+    auxiliary_source,
+    pretrained_weights_file,
+    take_what_fits,
+)
 
 GRADIENT_NORM_LIMIT = 12  # nnU-Net's own
 
 
-class nnUNetTrainerSemiSupervised(nnUNetTrainerScheduled):
+class nnUNetTrainerSemiSupervised(nnUNetTrainerUnlabeledStream):
     """nnU-Net's trainer with unlabeled patches in every step.
 
     A method derives from it and says which network it trains (`build_training_network`) and what
@@ -49,7 +48,6 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerScheduled):
     `self.training_network` holds it as its submodule `main`, beside what only training needs.
     """
 
-    default_settings: ClassVar[SemiSupervisedSettings] = SemiSupervisedSettings()
     panels: ClassVar[Panels] = {}  # title -> keys of the values that the losses return
 
     def __init__(
@@ -60,16 +58,16 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerScheduled):
         dataset_json: dict,
         device: torch.device = torch.device("cuda"),  # noqa: B008 (nnU-Net's signature)
     ) -> None:
-        # refuse before nnU-Net creates the output folder
-        if PlansManager(plans).get_configuration(configuration).previous_stage_name is not None:
-            raise NotImplementedError(
-                f"{type(self).__name__} cannot train the configuration {configuration}: unlabeled "
-                "cases have no segmentation of the previous stage; use 3d_fullres or 3d_lowres."
-            )
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.training_network: Any = None  # -> initialize
-        self.unlabeled_cases: list[str] = []
         self.iteration = 0  # optimizer steps done; t of the ramp-up
+        self.withheld: WithheldPatches | None = None  # -> on_train_start
+        self.progress_bar = ProgressBar(
+            self.num_iterations_per_epoch,
+            self.num_epochs * self.num_iterations_per_epoch,
+            disable=True if self.local_rank else None,
+        )
+        self._main_was_loaded = False  # by -pretrained_weights or from a checkpoint
 
     # ---- what a method defines -----------------------------------------------------------------
 
@@ -78,12 +76,12 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerScheduled):
         raise NotImplementedError(f"{type(self).__name__} must say which network it trains.")
 
     def labeled_loss(
-        self, images: Tensor, target: Tensor | list[Tensor]
+        self, outputs: Any, target: Tensor | list[Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the loss of a labeled batch.
 
         Args:
-            images: (B, channels, ...) on the device.
+            outputs: what the training network returned for the images of the batch.
             target: (B, 1, ...) labels, or region channels; a list of them under deep supervision.
 
         Returns:
@@ -92,23 +90,27 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerScheduled):
         """
         raise NotImplementedError(f"{type(self).__name__} must define its labeled loss.")
 
-    def unlabeled_loss(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute the loss of an unlabeled batch, before it is weighted by lambda(t).
+    def unlabeled_loss(
+        self, outputs: Any, where: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute the loss of unlabeled voxels, before it is weighted by lambda(t).
 
         Args:
-            images: (B, channels, ...) on the device.
+            outputs: what the training network returned for the images of a batch.
+            where: bool, (B, 1, ...): the unlabeled voxels; None takes all. Where there are none,
+                the loss must be zero, with a valid gradient.
 
         Returns:
-            The loss to minimize, and scalars to log.
+            The loss to minimize, a mean over the unlabeled voxels, and scalars to log, means too.
+            One that is named "single_class_..." is 1 where a branch predicts one class only.
         """
         raise NotImplementedError(f"{type(self).__name__} must define its unlabeled loss.")
 
-    # ---- set-up --------------------------------------------------------------------------------
+    def branch_logits(self, outputs: Any) -> dict[str, Tensor]:
+        """Name the full-resolution logits, (B, C, ...), of each branch for the curves."""
+        return {"main": full_resolution(outputs)}
 
-    @property
-    def uses_unlabeled_data(self) -> bool:
-        """Whether unlabeled patches are loaded at all."""
-        return self.settings.lambda_max > 0
+    # ---- set-up --------------------------------------------------------------------------------
 
     def initialize(self) -> None:
         """Build the planned network as nnU-Net does, then the training network around it."""
@@ -119,117 +121,76 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerScheduled):
                 "run nnUNetv2_plan_and_preprocess (or nnUNetv2_preprocess) for this configuration."
             )
         super().initialize()
-        network: Any = self.build_training_network(unwrapped(self.network)).to(self.device)
+        main = unwrapped(self.network)
+        self._watch_loading(main)
+        network: Any = self.build_training_network(main).to(self.device)
         extra = [p for name, p in network.named_parameters() if not name.startswith("main.")]
         if extra:
             self.optimizer.add_param_group({"params": extra})
         if self._do_i_compile():
             # labeled and unlabeled batches may differ in size: two static graphs, no dynamic one
             network = torch.compile(network, dynamic=False)
-        if self.is_ddp:
-            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-            network = DistributedDataParallel(network, device_ids=[self.local_rank])
-        self.training_network = network
+        self.training_network = self.distributed(network) if self.is_ddp else network
+
+    def _watch_loading(self, main: nn.Module) -> None:
+        def note(*_: Any) -> None:  # a function, because copies of the network copy bound methods
+            self._main_was_loaded = True
+
+        main.register_load_state_dict_post_hook(note)
 
     def on_train_start(self) -> None:
-        """Check and find everything before nnU-Net starts to load data."""
+        """Fill what -pretrained_weights left out, and start with both streams of patches."""
         if not self.was_initialized:
             self.initialize()
-        if self.uses_unlabeled_data:
-            self.unlabeled_cases = self._find_unlabeled_cases()
+        if self._main_was_loaded and self._resumed_from is None:
+            self._warm_start_auxiliary_branch()
         super().on_train_start()
-        if self.uses_unlabeled_data:
-            self.print_to_log_file(
-                f"Each step: {self.batch_size} labeled and {self._unlabeled_batch_size()} "
-                f"unlabeled patches; {len(self.unlabeled_cases)} unlabeled cases."
-            )
-
-    def _find_unlabeled_cases(self) -> list[str]:
-        return ensure_unlabeled_preprocessed(
-            self.plans_manager.dataset_name,
-            self.plans_manager,
-            self.configuration_name,
-            self.dataset_json,
-            self.preprocessed_dataset_folder,
-            allowed_to_run=not self.is_ddp,
-            log=self.print_to_log_file,
-            num_processes=max(1, get_allowed_n_proc_DA()),
-            allow_overlap=self.settings.allow_overlap,
-        )
-
-    # ---- data ----------------------------------------------------------------------------------
-
-    def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
-        """Split the labeled cases as nnU-Net does; refuse unlabeled ones that leak into them."""
-        train, validation = super().get_tr_and_val_datasets()
+        self._log_memory()
         if self.unlabeled_cases:
-            raw = raw_dataset_folder(self.plans_manager.dataset_name)
-            if raw is None:
-                self.print_to_log_file(
-                    "nnUNet_raw has no such dataset: unlabeled cases are not compared with test "
-                    "cases, nor with the patients of validation cases."
-                )
-            check_no_leak(
-                labeled=self.dataset_class.get_identifiers(self.preprocessed_dataset_folder),
-                unlabeled=self.unlabeled_cases,
-                validation=[] if self.fold == "all" else validation.identifiers,
-                test=test_cases(raw, self.dataset_json["file_ending"]) if raw else [],
-                groups=read_groups(raw) if raw else None,
-                allow_overlap=self.settings.allow_overlap,
-                log=self.print_to_log_file,
-            )
-        return train, validation
+            self._look_for_withheld_labels()
 
-    def get_dataloaders(self) -> tuple[Any, Any]:
-        """Pair nnU-Net's labeled loader with an unlabeled one, then start workers on the pair."""
-        with single_process_loading():
-            augmenters = super().get_dataloaders()
-        train, validation = (augmenter.data_loader for augmenter in augmenters)
-        if self.uses_unlabeled_data:
-            folder = unlabeled_folder(self.preprocessed_dataset_folder)
-            dataset = infer_dataset_class(str(folder))(str(folder), list(self.unlabeled_cases))
-            train = PairedDataLoader(
-                train,
-                UnlabeledDataLoader(
-                    dataset, self._unlabeled_batch_size(), train, self.label_manager
-                ),
-            )
-        # mirrors the end of nnUNetTrainer.get_dataloaders (nnunetv2 2.8.1); differs in: seeds
-        workers = get_allowed_n_proc_DA()
-        validation_workers = min(workers, max(1, workers // 2))
-        return (
-            self._started(train, workers, max(6, workers // 2), stream=0),
-            self._started(validation, validation_workers, max(3, workers // 4), stream=1),
+    def _log_memory(self) -> None:
+        patch = (self.num_input_channels, *self.configuration_manager.patch_size)
+        labeled = self.batch_size
+        unlabeled = self._unlabeled_batch_size() if self.uses_unlabeled_data else 0
+        memory = step_memory(
+            unwrapped(self.training_network),
+            (labeled, *patch),
+            (unlabeled, *patch),
+            torch.float16 if self.device.type == "cuda" else torch.float32,
         )
+        self.print_to_log_file(describe(memory, labeled, unlabeled, self.device))
 
-    def _started(self, loader: Any, workers: int, num_cached: int, stream: int) -> Any:
-        if workers == 0:
-            augmenter = SingleThreadedAugmenter(loader, None)
-        else:
-            sequence = self.seed_sequence(2, self.local_rank, self.current_epoch, stream)
-            seeds = sequence.generate_state(workers)
-            augmenter = NonDetMultiThreadedAugmenter(
-                loader,
-                None,
-                num_processes=workers,
-                num_cached=num_cached,
-                seeds=[int(seed) for seed in seeds],
-                pin_memory=self.device.type == "cuda",
-                wait_time=0.002,
+    def _look_for_withheld_labels(self) -> None:
+        raw = raw_dataset_folder(self.plans_manager.dataset_name)
+        if self.local_rank != 0 or raw is None:
+            return
+        try:
+            self.withheld = withheld_patches(
+                raw,
+                self.unlabeled_cases,
+                self.settings.pseudo_label_cases,
+                self.plans_manager,
+                self.configuration_manager,
+                self.dataset_json,
             )
-        next(augmenter)  # start the workers now, so that their errors come before training
-        return augmenter
+        except Exception as error:  # readers raise all kinds, and training needs no such label
+            self.print_to_log_file(f"No pseudo-label Dice: labelsUn cannot be used ({error}).")
+        if self.withheld is not None:
+            self.print_to_log_file(
+                "Pseudo-label Dice is logged on a patch each of these unlabeled cases, whose "
+                "labels in labelsUn are not trained on: " + ", ".join(self.withheld.identifiers)
+            )
 
-    def _unlabeled_batch_size(self) -> int:
-        requested = self.settings.unlabeled_batch_size
-        if requested is None:
-            return self.batch_size
-        if not self.is_ddp:
-            return requested
-        world_size, rank = dist.get_world_size(), dist.get_rank()
-        expected = f"at least 1 per GPU, so {world_size}"
-        require(requested >= world_size, "unlabeled_batch_size", requested, expected)
-        return requested // world_size + (rank < requested % world_size)
+    def _warm_start_auxiliary_branch(self) -> None:
+        network = unwrapped(self.training_network)
+        file = pretrained_weights_file()
+        source, weights = auxiliary_source(network, file)
+        taken = take_what_fits(network, weights)
+        self.print_to_log_file(
+            f"Warm start: the auxiliary branch took {len(taken)} of "
+            f"{len(self._auxiliary_weights())} tensors from {source}."
+        )
 
     # ---- one step ------------------------------------------------------------------------------
 
@@ -245,25 +206,58 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerScheduled):
             Scalars on the device, detached; they are read once an epoch.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        total: Tensor | float = 0.0
-        values: dict[str, Tensor] = {}
-        weight = self.ramp_up_weight()
-        if weight > 0:
-            with self._without_gradient_sync():
-                images = self._to_device(batch["unlabeled"]["data"])
-                with self._autocast():
-                    loss, values = self.unlabeled_loss(images)
-                self._backward(weight * loss)
-            total = weight * loss.detach()
         images, target = self._to_device(batch["data"]), self._to_device(batch["target"])
-        with self._autocast():
-            loss, labeled_values = self.labeled_loss(images, target)
-        self._backward(loss)
+        ignored = self.ignored_voxels(full_resolution(target)) if self.learns_from_ignored else None
+        drawn = batch.get("unlabeled", {})
+        unlabeled = self._to_device(drawn["data"]) if drawn else None
+        where = self._to_device(drawn["unlabeled_voxels"]) if "unlabeled_voxels" in drawn else None
+        # all unlabeled voxels of a step count alike: in unlabeled patches and in labeled ones
+        share = share_of_unlabeled_patches(unlabeled, where, ignored)
+        weight = self.ramp_up_weight()
+        total = torch.zeros((), device=self.device)
+        values: dict[str, Tensor] = {}
+        if unlabeled is not None:
+            total, values = self._unlabeled_pass(unlabeled, where, weight * share)
+        loss, labeled_values, ignored_values = self._labeled_pass(
+            images, target, ignored, weight * (1 - share)
+        )
         self._optimizer_step()
         self.iteration += 1
-        values |= labeled_values
-        values["total_loss"] = total + loss
+        for key, value in ignored_values.items():
+            values[key] = share * values.get(key, 0.0) + (1 - share) * value
+        values |= labeled_values | {"total_loss": total + loss}
+        self.progress_bar.step(self.iteration, values["total_loss"].item, weight)
         return {key: value.detach() for key, value in values.items()}
+
+    def _unlabeled_pass(
+        self, images: Tensor, where: Tensor | None, weight: Tensor | float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        with explain_out_of_memory("unlabeled", len(images)), self._without_gradient_sync():
+            with self._autocast():
+                loss, values = self.unlabeled_loss(self.training_network(images), where)
+                loss = weight * loss
+            self._backward(loss)
+        return loss.detach(), values
+
+    def _labeled_pass(
+        self, images: Tensor, target: Any, ignored: Tensor | None, weight: Tensor | float
+    ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+        ignored_values: dict[str, Tensor] = {}
+        with explain_out_of_memory("labeled", len(images)):
+            with self._autocast():
+                outputs = self.training_network(images)
+                loss, values = self.labeled_loss(outputs, target)
+                if ignored is not None:
+                    ignored_loss, ignored_values = self.unlabeled_loss(outputs, ignored)
+                    loss = loss + weight * ignored_loss
+            self._backward(loss)
+        return loss.detach(), values, ignored_values
+
+    def ignored_voxels(self, target: Tensor) -> Tensor | None:
+        """Return where a target is under the ignore label, bool (B, 1, ...); None without one."""
+        if not self.label_manager.has_ignore_label:
+            return None
+        return ignored_voxels(target, self.label_manager)
 
     def ramp_up_weight(self, iteration: int | None = None) -> float:
         """Return lambda(t) of an iteration, or of the coming step."""
@@ -306,23 +300,38 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerScheduled):
         super().on_train_epoch_start()
         self.training_network.train()
         self.iteration = self.current_epoch * self.num_iterations_per_epoch
+        self.progress_bar.start_epoch(self.current_epoch, self.iteration)
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
         """Average the values of all steps and processes, then log them."""
+        self.progress_bar.end_epoch()
         keys = list(train_outputs[0])
-        means = torch.stack([torch.stack([o[key].float() for key in keys]) for o in train_outputs])
-        means = means.mean(dim=0)
+        steps = torch.stack([torch.stack([o[key].float() for key in keys]) for o in train_outputs])
+        means = steps.mean(dim=0)
         if self.is_ddp:
             dist.all_reduce(means)
             means /= dist.get_world_size()
         values = dict(zip(keys, means.tolist(), strict=True))
+        check_finite(values, keys, steps, self.current_epoch, Path(self.output_folder))
+        for warning in collapse_warnings(values):
+            self.print_to_log_file(warning)
         # nnU-Net's own curve stays what it is with the stock trainer: the loss of the main branch
         super().on_train_epoch_end([{"loss": np.array(values["supervised_main"])}])
         if self.uses_unlabeled_data:
             values["lambda"] = self.ramp_up_weight(self.iteration - 1)  # of the last step
+        if self.withheld is not None:
+            values |= self._pseudo_label_dice(self.withheld)
         log_values(self.logger, values, self.current_epoch)
         for line in log_lines(self._all_panels(), values):
             self.print_to_log_file(line)
+
+    @torch.no_grad()
+    def _pseudo_label_dice(self, withheld: WithheldPatches) -> dict[str, float]:
+        network = unwrapped(self.training_network).eval()  # -> on_train_epoch_start
+        with self._autocast():
+            outputs = network(self._to_device(withheld.images))
+        labels = self._to_device(withheld.labels)
+        return pseudo_label_dice(self.branch_logits(outputs), labels, self.label_manager)
 
     def on_epoch_end(self) -> None:
         """Draw progress_semi.png beside nnU-Net's progress.png."""
@@ -333,7 +342,12 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerScheduled):
 
     def _all_panels(self) -> Panels:
         ramp_up = {"ramp-up weight": ("lambda",)} if self.uses_unlabeled_data else {}
-        return {"total loss": ("total_loss",), **self.panels, **ramp_up}
+        pseudo_labels = {
+            "pseudo-label Dice on withheld labels": tuple(
+                f"pseudo_label_dice_{branch}" for branch in ("main", "auxiliary")
+            )
+        }
+        return {"total loss": ("total_loss",), **self.panels, **pseudo_labels, **ramp_up}
 
     # ---- checkpoints ---------------------------------------------------------------------------
 
@@ -370,20 +384,20 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerScheduled):
         weights = unwrapped(self.training_network).state_dict()
         return {key: value for key, value in weights.items() if not key.startswith("main.")}
 
-    def changes_since(self, state: Mapping[str, Any]) -> list[str]:
-        """Describe in what this run differs from the one that wrote the state."""
-        changes = super().changes_since(state)
-        before, now = set(state["unlabeled_cases"]), set(self.unlabeled_cases)
-        if before != now:
-            changes.append(
-                f"unlabeled cases: {len(before - now)} gone, {len(now - before)} new, such as "
-                f"{min(before ^ now)}"
-            )
-        return changes
 
+def share_of_unlabeled_patches(
+    unlabeled: Tensor | None, where: Tensor | None, ignored: Tensor | None
+) -> Tensor | float:
+    """Return the part of a step's unlabeled voxels that lie in unlabeled patches, in [0, 1].
 
-def unwrapped(network: nn.Module) -> nn.Module:
-    """Return the module inside of DistributedDataParallel and torch.compile."""
-    if isinstance(network, DistributedDataParallel):
-        network = network.module
-    return network._orig_mod if isinstance(network, OptimizedModule) else network
+    Args:
+        unlabeled: (B, channels, ...) unlabeled patches, if there are any.
+        where: bool, (B, 1, ...): their unlabeled voxels; None takes all.
+        ignored: bool, (B, 1, ...), the unlabeled voxels of labeled patches, if they are used.
+    """
+    if ignored is None:
+        return 1.0
+    if unlabeled is None:
+        return 0.0
+    voxels = unlabeled[:, 0].numel() if where is None else where.sum()
+    return voxels / (voxels + ignored.sum()).clamp(min=1)

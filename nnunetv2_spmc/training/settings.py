@@ -40,6 +40,7 @@ class ScheduleSettings:
     validation_iterations: int = 50  # per epoch, for the online pseudo Dice
     initial_lr: float = 1e-2
     save_every: int = 50  # epochs between two writings of checkpoint_latest.pth
+    mirroring: bool = True  # mirrored patches in training and, thus, mirroring in prediction
     seed: int | None = None  # None: different at every run, like nnU-Net
 
     def __post_init__(self) -> None:
@@ -59,12 +60,16 @@ class SemiSupervisedSettings(ScheduleSettings):
 
     lambda_max: float = 0.1  # weight of the unsupervised terms after the ramp-up, Eq. (3)-(5)
     unlabeled_batch_size: int | None = None  # patches per step; None: the plans' batch size
+    learn_from_ignored: bool = True  # labeled cases: voxels under the ignore label are unlabeled
+    pseudo_label_cases: int = 4  # withheld cases to log the pseudo-label Dice on; 0: none
     allow_overlap: bool = False  # transductive: unlabeled cases may be test or validation cases
 
     def __post_init__(self) -> None:
         """Check types and ranges of all fields."""
         super().__post_init__()
         require(self.lambda_max >= 0, "lambda_max", self.lambda_max, "at least 0")
+        number = self.pseudo_label_cases
+        require(number >= 0, "pseudo_label_cases", number, "at least 0")
         size = self.unlabeled_batch_size
         require(size is None or size >= 1, "unlabeled_batch_size", size, "at least 1, or null")
 

@@ -137,3 +137,51 @@ def test_the_unlabeled_folder_is_not_seen_by_stock_nnunet(planned_phantom, make_
     assert sorted(train) == sorted(validation) == [f"train_{i:03d}" for i in range(5)]
     folder = Path(trainer.preprocessed_dataset_folder)
     assert (folder.parent / f"{folder.name}_unlabeled").is_dir()
+
+
+class SparseCases:
+    """A labeled case in which every bright voxel is under the ignore label 3."""
+
+    identifiers = ("sparse",)
+
+    def load_case(self, _):
+        data = np.random.default_rng(0).normal(size=(1, 16, 24, 24)).astype(np.float32)
+        return data, np.where(data > 0, 3, 0).astype(np.int16), None, {"class_locations": {}}
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_sparse_cases_are_drawn_like_unlabeled_ones_with_their_ignored_voxels(
+    loader, planned_phantom, regions
+):
+    pair = loader()
+    labels = {"background": 0, "first": [1, 2] if regions else 1, "second": 2, "ignore": 3}
+    description = {"labels": labels, "regions_class_order": [1, 2]}
+    manager = PlansManager(planned_phantom.plans()).get_label_manager(description)
+    assert manager.has_regions == regions
+    pair.labeled.transforms = None
+    if regions:  # nnU-Net's transform appends the ignored voxels to the region channels
+
+        def transforms(image, segmentation):
+            channels = torch.cat([segmentation == 1, segmentation == 2, segmentation == 3])
+            return {"image": image, "segmentation": [channels, channels]}
+
+        pair.labeled.transforms = transforms
+    mixed = UnlabeledDataLoader(pair.unlabeled._data, 3, pair.labeled, manager, SparseCases())
+    seen = set()
+    for _ in range(10):
+        batch = next(mixed)
+        voxels = batch["unlabeled_voxels"]
+        assert voxels.shape == batch["data"].shape
+        for image, voxel, key in zip(batch["data"], voxels, batch["keys"], strict=True):
+            expected = image > 0 if key == "sparse" else torch.ones_like(voxel)
+            assert torch.equal(voxel, expected)
+            seen.add(key == "sparse")
+    assert seen == {True, False}
+
+
+def test_sparse_cases_alone_make_unlabeled_patches(loader, planned_phantom):
+    pair = loader()
+    description = {"labels": {"background": 0, "first": 1, "second": 2, "ignore": 3}}
+    manager = PlansManager(planned_phantom.plans()).get_label_manager(description)
+    alone = UnlabeledDataLoader(None, 2, pair.labeled, manager, SparseCases())
+    assert list(next(alone)["keys"]) == ["sparse", "sparse"]

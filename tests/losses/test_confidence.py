@@ -1,8 +1,16 @@
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nnunetv2_spmc.losses import agreement, confidence, one_hot, probabilities
+from nnunetv2_spmc.losses import (
+    confidence,
+    is_single_class,
+    one_hot,
+    predicted,
+    probabilities,
+    share,
+)
 
 
 def test_probabilities_are_float32_also_from_half_precision_logits():
@@ -46,7 +54,34 @@ def test_one_hot_leaves_the_ignore_label_empty():
     assert torch.equal(one_hot(labels, 3), expected)
 
 
-def test_agreement_counts_voxels_of_equal_class():
-    main = torch.tensor([[0.9, 0.6, 0.4, 0.2], [0.1, 0.4, 0.6, 0.8]])[None]
-    auxiliary = torch.tensor([[0.8, 0.3, 0.1, 0.1], [0.2, 0.7, 0.9, 0.9]])[None]
-    assert agreement(main, auxiliary).item() == 0.75
+def test_the_most_probable_class_is_predicted():
+    p = torch.tensor([[0.6, 0.2], [0.3, 0.3], [0.1, 0.5]]).view(1, 3, 2)
+    assert predicted(p).tolist() == [[[0, 2]]]
+
+
+def test_with_regions_every_channel_is_decided_on_its_own():
+    p = torch.tensor([[0.6, 0.2], [0.7, 0.5]]).view(1, 2, 2)
+    assert predicted(p, regions=True).tolist() == [[[True, False], [True, False]]]
+
+
+def test_a_share_counts_the_voxels_that_count():
+    mask = torch.tensor([[[True, False, True, False]]])
+    where = torch.tensor([[[True, True, True, False]]])
+    assert share(mask).item() == 0.5
+    assert share(mask, where).item() == pytest.approx(2 / 3)
+    assert share(mask.expand(1, 2, 4), where).item() == pytest.approx(2 / 3)
+    assert share(mask, torch.zeros_like(where)).item() == 0
+
+
+def test_a_single_class_is_found_among_the_voxels_that_count():
+    classes = torch.tensor([[[1, 1, 1, 0]]])
+    where = torch.tensor([[[True, True, False, False]]])
+    assert is_single_class(classes).item() == 0
+    assert is_single_class(classes, where).item() == 1
+    assert is_single_class(torch.ones_like(classes)).item() == 1
+
+
+def test_with_regions_a_single_class_means_that_every_channel_is_constant():
+    decisions = torch.tensor([[[True, True], [True, False]]])
+    assert is_single_class(decisions).item() == 0
+    assert is_single_class(torch.tensor([[[True, True], [False, False]]])).item() == 1

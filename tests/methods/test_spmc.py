@@ -56,7 +56,7 @@ def branch_gradients(trainer, loss):
 @pytest.mark.parametrize("term", ["cps", "splat"])
 def test_no_unsupervised_term_of_a_branch_reaches_the_other_branch(make_started, term):
     trainer = make_started(shared_encoder=False, tau=0.99)
-    _, values = trainer.unlabeled_loss(patches())
+    _, values = trainer.unlabeled_loss(trainer.training_network(patches()))
     main, auxiliary = branch_gradients(trainer, values[f"{term}_main"])
     assert main > 0
     assert auxiliary == 0
@@ -67,7 +67,7 @@ def test_no_unsupervised_term_of_a_branch_reaches_the_other_branch(make_started,
 
 def test_no_labeled_term_of_a_branch_reaches_the_other_branch(make_started):
     trainer = make_started(shared_encoder=False, tau=1.0)
-    _, values = trainer.labeled_loss(patches(), targets(trainer))
+    _, values = trainer.labeled_loss(trainer.training_network(patches()), targets(trainer))
     for term in ("supervised", "cdps"):
         main, auxiliary = branch_gradients(trainer, values[f"{term}_main"])
         assert (main > 0, auxiliary) == (True, 0)
@@ -78,7 +78,7 @@ def test_no_labeled_term_of_a_branch_reaches_the_other_branch(make_started):
 def test_the_labeled_loss_is_the_sum_of_equations_3_to_11(make_started):
     trainer = make_started(noise=0.0, tau=0.5)
     images, target = patches(), targets(trainer)
-    loss, _ = trainer.labeled_loss(images, target)
+    loss, _ = trainer.labeled_loss(trainer.training_network(images), target)
     main, auxiliary = trainer.training_network(images)
     p_a, p_b = torch.softmax(main[0], 1), torch.softmax(auxiliary[0], 1)
     y = nn.functional.one_hot(target[0][:, 0].long(), 3).movedim(-1, 1).float()
@@ -93,7 +93,7 @@ def test_the_labeled_loss_is_the_sum_of_equations_3_to_11(make_started):
 def test_the_unlabeled_loss_is_the_sum_of_equations_12_to_19(make_started):
     trainer = make_started(noise=0.0, tau=0.5)
     images = patches()
-    loss, values = trainer.unlabeled_loss(images)
+    loss, values = trainer.unlabeled_loss(trainer.training_network(images))
     main, auxiliary = (output[0].double() for output in trainer.training_network(images))
     p_a, p_b = torch.softmax(main, 1), torch.softmax(auxiliary, 1)
 
@@ -119,7 +119,7 @@ def test_ignored_voxels_enter_no_labeled_term(make_started, planned_phantom):
     ignored = [t.clone() for t in target]
     for t in ignored:
         t[:, :, : t.shape[2] // 2] = IGNORE
-    _, values = trainer.labeled_loss(images, ignored)
+    _, values = trainer.labeled_loss(trainer.training_network(images), ignored)
 
     main, _ = trainer.training_network(images)
     probabilities = torch.softmax(main[0], 1)[:, :, 8:]
@@ -128,7 +128,7 @@ def test_ignored_voxels_enter_no_labeled_term(make_started, planned_phantom):
     assert values["common_difficulty_labeled"] == 0.5  # none in the ignored half
 
     all_ignored = [torch.full_like(t, IGNORE) for t in target]
-    loss, values = trainer.labeled_loss(images, all_ignored)
+    loss, values = trainer.labeled_loss(trainer.training_network(images), all_ignored)
     assert values["cdps_main"] == values["cdps_auxiliary"] == 0
     assert branch_gradients(trainer, loss) == [0, 0]
 
@@ -138,12 +138,12 @@ def test_regions_are_treated_per_channel(make_started):
     assert trainer.label_manager.has_regions
     images = patches()
     target = [t.bool() for t in targets(trainer, channels=2, high=2)]
-    _, values = trainer.labeled_loss(images, target)
+    _, values = trainer.labeled_loss(trainer.training_network(images), target)
     main, auxiliary = (torch.sigmoid(output[0]) for output in trainer.training_network(images))
     mask = (torch.maximum(main, 1 - main) <= 0.6) & (torch.maximum(auxiliary, 1 - auxiliary) <= 0.6)
     expected = nn.functional.mse_loss(main * mask, target[0] * mask)
     torch.testing.assert_close(values["cdps_main"], expected)
-    _, values = trainer.unlabeled_loss(images)
+    _, values = trainer.unlabeled_loss(trainer.training_network(images))
     expected = nn.functional.binary_cross_entropy(main, (auxiliary > 0.5).float())
     torch.testing.assert_close(values["cps_main"], expected)
 
@@ -152,7 +152,7 @@ def test_ignored_voxels_of_regions_are_left_out(make_started):
     trainer = make_started(labels=REGIONS | {"ignore": IGNORE}, noise=0.0, tau=1.0)
     images = patches()
     target = [t.bool() for t in targets(trainer, channels=3, high=2)]
-    _, values = trainer.labeled_loss(images, target)
+    _, values = trainer.labeled_loss(trainer.training_network(images), target)
     main, _ = trainer.training_network(images)
     valid = ~target[0][:, 2:].expand(-1, 2, -1, -1)
     errors = (torch.sigmoid(main[0]) - target[0][:, :2].float()).square()[valid]
@@ -161,10 +161,10 @@ def test_ignored_voxels_of_regions_are_left_out(make_started):
 
 def test_an_empty_selection_gives_zero_and_no_nan(make_started):
     trainer = make_started(tau=0.0, reduction="masked")
-    loss, values = trainer.unlabeled_loss(patches())
+    loss, values = trainer.unlabeled_loss(trainer.training_network(patches()))
     assert values["splat_main"] == values["splat_auxiliary"] == 0
     loss.backward()
-    _, values = trainer.labeled_loss(patches(), targets(trainer))
+    _, values = trainer.labeled_loss(trainer.training_network(patches()), targets(trainer))
     assert values["cdps_main"] == 0
     gradients = [p.grad for p in trainer.training_network.parameters() if p.grad is not None]
     assert all(torch.isfinite(gradient).all() for gradient in gradients)
@@ -177,7 +177,7 @@ def test_trust_may_ask_for_the_raw_confidence(make_started, trust_on, expected):
     """Two identical branches at confidence 0.6: sharpened they are trusted, raw they are not."""
     trainer = make_started(trust_on=trust_on, tau=0.7)
     p = torch.tensor([0.6, 0.3, 0.1]).view(1, 3, 1, 1)
-    _, taught = trainer._splat(p, p)
+    _, taught = trainer._splat(p, p, None)
     assert bool(taught) is expected
 
 

@@ -11,7 +11,7 @@ from nnunetv2_spmc.methods import (
     nnUNetTrainerSPMC_noUnlabeled,
     nnUNetTrainerSupervisedControl,
 )
-from nnunetv2_spmc.training.semi_supervised import unwrapped
+from nnunetv2_spmc.networks.unwrap import unwrapped
 from nnunetv2_spmc.training.settings import SettingsError
 
 
@@ -36,8 +36,8 @@ def test_the_two_backward_passes_give_the_gradient_of_the_joint_loss(make_traine
     two_passes = gradients(trainer)
 
     trainer.optimizer.zero_grad()
-    labeled_loss, _ = trainer.labeled_loss(batch["data"], batch["target"])
-    unlabeled_loss, _ = trainer.unlabeled_loss(batch["unlabeled"]["data"])
+    labeled_loss, _ = trainer.labeled_loss(trainer.training_network(batch["data"]), batch["target"])
+    unlabeled_loss, _ = trainer.unlabeled_loss(trainer.training_network(batch["unlabeled"]["data"]))
     (labeled_loss + 1.0 * unlabeled_loss).backward()
     joint = gradients(trainer)
 
@@ -194,6 +194,7 @@ def test_a_resumed_run_draws_other_patches_and_noise(make_trainer):
         trainer.initialize()
         trainer.current_epoch = epoch
         trainer.on_train_start()
+        trainer.on_train_epoch_start()
         return next(trainer.dataloader_train)["data"], torch.rand(3)
 
     (patches, noise), (patches_again, noise_again) = map(first_random_numbers, (0, 0))
@@ -255,3 +256,17 @@ def test_training_before_preprocessing_names_the_command(make_trainer, monkeypat
     monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
     with pytest.raises(DataError, match="run nnUNetv2_plan_and_preprocess"):
         make_trainer().run_training()
+
+
+@pytest.mark.parametrize("trainer", [nnUNetTrainerSPMC, nnUNetTrainerSupervisedControl])
+def test_without_mirroring_neither_training_nor_prediction_mirrors(make_trainer, trainer):
+    def mirrors(mirroring):
+        made = make_trainer(trainer, mirroring=mirroring)
+        made.on_train_start()
+        loader = made.dataloader_train.data_loader
+        transforms = getattr(loader, "labeled", loader).transforms.transforms
+        names = {type(transform).__name__ for transform in transforms}
+        return "MirrorTransform" in names, made.inference_allowed_mirroring_axes
+
+    assert mirrors(True) == (True, (0, 1))
+    assert mirrors(False) == (False, None)

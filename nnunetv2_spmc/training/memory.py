@@ -1,0 +1,118 @@
+"""How much memory a step needs, and what to do when the device has less."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+GIBIBYTE = 1 << 30
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """Bytes that the network needs in a step; the loss terms and cuDNN need some more."""
+
+    parameters: int  # weights, gradients and momentum
+    labeled: int  # activations kept for the backward pass of the labeled patches
+    unlabeled: int  # likewise, of the unlabeled patches: the two passes do not overlap
+
+    @property
+    def peak(self) -> int:
+        """The most that is needed at any time."""
+        return self.parameters + max(self.labeled, self.unlabeled)
+
+
+def step_memory(
+    network: nn.Module,
+    labeled_shape: tuple[int, ...],
+    unlabeled_shape: tuple[int, ...],
+    dtype: torch.dtype,
+) -> StepMemory:
+    """Count what a step keeps, by running the network on tensors without data.
+
+    Args:
+        network: the training network, on any device; it is not changed.
+        labeled_shape: (B, channels, ...) of the labeled patches.
+        unlabeled_shape: likewise of the unlabeled ones; B = 0 for none.
+        dtype: type of the activations: float16 under autocast on CUDA.
+    """
+    parameters = sum(p.numel() * p.element_size() for p in network.parameters())
+    labeled, unlabeled = (
+        activation_bytes(network, shape, dtype) if shape[0] else 0
+        for shape in (labeled_shape, unlabeled_shape)
+    )
+    return StepMemory(3 * parameters, labeled, unlabeled)
+
+
+def activation_bytes(network: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> int:
+    """Return the bytes that a forward pass on images of a shape saves for the backward pass."""
+    tensors: list[Tensor] = [*network.parameters(), *network.buffers()]
+    without_data: dict[int, Tensor] = {
+        id(t): nn.Parameter(t.detach().to("meta", dtype), t.requires_grad)
+        if isinstance(t, nn.Parameter)
+        else t.to("meta")
+        for t in tensors
+    }
+    twin = copy.deepcopy(network, dict(without_data)).train()
+    own = {parameter.untyped_storage()._cdata for parameter in twin.parameters()}
+    saved: dict[int, torch.UntypedStorage] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            saved[storage._cdata] = storage  # kept, so that no other one takes its place
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        twin(torch.empty(shape, device="meta", dtype=dtype))
+    return sum(storage.nbytes() for storage in saved.values())
+
+
+def describe(memory: StepMemory, labeled: int, unlabeled: int, device: torch.device) -> str:
+    """Say in a sentence what a step of so many patches needs, and what the device has."""
+    text = (
+        f"Memory of a step, estimated: {_gib(memory.parameters)} for weights, gradients and "
+        f"momentum, {_gib(memory.labeled)} for {labeled} labeled and {_gib(memory.unlabeled)} for "
+        f"{unlabeled} unlabeled patches, one after the other: {_gib(memory.peak)}, and some for "
+        "the losses."
+    )
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        text += f" {torch.cuda.get_device_name(device)} has {_gib(total)}."
+    return text
+
+
+def _gib(number: int) -> str:
+    return f"{number / GIBIBYTE:.2f} GiB"
+
+
+@contextmanager
+def explain_out_of_memory(kind: str, patches: int) -> Iterator[None]:
+    """Raise CUDA's out-of-memory error anew, with what to lower.
+
+    Args:
+        kind: "unlabeled" or "labeled", the pass that runs inside.
+        patches: how many of them are in the pass.
+
+    Raises:
+        MemoryError: CUDA has too little memory.
+    """
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        if kind == "unlabeled" and patches > 1:
+            remedy = f"set unlabeled_batch_size to {patches - 1} or less"
+        else:
+            remedy = (
+                "plan smaller patches or batches (nnUNetv2_plan_experiment -gpu_memory_target GB "
+                "-overwrite_plans_name NAME)"
+            )
+        raise MemoryError(
+            f"The GPU has too little memory for the pass of {patches} {kind} patches through both "
+            f"branches: {remedy}, or free the GPU of other processes. ({error})"
+        ) from error

@@ -1,0 +1,82 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from nnunetv2_spmc.data.errors import DataError
+from nnunetv2_spmc.data.few_labels import ensure_fold_exists
+from nnunetv2_spmc.methods import nnUNetTrainerSPMC, nnUNetTrainerSupervisedControl
+
+
+@pytest.fixture
+def make_trainer_with(make_trainer, planned_phantom, monkeypatch, tmp_path):
+    """A trainer on a copy of the phantom that keeps a few of its labeled cases, and no split."""
+
+    def make(cases, trainer=nnUNetTrainerSPMC, **options):
+        copy = tmp_path / "preprocessed" / planned_phantom.name
+        shutil.copytree(planned_phantom.preprocessed, copy)
+        (copy / "splits_final.json").unlink(missing_ok=True)
+        labeled = copy / "nnUNetPlans_2d"
+        names = sorted(file.stem for file in labeled.glob("*.pkl"))
+        for name in names[cases:]:
+            for file in labeled.glob(f"{name}*"):
+                file.unlink()
+        made = make_trainer(trainer, epochs=1, **options)
+        made.preprocessed_dataset_folder_base = str(copy)
+        made.preprocessed_dataset_folder = str(labeled)
+        return made, copy / "splits_final.json", names[:cases]
+
+    return make
+
+
+def log_of(trainer):
+    return next(Path(trainer.output_folder).glob("training_log*.txt")).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("cases", [2, 4])
+def test_few_cases_are_validated_leaving_one_out(make_trainer_with, cases):
+    trainer, file, names = make_trainer_with(cases, fold=cases - 1)
+    trainer.run_training()
+    splits = json.loads(file.read_text(encoding="utf-8"))
+    assert [split["val"] for split in splits] == [[name] for name in names]
+    assert all(sorted(split["train"] + split["val"]) == names for split in splits)
+    folds = " ".join(map(str, range(cases)))
+    assert f"nnUNetv2_predict -f {folds}" in log_of(trainer)
+
+
+@pytest.mark.parametrize("trainer", [nnUNetTrainerSPMC, nnUNetTrainerSupervisedControl])
+def test_a_single_case_is_trained_and_validated_on_with_a_warning(make_trainer_with, trainer):
+    trainer, file, names = make_trainer_with(1, trainer)
+    trainer.run_training()
+    assert json.loads(file.read_text(encoding="utf-8")) == [{"train": names, "val": names}]
+    assert "WARNING: only one labeled case" in log_of(trainer)
+
+
+def test_a_fold_that_does_not_exist_is_refused(make_trainer_with):
+    trainer, *_ = make_trainer_with(3, fold=3)
+    with pytest.raises(DataError, match="has 3 folds for 3 labeled cases, so there is no fold 3"):
+        trainer.run_training()
+
+
+def test_the_end_of_a_training_says_how_to_predict(make_trainer):
+    trainer = make_trainer(epochs=1, fold="all")
+    trainer.run_training()
+    expected = "nnUNetv2_predict -d Dataset500_Phantom -c 2d_small -p nnUNetPlans "
+    assert f"{expected}-tr nnUNetTrainerSPMC -f all -i INPUT -o OUTPUT" in log_of(trainer)
+
+
+@pytest.mark.parametrize("fold", ["all", 7])
+def test_with_enough_cases_or_without_folds_nothing_is_written(tmp_path, fold):
+    cases = ["a", "b"] if fold == "all" else list("abcde")
+    ensure_fold_exists(tmp_path, cases, fold, log=pytest.fail)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_split_that_is_there_stays(tmp_path):
+    splits = [{"train": ["a"], "val": ["b"]}]
+    (tmp_path / "splits_final.json").write_text(json.dumps(splits), encoding="utf-8")
+    ensure_fold_exists(tmp_path, ["a", "b"], 0, log=pytest.fail)
+    assert json.loads((tmp_path / "splits_final.json").read_text(encoding="utf-8")) == splits
+    with pytest.raises(DataError, match="train 0 to 0, or all"):
+        ensure_fold_exists(tmp_path, ["a", "b"], 1, log=pytest.fail)

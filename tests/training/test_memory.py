@@ -1,0 +1,69 @@
+import pytest
+import torch
+
+from nnunetv2_spmc.training.memory import (
+    StepMemory,
+    activation_bytes,
+    describe,
+    explain_out_of_memory,
+    step_memory,
+)
+
+
+@pytest.mark.parametrize("configuration", ["2d_small", "3d_fullres_small"])
+def test_the_estimate_is_what_a_forward_pass_saves(make_trainer, configuration):
+    trainer = make_trainer(configuration=configuration)
+    trainer.initialize()
+    network = trainer.training_network.train()
+    images = torch.randn(2, 1, *trainer.configuration_manager.patch_size)
+    weights = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
+    saved = {}
+
+    def note(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            saved[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        network(images)
+    expected = sum(storage.nbytes() for storage in saved.values())
+    assert activation_bytes(network, tuple(images.shape), torch.float32) == expected
+    half = activation_bytes(network, tuple(images.shape), torch.float16)
+    assert half == pytest.approx(expected / 2, rel=0.02)
+
+
+def test_estimating_leaves_the_network_as_it_is(make_trainer):
+    trainer = make_trainer()
+    trainer.initialize()
+    network = trainer.training_network.eval()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    memory = step_memory(network, (2, 1, 16, 16), (0, 1, 16, 16), torch.float32)
+    assert memory.unlabeled == 0
+    assert memory.peak == memory.parameters + memory.labeled
+    assert memory.parameters == 3 * 4 * sum(p.numel() for p in network.parameters())
+    assert not network.training
+    assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
+
+
+def test_the_sentence_names_both_passes_and_the_sum():
+    memory = StepMemory(parameters=1 << 30, labeled=2 << 30, unlabeled=3 << 30)
+    text = describe(memory, 2, 4, torch.device("cpu"))
+    assert "2.00 GiB for 2 labeled and 3.00 GiB for 4 unlabeled patches" in text
+    assert "one after the other: 4.00 GiB" in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "patches", "remedy"),
+    [
+        ("unlabeled", 4, "set unlabeled_batch_size to 3 or less"),
+        ("unlabeled", 1, "-gpu_memory_target"),
+        ("labeled", 2, "-gpu_memory_target"),
+    ],
+)
+def test_out_of_memory_says_what_to_lower(kind, patches, remedy):
+    with (
+        pytest.raises(MemoryError, match=f"pass of {patches} {kind} patches .*{remedy}"),
+        explain_out_of_memory(kind, patches),
+    ):
+        raise torch.cuda.OutOfMemoryError("tried to allocate 2 GiB")

@@ -1,0 +1,136 @@
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from nnunetv2.run.run_training import maybe_load_checkpoint
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from nnunetv2_spmc.training.checkpoint import CheckpointError
+from nnunetv2_spmc.training.warm_start import load_pretrained_main_branch, pretrained_weights_file
+
+
+@pytest.fixture
+def warm_started(make_trainer, monkeypatch):
+    """Start as `nnUNetv2_train -pretrained_weights FILE` does, up to the first step."""
+
+    def start(file, on_command_line=True, **options):
+        arguments = ["nnUNetv2_train", "500", "2d_small", "0", "-pretrained_weights", str(file)]
+        monkeypatch.setattr(sys, "argv", arguments if on_command_line else arguments[:1])
+        trainer = make_trainer(seed=1, **options)
+        trainer.initialize()
+        untouched = {k: v.clone() for k, v in trainer.training_network.state_dict().items()}
+        maybe_load_checkpoint(trainer, False, False, str(file))
+        trainer.on_train_start()
+        return trainer.training_network.state_dict(), untouched, trainer
+
+    return start
+
+
+@pytest.fixture
+def pretrained(make_trainer, tmp_path):
+    def write(trainer=None, **options):
+        source = make_trainer(trainer, seed=0, **options)
+        source.initialize()
+        file = tmp_path / "pretrained.pth"
+        source.save_checkpoint(str(file))
+        return source, file
+
+    return write
+
+
+def log_of(trainer):
+    return next(Path(trainer.output_folder).glob("training_log*.txt")).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("shared_encoder", [True, False])
+def test_from_stock_weights_both_branches_start_where_they_fit(
+    warm_started, pretrained, shared_encoder
+):
+    stock, file = pretrained(nnUNetTrainer)
+    weights, untouched, trainer = warm_started(file, shared_encoder=shared_encoder)
+    main = stock.network.state_dict()
+    taken = 0
+    for key, value in weights.items():
+        counterpart = key.removeprefix("main.").removeprefix("auxiliary_")
+        fits = counterpart in main and main[counterpart].shape == value.shape
+        if fits and ".seg_layers." not in key:
+            assert torch.equal(value, main[counterpart]), key
+            taken += key.startswith("auxiliary_")
+        else:
+            assert torch.equal(value, untouched[key]), key
+    assert taken > 0
+    assert f"the auxiliary branch took {taken} of " in log_of(trainer)
+    assert "from the main branch" in log_of(trainer)
+
+
+def test_from_spmc_weights_the_auxiliary_branch_continues_its_own(warm_started, pretrained):
+    source, file = pretrained()
+    weights, untouched, trainer = warm_started(file)
+    expected = source.training_network.state_dict()
+    for key, value in weights.items():
+        is_segmentation_layer = ".seg_layers." in key
+        assert torch.equal(value, (untouched if is_segmentation_layer else expected)[key]), key
+    assert f"from the auxiliary branch in {file}" in log_of(trainer)
+
+
+def test_where_the_file_is_not_known_the_main_branch_is_the_source(warm_started, pretrained):
+    _, file = pretrained()
+    weights, _, trainer = warm_started(file, on_command_line=False)
+    key = "decoder.stages.0.convs.0.conv.weight"
+    assert torch.equal(weights[f"auxiliary_{key}"], weights[f"main.{key}"])
+    assert "from the main branch" in log_of(trainer)
+
+
+def test_other_labels_can_be_learned(warm_started, pretrained, planned_phantom):
+    _, file = pretrained()
+    dataset_json = planned_phantom.dataset_json()
+    dataset_json["labels"] |= {"third": 3}
+    weights, _, trainer = warm_started(file, dataset_json=dataset_json)
+    assert weights["main.decoder.seg_layers.1.weight"].shape[0] == 4
+    assert weights["auxiliary_decoder.seg_layers.1.weight"].shape[0] == 4
+    trainer.on_train_epoch_start()
+    values = trainer.train_step(next(trainer.dataloader_train))
+    assert values["total_loss"].isfinite()
+
+
+def test_a_resumed_run_is_not_warm_started(make_trainer, monkeypatch):
+    first = make_trainer(epochs=2, save_every=1)
+    first.on_train_start()
+    path = str(Path(first.output_folder) / "checkpoint_latest.pth")
+    first.save_checkpoint(path)
+    resumed = make_trainer(epochs=2, save_every=1)
+    maybe_load_checkpoint(resumed, True, False)
+    resumed.on_train_start()
+    assert "Warm start" not in log_of(resumed)
+
+
+def test_the_file_is_read_off_the_command_line():
+    assert pretrained_weights_file(["500", "2d", "0", "-pretrained_weights", "a b.pth", "--c"]) == (
+        Path("a b.pth")
+    )
+    assert pretrained_weights_file(["500", "-pretrained_weights=a.pth"]) == Path("a.pth")
+    assert pretrained_weights_file([]) is None
+    assert pretrained_weights_file(["500", "2d", "0", "-p", "nnUNetPlans"]) is None
+
+
+def test_weights_of_another_architecture_are_refused_by_the_first_difference(
+    make_trainer, pretrained
+):
+    _, file = pretrained(nnUNetTrainer)
+    other = make_trainer(configuration="3d_fullres_small")
+    other.initialize()
+    with pytest.raises(CheckpointError, match=r"does not fit these plans \(first difference: enc"):
+        load_pretrained_main_branch(other.network, file)
+
+
+def test_distributed_processes_fill_the_main_branch_as_nnunet_does(make_trainer, pretrained):
+    _, file = pretrained(nnUNetTrainer)
+    ours, stock = make_trainer(seed=1), make_trainer(nnUNetTrainer)
+    ours.initialize()
+    stock.initialize()
+    stock.network.load_state_dict(ours.network.state_dict())
+    load_pretrained_main_branch(ours.network, file)
+    maybe_load_checkpoint(stock, False, False, str(file))
+    expected = stock.network.state_dict()
+    assert all(torch.equal(v, expected[k]) for k, v in ours.network.state_dict().items())
