@@ -1,0 +1,60 @@
+"""nnUNetv2_spmc_compare: methods over seeds, and their paired differences."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_spmc_compare",
+        description="Compare evaluations of the same cases: mean and standard deviation over "
+        "seeds, and paired differences per case to the first run with a Wilcoxon signed-rank test "
+        "and a bootstrap interval.",
+        epilog="Two seeds of two methods: nnUNetv2_spmc_compare control=control_seed{0,1} "
+        "spmc=spmc_seed{0,1} -o OUT",
+    )
+    add = parser.add_argument
+    add(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="FOLDER or NAME=FOLDER[,FOLDER...]: folders with a metrics.csv of "
+        "nnUNetv2_spmc_evaluate, or with one such subfolder per seed; a NAME given again adds "
+        "seeds",
+    )
+    add("-o", type=Path, metavar="OUT", help="folder for comparison.csv and comparison.png")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command; exit status 2 if it could not run."""
+    arguments = build_parser().parse_args(argv)
+    from nnunetv2_spmc.data.errors import DataError
+
+    try:
+        _run(arguments.runs, arguments.o)
+    except (DataError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _run(runs: Sequence[str], output: Path | None) -> None:
+    from nnunetv2_spmc.evaluation.box_plot import draw_box_plot
+    from nnunetv2_spmc.evaluation.comparison_report import compare
+    from nnunetv2_spmc.evaluation.methods import read_methods
+
+    methods = read_methods(runs)
+    comparison = compare(methods)
+    print(comparison.text())
+    if output is not None:
+        files = [comparison.write_csv(output), draw_box_plot(methods, output)]
+        print("Written: " + ", ".join(str(file) for file in files))
+
+
+if __name__ == "__main__":
+    main()

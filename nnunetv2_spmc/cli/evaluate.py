@@ -1,0 +1,84 @@
+"""nnUNetv2_spmc_evaluate: Dice, Jaccard, HD95 and ASD of predictions."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_spmc_evaluate",
+        description="Measure predictions against references: Dice, Jaccard, HD95 and ASD per case "
+        "and class or region, as MedPy defines them; distances in millimetres and in voxels. "
+        "Writes metrics.csv and metrics.json.",
+        epilog="A class in neither mask is counted and enters no mean. A class in one of the two "
+        "only is a failure: Dice and Jaccard 0, no distance. Voxels under the ignore label of the "
+        "reference are left out. Formats without a voxel size (png) have one of 1 mm.",
+    )
+    add = parser.add_argument
+    add("-ref", type=Path, required=True, metavar="LABELS", help="folder of the references")
+    add("-pred", type=Path, required=True, metavar="PREDICTIONS", help="folder of the predictions")
+    add(
+        "-djfile",
+        type=Path,
+        metavar="FILE",
+        help="dataset.json of the dataset (default: the one that nnU-Net writes into PREDICTIONS)",
+    )
+    add("-o", type=Path, metavar="OUT", help="folder for the results (default: PREDICTIONS)")
+    add(
+        "-np",
+        type=int,
+        metavar="N",
+        help="processes; lower it if memory runs out, 0 works without worker processes "
+        "(default: nnU-Net's, but at most one per CPU core)",
+    )
+    add(
+        "--chill",
+        action="store_true",
+        help="evaluate the predictions that are there if some are missing, as for the validation "
+        "cases of a fold; the missing ones are named",
+    )
+    add("--no_pbar", action="store_true", help="no progress bar")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command; exit status 2 if it could not run."""
+    arguments = build_parser().parse_args(argv)
+    from nnunetv2_spmc.data.errors import DataError
+
+    try:
+        _run(arguments)
+    except (DataError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted: nothing was written", file=sys.stderr)
+        sys.exit(130)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from nnunetv2_spmc.data.worker_pool import termination_raises
+    from nnunetv2_spmc.evaluation.folder_evaluation import evaluate_folder
+
+    with termination_raises():
+        evaluation = evaluate_folder(
+            arguments.ref,
+            arguments.pred,
+            arguments.djfile or arguments.pred / "dataset.json",
+            num_processes=arguments.np,
+            allow_missing=arguments.chill,
+            show_progress=not arguments.no_pbar,
+        )
+        print(evaluation.table())
+        print(*evaluation.remarks(), sep="\n")
+        files = evaluation.write(arguments.o or arguments.pred)
+    print("Written: " + ", ".join(str(file) for file in files))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Dice, Jaccard, HD95 and ASD per case and class, and the comparison of methods over seeds."""

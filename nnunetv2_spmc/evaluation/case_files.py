@@ -1,0 +1,190 @@
+"""Find, read and check the files of the cases to evaluate, with nnU-Net's readers."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nnunetv2_spmc.data.errors import DataError
+from nnunetv2_spmc.data.nifti_check import NIFTI_ENDINGS, check_nifti
+from nnunetv2_spmc.data.raw_cases import name_some
+from nnunetv2_spmc.data.raw_checks import (
+    DIRECTION_TOLERANCE,
+    ORIGIN_TOLERANCE,
+    SPACING_TOLERANCE,
+)
+from nnunetv2_spmc.evaluation.classes import Classes
+
+
+class LabelMap(NamedTuple):
+    """A segmentation: integers, voxel sizes per axis, and the properties of nnU-Net's reader."""
+
+    voxels: np.ndarray
+    spacing_mm: tuple[float, ...]
+    properties: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class CasePairs:
+    """Cases with a reference and a prediction; those whose prediction is missing."""
+
+    cases: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+def pair_cases(
+    reference_folder: Path, prediction_folder: Path, file_ending: str, *, allow_missing: bool
+) -> CasePairs:
+    """Match references and predictions by name; other files, nnU-Net's JSON for example, are left.
+
+    Raises:
+        DataError: If a folder has no such file, or cases are in one of the folders only.
+    """
+    references = _cases_in(reference_folder, file_ending)
+    predictions = _cases_in(prediction_folder, file_ending)
+    if reference_folder.samefile(prediction_folder):
+        raise DataError(f"{reference_folder} is given as references and as predictions.")
+    missing = sorted(references - predictions)
+    surplus = sorted(predictions - references)
+    problems = []
+    if missing and not (allow_missing and references & predictions):
+        problems.append(
+            f"{prediction_folder} has no prediction for {len(missing)} of {len(references)} "
+            f"cases: {name_some(missing, limit=20)}"
+        )
+    if surplus:
+        problems.append(
+            f"{reference_folder} has no reference for {len(surplus)} of {len(predictions)} "
+            f"predictions: {name_some(surplus, limit=20)}"
+        )
+    if problems:
+        raise DataError(". ".join(problems) + ".")
+    return CasePairs(tuple(sorted(references & predictions)), tuple(missing))
+
+
+def _cases_in(folder: Path, file_ending: str) -> set[str]:
+    cases = {
+        file.name.removesuffix(file_ending)
+        for file in folder.iterdir()
+        if file.name.endswith(file_ending) and not file.name.startswith(".")
+    }
+    if not cases:
+        raise DataError(f"{folder} has no {file_ending} file, the file_ending of dataset.json.")
+    return cases
+
+
+def find_reader(dataset_json: Mapping[str, Any], example: Path) -> type:
+    """Return the reader class that nnU-Net chooses for a dataset.
+
+    Raises:
+        DataError: If no reader can read the example.
+    """
+    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+
+    # it prints the traceback of each reader that it tries
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        try:
+            reader: type = determine_reader_writer_from_dataset_json(
+                dict(dataset_json), str(example), verbose=False
+            )
+        except RuntimeError as error:
+            raise DataError(f"No reader of nnU-Net can read {example}; is it damaged?") from error
+    return reader
+
+
+def read_label_map(file: Path, reader: type, allowed: Sequence[int]) -> LabelMap:
+    """Read a segmentation; a plane, which nnU-Net's readers give as one slice, becomes 2D.
+
+    Args:
+        file: The segmentation.
+        reader: One of nnU-Net's reader classes.
+        allowed: The values that it may hold.
+
+    Raises:
+        DataError: If it cannot be read or holds other values.
+    """
+    if file.name.endswith(NIFTI_ENDINGS):
+        check_nifti(file)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            channels, properties = reader().read_seg(str(file))
+    except Exception as error:  # readers raise all kinds
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise DataError(f"{file} cannot be read ({lines[-1]})") from error
+    if len(channels) != 1:
+        raise DataError(f"{file} holds {len(channels)} channels, a segmentation has one")
+    with np.errstate(invalid="ignore"):  # NaN is found by the comparison
+        voxels = channels[0].astype(np.int32)
+    if not np.array_equal(voxels, channels[0]):
+        raise DataError(f"{file} has label values that are not whole numbers")
+    unknown = voxels[~np.isin(voxels, allowed)]
+    if unknown.size:
+        values = name_some(map(str, np.unique(unknown)))
+        raise DataError(f"{file} has label values {values}, allowed are {sorted(allowed)}")
+    spacing = tuple(float(size) for size in properties["spacing"])
+    if len(voxels) == 1:
+        voxels, spacing = voxels[0], spacing[1:]
+    return LabelMap(voxels, spacing, properties)
+
+
+def read_pair(
+    reference_file: Path, prediction_file: Path, reader: type, classes: Classes
+) -> tuple[LabelMap, LabelMap]:
+    """Return reference and prediction.
+
+    Raises:
+        DataError: If one cannot be read, holds unknown values, or they lie on different grids.
+    """
+    allowed = sorted(classes.allowed)
+    ignore = [] if classes.ignore is None else [classes.ignore]
+    reference = read_label_map(reference_file, reader, allowed + ignore)
+    prediction = read_label_map(prediction_file, reader, allowed)
+    difference = _geometry_difference(prediction, reference)
+    if difference:
+        raise DataError(
+            f"the prediction has {difference} of the reference; bring them onto one grid"
+        )
+    return reference, prediction
+
+
+def _geometry_difference(prediction: LabelMap, reference: LabelMap) -> str | None:
+    """Say how two segmentations differ in space, 'spacing (1, 1) instead of (1, 2)'."""
+    if prediction.voxels.shape != reference.voxels.shape:
+        return f"shape {prediction.voxels.shape} instead of {reference.voxels.shape}"
+    if not np.allclose(prediction.spacing_mm, reference.spacing_mm, rtol=SPACING_TOLERANCE, atol=0):
+        return (
+            f"spacing {_rounded(prediction.spacing_mm)} instead of {_rounded(reference.spacing_mm)}"
+        )
+    ours, theirs = _placement(prediction.properties), _placement(reference.properties)
+    if ours is None or theirs is None:
+        return None
+    for name, tolerance in (
+        ("direction", DIRECTION_TOLERANCE),
+        ("origin", ORIGIN_TOLERANCE * min(reference.spacing_mm)),
+    ):
+        if not np.allclose(ours[name], theirs[name], rtol=0, atol=tolerance):
+            return f"{name} {_rounded(ours[name])} instead of {_rounded(theirs[name])}"
+    return None
+
+
+def _placement(properties: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
+    """Return direction and origin from what a reader reports, None if its format has none."""
+    if "sitk_stuff" in properties:
+        header = properties["sitk_stuff"]
+        return {name: np.asarray(header[name]) for name in ("direction", "origin")}
+    if "nibabel_stuff" in properties:
+        affines = properties["nibabel_stuff"]
+        affine = np.asarray(affines.get("reoriented_affine", affines["original_affine"]))
+        axes = affine[:3, :3]
+        return {"direction": axes / np.linalg.norm(axes, axis=0), "origin": affine[:3, 3]}
+    return None
+
+
+def _rounded(values: Sequence[float] | np.ndarray) -> tuple[float, ...]:
+    return tuple(round(float(value), 4) for value in np.ravel(values))

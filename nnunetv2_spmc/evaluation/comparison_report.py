@@ -1,0 +1,165 @@
+"""Tables and CSV of a comparison."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnunetv2_spmc.evaluation.case_metrics import METRICS
+from nnunetv2_spmc.evaluation.comparison import (
+    MIN_PAIRS,
+    RESAMPLES,
+    Difference,
+    SeedMeans,
+    differences,
+    seed_means,
+)
+from nnunetv2_spmc.evaluation.methods import Method
+from nnunetv2_spmc.evaluation.text_table import TITLES, mean_and_std_text, number, text_table
+from nnunetv2_spmc.evaluation.whole_file import whole_file
+
+COMPARISON_CSV = "comparison.csv"
+FEW_CASES = 20  # a percentile interval of fewer values covers clearly less than 95 %
+SHOWN_DIFFERENCES = ("dice", "jaccard", "hd95_mm", "asd_mm")  # those in voxels are in the CSV
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Means of all methods, and the differences of each to the first."""
+
+    baseline: str
+    means: list[SeedMeans]
+    differences: list[Difference]
+
+    def means_table(self) -> str:
+        """Return mean +- standard deviation over seeds, classes together."""
+        labels = list(dict.fromkeys(m.label for m in self.means))
+        rows = [
+            [
+                m.label,
+                m.method,
+                str(m.seeds),
+                *(mean_and_std_text(*m.metrics[metric][:2], metric) for metric in METRICS),
+                str(m.failures),
+            ]
+            for m in sorted(self.means, key=lambda m: labels.index(m.label))
+        ]
+        return text_table(["class", "method", "seeds", *TITLES.values(), "failures"], rows)
+
+    def differences_table(self) -> str:
+        """Return the paired differences, or '' if there is one method only."""
+        rows = [
+            [
+                d.label,
+                d.method,
+                TITLES[d.metric],
+                number(d.mean, d.metric, sign=True),
+                _interval(d),
+                d.remark or _p_text(d.p),
+                str(d.pairs),
+                str(d.left_out),
+            ]
+            for d in self.differences
+            if d.metric in SHOWN_DIFFERENCES
+        ]
+        header = ["class", "method", "metric", "difference", "95 % interval", "p"]
+        return text_table([*header, "cases", "left out"], rows) if rows else ""
+
+    def text(self) -> str:
+        """Return tables and explanations for the screen."""
+        parts = [
+            self.means_table(),
+            "Means over cases; +- is the standard deviation (n - 1) of that over seeds.",
+        ]
+        if self.differences:
+            parts += [
+                f"\nDifferences to {self.baseline}, case by case, each case averaged over seeds:",
+                self.differences_table(),
+                f"95 % interval of the mean: bootstrap over cases ({RESAMPLES} resamples, fixed "
+                "seed). p: Wilcoxon signed-rank test,\ntwo-sided, not corrected for the number of "
+                "tests. Both take cases as independent and leave chance in training out.",
+            ]
+        if any(MIN_PAIRS <= d.pairs < FEW_CASES for d in self.differences):
+            parts.append("With so few cases the interval is too narrow.")
+        if any(d.left_out for d in self.differences):
+            parts.append(
+                "Left out: cases where the metric is undefined in a seed of either method, because "
+                "a mask is empty."
+            )
+        return "\n".join(parts)
+
+    def write_csv(self, folder: Path) -> Path:
+        """Write all numbers, one row per method, class and metric."""
+        by_key = {(d.method, d.label, d.metric): d for d in self.differences}
+        rows = [
+            _csv_row(m, metric, by_key.get((m.method, m.label, metric)))
+            for m in self.means
+            for metric in METRICS
+        ]
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / COMPARISON_CSV
+        with whole_file(path) as temp, temp.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        return path
+
+
+def compare(methods: Sequence[Method]) -> Comparison:
+    """Compare methods that `read_methods` returned; the first one is the baseline."""
+    baseline, *others = methods
+    return Comparison(
+        baseline.name,
+        [means for method in methods for means in seed_means(method)],
+        [difference for method in others for difference in differences(method, baseline)],
+    )
+
+
+def _csv_row(means: SeedMeans, metric: str, difference: Difference | None) -> dict[str, Any]:
+    mean, std, _ = means.metrics[metric]
+    row: dict[str, Any] = {
+        "method": means.method,
+        "label": means.label,
+        "metric": metric,
+        "seeds": means.seeds,
+        "mean": mean,
+        "std": std,
+        "both_empty": means.both_empty,
+        "failures": means.failures,
+        "baseline": "",
+        "pairs": "",
+        "left_out": "",
+        "difference": "",
+        "interval_low": "",
+        "interval_high": "",
+        "p": "",
+        "remark": "",
+    }
+    if difference is not None:
+        row |= {
+            "baseline": difference.baseline,
+            "pairs": difference.pairs,
+            "left_out": difference.left_out,
+            "difference": difference.mean,
+            "interval_low": difference.low,
+            "interval_high": difference.high,
+            "p": difference.p,
+            "remark": difference.remark,
+        }
+    return row
+
+
+def _interval(difference: Difference) -> str:
+    if np.isnan(difference.low):
+        return "-"
+    ends = (number(v, difference.metric, sign=True) for v in (difference.low, difference.high))
+    return " to ".join(ends)
+
+
+def _p_text(p: float) -> str:
+    return "<0.001" if p < 0.001 else f"{p:.3f}"

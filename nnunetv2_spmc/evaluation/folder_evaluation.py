@@ -1,0 +1,218 @@
+"""Evaluate a folder of predictions against a folder of references."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from nnunetv2_spmc import __version__
+from nnunetv2_spmc.data.errors import DataError
+from nnunetv2_spmc.data.raw_cases import count_of, name_some
+from nnunetv2_spmc.data.worker_pool import run_cases
+from nnunetv2_spmc.evaluation.case_files import find_reader, pair_cases, read_pair
+from nnunetv2_spmc.evaluation.case_metrics import METRICS, ClassMetrics, case_metrics
+from nnunetv2_spmc.evaluation.classes import Classes, read_classes
+from nnunetv2_spmc.evaluation.metrics_csv import METRICS_CSV, write_metrics_csv
+from nnunetv2_spmc.evaluation.summary import ClassSummary, summarize_classes, summarize_mean
+from nnunetv2_spmc.evaluation.text_table import TITLES, mean_and_std_text, text_table
+from nnunetv2_spmc.evaluation.whole_file import whole_file
+
+METRICS_JSON = "metrics.json"
+DEFINITIONS = {
+    "dice, jaccard": "MedPy dc, jc",
+    "hd95": "MedPy hd95: 95th percentile of the distances from both surfaces to the other",
+    "asd": "MedPy asd(prediction, reference): mean distance from the surface of the prediction to "
+    "that of the reference",
+    "both_empty": "class in neither mask: counted, no metric",
+    "failures": "class in one of the two masks only: Dice and Jaccard 0, no distance",
+    "std": "sample standard deviation (n - 1) over cases",
+}
+
+
+@dataclass(frozen=True)
+class CaseJob:
+    """What all cases of an evaluation share."""
+
+    reference_folder: Path
+    prediction_folder: Path
+    file_ending: str
+    reader: type
+    classes: Classes
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The metrics of all cases, and how they came about."""
+
+    rows: list[ClassMetrics]
+    missing: tuple[str, ...]  # cases without a prediction
+    settings: dict[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the content of metrics.json."""
+        return {
+            "mean": summarize_mean(self.rows).as_json(),
+            "classes": {
+                label: summary.as_json() for label, summary in summarize_classes(self.rows).items()
+            },
+            "settings": self.settings,
+            "definitions": DEFINITIONS,
+            "version": __version__,
+        }
+
+    def table(self) -> str:
+        """Return the table for the screen: one row per class, and their mean."""
+        classes = summarize_classes(self.rows)
+        rows = [_table_row(label, summary) for label, summary in classes.items()]
+        if len(classes) > 1:
+            rows.append(_table_row("mean", summarize_mean(self.rows)))
+        return text_table(["class", *TITLES.values(), "both empty", "failures"], rows)
+
+    def remarks(self) -> list[str]:
+        """Return what the reader of the table has to know, one sentence each."""
+        cases = len({row.case for row in self.rows})
+        remarks = [f"{count_of(cases, 'case')}, mean +- standard deviation over cases."]
+        failed = [f"{row.case} ({row.label})" for row in self.rows if row.is_failure]
+        if failed:
+            remarks.append(
+                "Failures count as Dice and Jaccard 0 and have no distance, so the distances are "
+                f"those of the other cases: {name_some(failed)}."
+            )
+        if any(row.status == "both_empty" for row in self.rows):
+            remarks.append("Both empty: class in neither mask, in no mean.")
+        if self.missing:
+            remarks.append(
+                f"Not evaluated, because there is no prediction: {len(self.missing)} of "
+                f"{len(self.missing) + cases} cases ({name_some(self.missing)})."
+            )
+        return remarks
+
+    def write(self, folder: Path) -> tuple[Path, Path]:
+        """Write metrics.csv and metrics.json into a folder and return their paths."""
+        folder.mkdir(parents=True, exist_ok=True)
+        csv_file, json_file = folder / METRICS_CSV, folder / METRICS_JSON
+        write_metrics_csv(csv_file, self.rows)
+        with whole_file(json_file) as temporary:
+            content = json.dumps(self.as_json(), indent=2, allow_nan=False)
+            temporary.write_text(f"{content}\n", encoding="utf-8")
+        return csv_file, json_file
+
+
+def _table_row(label: str, summary: ClassSummary) -> list[str]:
+    values = [
+        mean_and_std_text(summary.metrics[metric].mean, summary.metrics[metric].std, metric)
+        for metric in METRICS
+    ]
+    return [label, *values, str(summary.both_empty), str(summary.failures)]
+
+
+def evaluate_folder(
+    reference_folder: Path,
+    prediction_folder: Path,
+    dataset_json_file: Path,
+    *,
+    num_processes: int | None = None,
+    allow_missing: bool = False,
+    show_progress: bool = True,
+) -> Evaluation:
+    """Evaluate all predictions of a folder.
+
+    Args:
+        reference_folder: Reference segmentations, labelsTs for example.
+        prediction_folder: Predictions of the same names; other files may lie beside them.
+        dataset_json_file: States the labels or regions, the file ending and the reader.
+        num_processes: Worker processes, 0 works in this process; nnU-Net's default number if
+            None, but no more than there are CPU cores.
+        allow_missing: Evaluate the predictions that are there instead of raising.
+        show_progress: Show a progress bar.
+
+    Raises:
+        DataError: If folders or files do not fit together. Cases that fail are all named.
+    """
+    if num_processes is not None and num_processes < 0:
+        raise DataError(f"The number of processes must not be negative, got {num_processes}.")
+    for folder in (reference_folder, prediction_folder):
+        if not folder.is_dir():
+            raise DataError(f"{folder} is not a folder.")
+    dataset_json = _read_dataset_json(dataset_json_file)
+    classes = read_classes(dataset_json, dataset_json_file)
+    ending = dataset_json["file_ending"]
+    pairs = pair_cases(reference_folder, prediction_folder, ending, allow_missing=allow_missing)
+    reader = find_reader(dataset_json, reference_folder / f"{pairs.cases[0]}{ending}")
+    job = CaseJob(reference_folder, prediction_folder, ending, reader, classes)
+    if num_processes is None:
+        num_processes = _default_processes()
+    rows = _evaluate_cases(job, pairs.cases, num_processes, show_progress=show_progress)
+    settings = {
+        "references": str(reference_folder.resolve()),
+        "predictions": str(prediction_folder.resolve()),
+        "cases": len(pairs.cases),
+        "missing_predictions": list(pairs.missing),
+        "reader": reader.__name__,
+        "file_ending": ending,
+        "classes": {label: list(values) for label, values in classes.values.items()},
+        "ignore_label": classes.ignore,
+    }
+    return Evaluation(rows, pairs.missing, settings)
+
+
+def _read_dataset_json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{file} does not exist; name the dataset's with -djfile.") from None
+    except ValueError as error:
+        raise DataError(f"{file} is not valid JSON ({error}).") from error
+    if not isinstance(content, Mapping) or not content.get("file_ending"):
+        raise DataError(f"{file} has no 'file_ending'; it must be the dataset.json of the dataset.")
+    return dict(content)
+
+
+def _default_processes() -> int:
+    from nnunetv2.configuration import default_num_processes
+
+    return min(default_num_processes, os.cpu_count() or 1)
+
+
+def _evaluate_cases(
+    job: CaseJob, cases: Sequence[str], num_processes: int, *, show_progress: bool
+) -> list[ClassMetrics]:
+    try:
+        with tqdm(total=len(cases), desc="Evaluating", disable=not show_progress) as progress:
+            outcomes = run_cases(partial(_evaluate_case, job), cases, num_processes, progress)
+    except BrokenProcessPool:
+        raise DataError(
+            "A worker process was killed, mostly a sign of too little memory; run it again with "
+            "fewer processes (-np)."
+        ) from None
+    problems = {case: o for case, o in zip(cases, outcomes, strict=True) if isinstance(o, str)}
+    if problems:
+        (first, problem), *others = problems.items()
+        more = f" Problems with {count_of(len(others), 'more case')}: " if others else ""
+        names = name_some((case for case, _ in others), limit=20) + "." if others else ""
+        raise DataError(f"Case {first}: {problem}.{more}{names}")
+    return [row for outcome in outcomes if not isinstance(outcome, str) for row in outcome]
+
+
+def _evaluate_case(job: CaseJob, case: str) -> list[ClassMetrics] | str:
+    """Return the metrics of a case, or what is wrong with it."""
+    name = f"{case}{job.file_ending}"
+    try:
+        reference, prediction = read_pair(
+            job.reference_folder / name, job.prediction_folder / name, job.reader, job.classes
+        )
+        return case_metrics(
+            case, reference.voxels, prediction.voxels, reference.spacing_mm, job.classes
+        )
+    except MemoryError:
+        return "there was not enough memory; use fewer processes (-np)"
+    except (DataError, OSError) as error:
+        return str(error)
