@@ -41,7 +41,8 @@ def small_configuration(
         )
         for stage in range(len(strides))
     )
-    stages = max(stages, 2)
+    # nnU-Net takes the lowest output out of its loss: of two stages nothing would be left (0/0)
+    stages = min(max(stages, 3), len(strides))
     divisor = [math.prod(s[axis] for s in strides[:stages]) for axis in range(len(patch_size))]
     if any(size % d for size, d in zip(patch_size, divisor, strict=True)):
         sys.exit(f"error: --patch-size {patch_size} must be a multiple of {divisor}.")

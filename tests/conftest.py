@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -16,10 +15,11 @@ import torch
 
 from nnunetv2_spmc.data.unlabeled_preprocessing import preprocess_unlabeled
 from nnunetv2_spmc.dataset_conversion.phantom import write_phantom
+from scripts.small_plans import small_configuration
+from tests.in_process import FewVoxels, use_threads_for_pools
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # tests assert no wall time
 hypothesis.settings.load_profile("untimed")
-SCRIPTS = Path(__file__).parents[1] / "scripts"
 TINY_SETTINGS = {"epochs": 2, "iterations_per_epoch": 2, "validation_iterations": 1, "seed": 0}
 
 
@@ -100,11 +100,28 @@ class PlannedPhantom:
         return json.loads((self.preprocessed / "dataset.json").read_text())
 
 
-def small_configuration(planned: dict[str, Any], parent: str, **options: Any) -> dict[str, Any]:
-    specification = importlib.util.spec_from_file_location("small", SCRIPTS / "small_plans.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module.small_configuration(planned, parent, **options)
+def plan_and_preprocess(phantom: PlannedPhantom) -> None:
+    from nnunetv2.experiment_planning.plan_and_preprocess_api import (
+        extract_fingerprint_dataset,
+        plan_experiment_dataset,
+        preprocess_dataset,
+    )
+
+    extract_fingerprint_dataset(500, FewVoxels, num_processes=1, show_progress_bar=False)
+    plan_experiment_dataset(500)
+    plans = phantom.plans()
+    for parent, patch_size in (("2d", [16, 16]), ("3d_fullres", [8, 16, 16])):
+        plans["configurations"][f"{parent}_small"] = small_configuration(
+            plans["configurations"][parent],
+            parent,
+            features=(4, 8),
+            patch_size=patch_size,
+            batch_size=2,
+        )
+    (phantom.preprocessed / "nnUNetPlans.json").write_text(json.dumps(plans))
+    preprocess_dataset(500, configurations=["2d", "3d_fullres"], num_processes=[1, 1])
+    for configuration in ("2d", "3d_fullres"):
+        preprocess_unlabeled(500, configuration, num_processes=0, show_progress=False)
 
 
 @pytest.fixture(scope="session")
@@ -115,27 +132,9 @@ def planned_phantom(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planne
             (phantom.root / folder).mkdir()
             patch.setenv(folder, str(phantom.root / folder))
         write_phantom(phantom.raw.parent, labeled=5, unlabeled=4, test=1, size=(24, 24, 16))
-        from nnunetv2.experiment_planning.plan_and_preprocess_api import (
-            extract_fingerprint_dataset,
-            plan_experiment_dataset,
-            preprocess_dataset,
-        )
-
-        extract_fingerprint_dataset(500, num_processes=1, show_progress_bar=False)
-        plan_experiment_dataset(500)
-        plans = phantom.plans()
-        for parent, patch_size in (("2d", [16, 16]), ("3d_fullres", [8, 16, 16])):
-            plans["configurations"][f"{parent}_small"] = small_configuration(
-                plans["configurations"][parent],
-                parent,
-                features=(4, 8),
-                patch_size=patch_size,
-                batch_size=2,
-            )
-        (phantom.preprocessed / "nnUNetPlans.json").write_text(json.dumps(plans))
-        preprocess_dataset(500, configurations=["2d", "3d_fullres"], num_processes=[1, 1])
-        for configuration in ("2d", "3d_fullres"):
-            preprocess_unlabeled(500, configuration, num_processes=0, show_progress=False)
+        with patch.context() as pools:
+            use_threads_for_pools(pools)
+            plan_and_preprocess(phantom)
         yield phantom
 
 

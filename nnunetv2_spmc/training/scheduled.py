@@ -33,6 +33,7 @@ from nnunetv2_spmc.training.settings import (
     describe_settings,
     resolve_settings,
 )
+from nnunetv2_spmc.training.tensorboard_logger import ENABLED_VARIABLE, TensorBoardLogger
 
 ALLOW_CHANGED_VARIABLE = "nnUNet_spmc_allow_changed"
 
@@ -75,6 +76,8 @@ class nnUNetTrainerScheduled(nnUNetTrainer):
         self.num_val_iterations_per_epoch = settings.validation_iterations
         self.initial_lr = settings.initial_lr
         self.save_every = settings.save_every
+        if self.local_rank == 0 and self.logger._is_logger_enabled(ENABLED_VARIABLE):
+            self.logger.loggers.append(TensorBoardLogger(self.output_folder))
         self._resumed_from: Any = None  # -> load_checkpoint
 
     def initialize(self) -> None:

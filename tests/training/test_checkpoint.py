@@ -65,6 +65,7 @@ def test_resuming_restores_both_branches_the_optimizer_and_the_ramp_up(trained, 
     assert resumed.current_epoch == 1
 
 
+@pytest.mark.supported("resume", "`--c` after Ctrl-C")
 def test_an_interrupted_training_goes_on_to_the_same_schedule(make_trainer, monkeypatch):
     uninterrupted = make_trainer(epochs=3, save_every=1)
     uninterrupted.run_training()
@@ -90,6 +91,11 @@ def test_an_interrupted_training_goes_on_to_the_same_schedule(make_trainer, monk
     assert ours["lambda"] == theirs["lambda"]
 
 
+@pytest.mark.supported(
+    "resume",
+    "`--c` with other settings; `nnUNet_spmc_allow_changed=1` allows it",
+    refused=True,
+)
 def test_changed_settings_are_refused_with_what_differs(trained, make_trainer, monkeypatch):
     resumed = make_trainer(epochs=2, tau=0.6)
     resumed.load_checkpoint(str(final(trained)))
@@ -100,6 +106,11 @@ def test_changed_settings_are_refused_with_what_differs(trained, make_trainer, m
     assert resumed.current_epoch == 2
 
 
+@pytest.mark.supported(
+    "resume",
+    "`--c` with other unlabeled cases; `nnUNet_spmc_allow_changed=1` allows it",
+    refused=True,
+)
 def test_a_changed_list_of_unlabeled_cases_is_refused(trained, make_trainer, monkeypatch):
     resumed = make_trainer(epochs=1)
     resumed.load_checkpoint(str(final(trained)))
@@ -122,6 +133,7 @@ def test_validation_alone_does_not_ask_for_the_settings(trained, make_trainer):
     resumed.load_checkpoint(str(final(trained)))  # what --val does; no refusal
 
 
+@pytest.mark.supported("resume", "`--c` from a checkpoint of stock nnU-Net", refused=True)
 def test_a_checkpoint_of_the_stock_trainer_is_refused_with_the_remedy(make_trainer, tmp_path):
     stock = make_trainer(nnUNetTrainer)
     stock.initialize()

@@ -38,6 +38,10 @@ def run_together(commands, environments):
     return outputs
 
 
+@pytest.mark.supported(
+    "several processes",
+    "two processes give the gradient of one with the whole batch (gloo, on a CPU)",
+)
 @pytest.mark.slow
 @pytest.mark.parametrize("configuration", ["2d_small", "3d_fullres_small"])
 def test_two_processes_step_as_one_with_the_whole_batch(
@@ -87,6 +91,9 @@ def test_two_processes_step_as_one_with_the_whole_batch(
         assert values[key] > 0
 
 
+@pytest.mark.supported(
+    "several processes", "two nodes by `torchrun -m nnunetv2_spmc.train` (gloo, on a CPU)"
+)
 @pytest.mark.slow
 def test_torchrun_trains_resumes_and_validates_on_two_nodes(
     make_trainer, planned_phantom, monkeypatch, tmp_path

@@ -34,6 +34,7 @@ def log_of(trainer):
     return next(Path(trainer.output_folder).glob("training_log*.txt")).read_text(encoding="utf-8")
 
 
+@pytest.mark.supported("few labels", "2 to 4 labeled cases: leave one out")
 @pytest.mark.parametrize("cases", [2, 4])
 def test_few_cases_are_validated_leaving_one_out(make_trainer_with, cases):
     trainer, file, names = make_trainer_with(cases, fold=cases - 1)
@@ -45,6 +46,7 @@ def test_few_cases_are_validated_leaving_one_out(make_trainer_with, cases):
     assert f"nnUNetv2_predict -f {folds}" in log_of(trainer)
 
 
+@pytest.mark.supported("few labels", "1 labeled case: trained and validated on, with a warning")
 @pytest.mark.parametrize("trainer", [nnUNetTrainerSPMC, nnUNetTrainerSupervisedControl])
 def test_a_single_case_is_trained_and_validated_on_with_a_warning(make_trainer_with, trainer):
     trainer, file, names = make_trainer_with(1, trainer)
@@ -53,6 +55,7 @@ def test_a_single_case_is_trained_and_validated_on_with_a_warning(make_trainer_w
     assert "WARNING: only one labeled case" in log_of(trainer)
 
 
+@pytest.mark.supported("few labels", "a fold that such a dataset does not have", refused=True)
 def test_a_fold_that_does_not_exist_is_refused(make_trainer_with):
     trainer, *_ = make_trainer_with(3, fold=3)
     with pytest.raises(DataError, match="has 3 folds for 3 labeled cases, so there is no fold 3"):

@@ -85,6 +85,9 @@ def terms(trainer, outputs, where):
     return cps, splat
 
 
+@pytest.mark.supported(
+    "sparse annotation", "voxels under the ignore label as unlabeled ones, for labels and regions"
+)
 @pytest.mark.parametrize("labels", [LABELS, REGIONS], ids=["labels", "regions"])
 @pytest.mark.parametrize("unlabeled", [True, False], ids=["beside unlabeled cases", "alone"])
 def test_all_unlabeled_voxels_of_a_step_count_alike(make_started, monkeypatch, labels, unlabeled):
@@ -167,6 +170,7 @@ def sparse_dataset(nnunet_folders, monkeypatch, tmp_path):
     return nnunet_folders.preprocessed / folder.name
 
 
+@pytest.mark.supported("sparse annotation", "sparsely annotated cases only, without `imagesUn`")
 @pytest.mark.slow
 def test_a_sparsely_annotated_dataset_trains_without_unlabeled_cases(
     sparse_dataset, make_trainer, monkeypatch, planned_phantom

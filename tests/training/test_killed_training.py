@@ -16,6 +16,10 @@ RUNNER = Path(__file__).with_name("killed_training.py")
 SCHEDULE = {"epochs": 8, "iterations_per_epoch": 3, "save_every": 1}
 
 
+@pytest.mark.supported(
+    "resume",
+    "`--c` after SIGTERM and `kill -9` at any moment, also while a checkpoint is written",
+)
 @pytest.mark.slow
 def test_a_training_killed_at_many_moments_ends_as_the_uninterrupted_one(
     make_trainer, monkeypatch, tmp_path
@@ -67,6 +71,7 @@ def test_a_training_killed_at_many_moments_ends_as_the_uninterrupted_one(
         assert all(torch.equal(mine[key], other[key]) for key in other)
 
 
+@pytest.mark.supported("resume", "SIGTERM leaves no worker process behind")
 @pytest.mark.slow
 def test_on_sigterm_the_worker_processes_leave_too(make_trainer, monkeypatch, tmp_path):
     make_trainer(epochs=1000)  # leaves its settings in the environment

@@ -4,6 +4,9 @@ from pathlib import Path
 import pytest
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.training.nnUNetTrainer.variants.lr_schedule.nnUNetTrainerCosAnneal import (
+    nnUNetTrainerCosAnneal,
+)
 
 from nnunetv2_spmc.data.errors import DataError
 from nnunetv2_spmc.methods import (
@@ -80,6 +83,17 @@ def test_the_learning_rate_is_that_of_stock_nnunet_for_both_branches(make_traine
     trainer.on_train_epoch_start()
     rates = [group["lr"] for group in trainer.optimizer.param_groups]
     assert rates == [0.01 * 0.5**0.9] * 2
+
+
+def test_with_a_scheduler_of_pytorch_both_branches_have_its_learning_rate(make_trainer):
+    class WithCosine(nnUNetTrainerCosAnneal, nnUNetTrainerSPMC):
+        pass
+
+    trainer = ready(make_trainer(WithCosine))
+    trainer.current_epoch = 1
+    trainer.on_train_epoch_start()
+    rates = [group["lr"] for group in trainer.optimizer.param_groups]
+    assert rates == pytest.approx([0.005] * 2)
 
 
 def test_gradients_are_clipped_per_branch(make_trainer):

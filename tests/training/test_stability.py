@@ -34,6 +34,9 @@ def test_a_term_that_broke_in_another_process_is_named(tmp_path):
         check_finite(means, KEYS, torch.zeros(2, 3), 3, tmp_path)
 
 
+@pytest.mark.supported(
+    "stability", "a NaN or infinite loss term stops the training; the last good checkpoint stays"
+)
 @pytest.mark.parametrize("broken_epoch", [0, 1])
 def test_training_stops_and_keeps_the_last_good_checkpoint(make_trainer, broken_epoch):
     class Broken(nnUNetTrainerSPMC):
@@ -62,6 +65,7 @@ def test_a_branch_of_one_class_for_a_whole_epoch_is_a_warning():
     assert "the auxiliary branch predicted a single class" in warning
 
 
+@pytest.mark.supported("stability", "a branch that predicts one class for a whole epoch: a warning")
 def test_a_collapse_is_written_into_the_log(make_trainer):
     trainer = make_trainer(epochs=1, initial_lr=1e-9)
     trainer.initialize()

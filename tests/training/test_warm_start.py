@@ -43,6 +43,7 @@ def log_of(trainer):
     return next(Path(trainer.output_folder).glob("training_log*.txt")).read_text(encoding="utf-8")
 
 
+@pytest.mark.supported("warm start", "`-pretrained_weights` from stock nnU-Net")
 @pytest.mark.parametrize("shared_encoder", [True, False])
 def test_from_stock_weights_both_branches_start_where_they_fit(
     warm_started, pretrained, shared_encoder
@@ -64,6 +65,7 @@ def test_from_stock_weights_both_branches_start_where_they_fit(
     assert "from the main branch" in log_of(trainer)
 
 
+@pytest.mark.supported("warm start", "`-pretrained_weights` from an SPMC model")
 def test_from_spmc_weights_the_auxiliary_branch_continues_its_own(warm_started, pretrained):
     source, file = pretrained()
     weights, untouched, trainer = warm_started(file)
@@ -82,6 +84,7 @@ def test_where_the_file_is_not_known_the_main_branch_is_the_source(warm_started,
     assert "from the main branch" in log_of(trainer)
 
 
+@pytest.mark.supported("warm start", "fine-tuning with other labels")
 def test_other_labels_can_be_learned(warm_started, pretrained, planned_phantom):
     _, file = pretrained()
     dataset_json = planned_phantom.dataset_json()
