@@ -18,7 +18,7 @@ export nnUNet_results="$output/nnUNet_results"
 export nnUNet_extTrainer="$(nnUNetv2_spmc_trainers)"
 export nnUNet_n_proc_DA=1 nnUNet_def_n_proc=2
 # both runs: the same seed and as many steps as fit into minutes; a real training takes the defaults
-export nnUNet_spmc_settings='{"epochs": 15, "iterations_per_epoch": 30, "validation_iterations": 4, "seed": 1}'
+export nnUNet_spmc_settings='{"epochs": 15, "iterations_per_epoch": 30, "validation_iterations": 4, "keep_every": 3, "seed": 1}'
 dataset=500
 configuration=3d_fullres_small
 log="$output/log.txt"
@@ -47,7 +47,17 @@ for trainer in nnUNetTrainerSupervisedControl nnUNetTrainerSPMC; do
     step "Evaluate it: stock nnU-Net" \
         nnUNetv2_evaluate_folder "$nnUNet_raw/Dataset500_Phantom/labelsTs" "$output/$trainer" \
         -djfile "$output/$trainer/dataset.json" -pfile "$output/$trainer/plans.json"
+    step "Evaluate it with surface distances" \
+        nnUNetv2_spmc_evaluate -ref "$nnUNet_raw/Dataset500_Phantom/labelsTs" -pred "$output/$trainer"
 done
+
+say "The two compared, case by case"
+nnUNetv2_spmc_compare "$output/nnUNetTrainerSupervisedControl" "$output/nnUNetTrainerSPMC" -o "$output"
+say "Pictures of what the method sees"
+runs="$nnUNet_results/Dataset500_Phantom"
+python "$repository/scripts/figures.py" -o "$output" \
+    "$runs/nnUNetTrainerSupervisedControl__nnUNetPlans__$configuration/fold_all" \
+    "$runs/nnUNetTrainerSPMC__nnUNetPlans__$configuration/fold_all"
 
 say "Mean Dice of the test scans, and a picture of one"
 python "$repository/scripts/demo_figure.py" --images "$nnUNet_raw/Dataset500_Phantom/imagesTs" \

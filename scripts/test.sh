@@ -4,6 +4,8 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 cd "$repository"
 
+bash scripts/browser_test_tools.sh
+
 say "Rules, formatting and types"
 ruff check .
 ruff format --check .

@@ -141,6 +141,16 @@ class nnUNetTrainerScheduled(nnUNetTrainer):
         self.seed_everything(1, self.local_rank, self.current_epoch)
         super().on_train_epoch_start()
 
+    def on_epoch_end(self) -> None:
+        """Finish the epoch as nnU-Net does; keep a checkpoint of it if the settings say so."""
+        super().on_epoch_end()  # counts the epoch
+        every = self.settings.keep_every
+        if every and self.current_epoch % every == 0:
+            self.current_epoch -= 1  # as in nnU-Net's on_train_end
+            kept = f"checkpoint_epoch_{self.current_epoch + 1}.pth"
+            self.save_checkpoint(str(Path(self.output_folder) / kept))
+            self.current_epoch += 1
+
     def on_train_end(self) -> None:
         """Finish as nnU-Net does, and say how to predict with this fold."""
         super().on_train_end()

@@ -127,9 +127,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerUnlabeledStream):
         extra = [p for name, p in network.named_parameters() if not name.startswith("main.")]
         if extra:
             self.optimizer.add_param_group({"params": extra})
-            if hasattr(
-                self.lr_scheduler, "base_lrs"
-            ):  # PyTorch's, one per group
+            if hasattr(self.lr_scheduler, "base_lrs"):  # PyTorch's, one per group
                 self.lr_scheduler.base_lrs.append(self.initial_lr)
         if self._do_i_compile():
             # labeled and unlabeled batches may differ in size: two static graphs, no dynamic one

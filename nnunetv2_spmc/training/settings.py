@@ -40,6 +40,7 @@ class ScheduleSettings:
     validation_iterations: int = 50  # per epoch, for the online pseudo Dice
     initial_lr: float = 1e-2
     save_every: int = 50  # epochs between two writings of checkpoint_latest.pth
+    keep_every: int = 0  # epochs between two checkpoint_epoch_N.pth, which stay; 0: none
     mirroring: bool = True  # mirrored patches in training and, thus, mirroring in prediction
     seed: int | None = None  # None: different at every run, like nnU-Net
 
@@ -50,6 +51,7 @@ class ScheduleSettings:
         for key in ("epochs", "iterations_per_epoch", "validation_iterations", "save_every"):
             value = getattr(self, key)
             require(value >= 1, key, value, "at least 1")
+        require(self.keep_every >= 0, "keep_every", self.keep_every, "at least 0")
         require(self.initial_lr > 0, "initial_lr", self.initial_lr, "positive")
         require(self.seed is None or self.seed >= 0, "seed", self.seed, "at least 0, or null")
 

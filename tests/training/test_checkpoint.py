@@ -147,6 +147,19 @@ def test_another_auxiliary_architecture_is_refused(trained, make_trainer):
         make_trainer(shared_encoder=False).load_checkpoint(str(final(trained)))
 
 
+@pytest.mark.parametrize("trainer", [None, nnUNetTrainerSupervisedControl])
+def test_checkpoints_of_some_epochs_can_be_kept(make_trainer, trainer):
+    trained = make_trainer(trainer, epochs=5, keep_every=2)
+    trained.run_training()
+    kept = sorted(Path(trained.output_folder).glob("checkpoint_epoch_*.pth"))
+    assert [path.name for path in kept] == ["checkpoint_epoch_2.pth", "checkpoint_epoch_4.pth"]
+    epochs = [torch.load(path, weights_only=False)["current_epoch"] for path in kept]
+    assert epochs == [2, 4]
+    resumed = make_trainer(trainer, epochs=5, keep_every=2)
+    resumed.load_checkpoint(str(kept[1]))
+    assert resumed.current_epoch == 4
+
+
 def test_disabled_checkpointing_writes_nothing(make_trainer):
     trainer = make_trainer(nnUNetTrainerSPMC_noUnlabeled, epochs=1)
     trainer.disable_checkpointing = True
