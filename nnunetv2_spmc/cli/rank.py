@@ -1,0 +1,135 @@
+"""nnUNetv2_spmc_rank: which unlabeled cases to annotate next."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+# as in reports.ranking, which takes seconds to import
+SCORES = ("difficulty", "common_difficulty", "disagreement", "entropy", "random")
+EPILOG = """\
+Scores, over the region R: voxels that either branch calls foreground, or of which both are unsure.
+  common_difficulty  share of voxels of which both branches are unsure (confidence <= tau)
+  disagreement       share of voxels that the branches label differently
+  difficulty         mean of the two (default)
+  entropy            mean entropy of the main branch, over its maximum; works with any model
+  random             a baseline, see --seed
+Cases of which nothing was predicted have no score and come last."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_spmc_rank",
+        description="Order unlabeled cases by how much annotating them should help.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("-d", required=True, metavar="ID", help="dataset id or name; patients from its split.json")
+    add(
+        "-m",
+        type=Path,
+        required=True,
+        metavar="MODEL_FOLDER",
+        help="trained model: nnUNet_results/DatasetXXX_Name/TRAINER__PLANS__CONFIGURATION",
+    )
+    add("-i", type=Path, metavar="IMAGES", help="images to rank (default: imagesUn of the dataset)")
+    add("-o", type=Path, metavar="RANKING.csv", help="also write a CSV file")
+    add("-f", metavar="FOLD", help="fold (default: the only one that is finished)")
+    add(
+        "-chk",
+        default="checkpoint_final.pth",
+        metavar="NAME",
+        help="checkpoint (default: %(default)s)",
+    )
+    add("-device", choices=("cpu", "cuda"), default="cuda", help="default: %(default)s")
+    add("--score", choices=SCORES, default=SCORES[0], help="default: %(default)s")
+    add(
+        "-k",
+        type=int,
+        default=0,
+        metavar="K",
+        help="choose the first K so that they also differ from each other (weighted greedy "
+        "k-center on bottleneck features)",
+    )
+    add("--by_patient", action="store_true", help="rank patients: means over their cases")
+    add("--seed", type=int, default=0, help="of the random score (default: %(default)s)")
+    add("--disable_tta", action="store_true", help="no mirroring: faster, less precise")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    if arguments.k < 0:
+        parser.error(f"-k must be at least 0, got {arguments.k}")
+    from nnunetv2_spmc.data.errors import DataError
+
+    try:
+        table = _run(arguments)
+    except (DataError, OSError) as error:
+        sys.exit(f"error: {error}")
+    print(table)
+    if arguments.o is not None:
+        print(f"Wrote {arguments.o}.")
+
+
+def _run(arguments: argparse.Namespace) -> str:
+    from nnunetv2_spmc.data.leak_checks import read_groups
+    from nnunetv2_spmc.data.raw_layout import IMAGES_UNLABELED
+    from nnunetv2_spmc.reports.trained_model import find_fold, load_model
+    from nnunetv2_spmc.reports.uncertainty import input_cases
+    from nnunetv2_spmc.reports.unlabeled_ranking import (
+        check_score,
+        measure_cases,
+        rank,
+        ranking_table,
+        write_ranking,
+    )
+
+    dataset = _raw_dataset(arguments.d)
+    fold = find_fold(arguments.m, arguments.f, arguments.chk)
+    model = load_model(
+        fold, arguments.chk, device=arguments.device, mirroring=not arguments.disable_tta
+    )
+    check_score(model, arguments.score)
+    cases = input_cases(arguments.i or dataset / IMAGES_UNLABELED, model)
+    measured, features = measure_cases(model, cases, read_groups(dataset))
+    ranked = rank(
+        measured,
+        features,
+        score=arguments.score,
+        diverse=arguments.k,
+        by_patient=arguments.by_patient,
+        seed=arguments.seed,
+    )
+    if arguments.o is not None:
+        write_ranking(arguments.o, ranked)
+    return ranking_table(ranked)
+
+
+def _raw_dataset(name_or_id: str) -> Path:
+    from nnunetv2.paths import nnUNet_raw
+    from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+
+    from nnunetv2_spmc.data.errors import DataError
+    from nnunetv2_spmc.data.unlabeled_cases import raw_dataset_folder
+
+    if not nnUNet_raw.get():
+        raise DataError("nnUNet_raw is not set; export it as for nnU-Net.")
+    try:
+        number = int(name_or_id) if name_or_id.isdigit() else name_or_id
+        folder = raw_dataset_folder(maybe_convert_to_dataset_name(number))
+    except RuntimeError:  # nnU-Net's has seven lines
+        folder = None
+    if folder is None:
+        raise DataError(f"{nnUNet_raw.get()} has no dataset {name_or_id}; set nnUNet_raw right.")
+    return folder
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""nnUNetv2_spmc_uncertainty: segmentations with maps of where the model is unsure."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+EPILOG = """\
+OUT/CASE.nii.gz is the segmentation that nnUNetv2_predict gives. The other maps have the same
+name in subfolders: confidence (float32, 0 to 1), and with the training checkpoint of
+nnUNetTrainerSPMC also auxiliary (segmentation of the auxiliary branch), suspicious (1 the main
+branch is unsure, 2 the auxiliary, 3 both) and common_difficulty (1 both are).
+With regions the confidence is that of the region the model is least sure of."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_spmc_uncertainty",
+        description="Segment images and write where the model is unsure, in the images' geometry.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("-i", type=Path, required=True, metavar="IMAGES", help="folder with CASE_0000.nii.gz, ...")
+    add("-o", type=Path, required=True, metavar="OUT", help="folder to write into")
+    add(
+        "-m",
+        type=Path,
+        required=True,
+        metavar="MODEL_FOLDER",
+        help="trained model: nnUNet_results/DatasetXXX_Name/TRAINER__PLANS__CONFIGURATION",
+    )
+    add("-f", metavar="FOLD", help="fold (default: the only one that is finished)")
+    add(
+        "-chk",
+        default="checkpoint_final.pth",
+        metavar="NAME",
+        help="checkpoint (default: %(default)s)",
+    )
+    add("-device", choices=("cpu", "cuda"), default="cuda", help="default: %(default)s")
+    add("--tau", type=float, help="suspicious at confidence <= TAU (default: as in the training)")
+    add("--disable_tta", action="store_true", help="no mirroring: faster, less precise")
+    add("--continue_prediction", action="store_true", help="skip cases that are in OUT already")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command; exit status 1 if a case failed or nothing could be done."""
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    if arguments.tau is not None and not 0 <= arguments.tau <= 1:
+        parser.error(f"--tau must be in [0, 1], got {arguments.tau}")
+    from nnunetv2_spmc.data.errors import DataError
+    from nnunetv2_spmc.reports.trained_model import find_fold, load_model
+    from nnunetv2_spmc.reports.uncertainty import input_cases, missing_parts, write_uncertainty
+
+    try:
+        fold = find_fold(arguments.m, arguments.f, arguments.chk)
+        model = load_model(
+            fold, arguments.chk, device=arguments.device, mirroring=not arguments.disable_tta
+        )
+        cases = input_cases(arguments.i, model)
+        note = missing_parts(model, arguments.tau)
+        if note is not None:
+            print(f"note: {note}")
+        summary = write_uncertainty(
+            model,
+            cases,
+            arguments.o,
+            tau=arguments.tau,
+            skip_finished=arguments.continue_prediction,
+        )
+    except (DataError, OSError) as error:
+        sys.exit(f"error: {error}")
+    for case, reason in summary.failed.items():
+        print(f"failed: {case}: {reason}", file=sys.stderr)
+    skipped = f", {len(summary.skipped)} were there already" if summary.skipped else ""
+    print(f"Wrote {len(summary.written)} of {len(cases)} cases to {arguments.o}{skipped}.")
+    if summary.failed:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What a training did: its files, uncertainty maps, ranking of unlabeled cases, report page."""

@@ -1,0 +1,159 @@
+"""What both branches say about a case, voxel by voxel, on the grid of its images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nnunetv2.inference.export_prediction import (
+    convert_predicted_logits_to_segmentation_with_correct_shape,
+)
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+from nnunetv2_spmc.data.errors import DataError
+from nnunetv2_spmc.losses import common_difficulty, confidence
+from nnunetv2_spmc.reports.trained_model import TrainedModel
+
+SUSPICIOUS_MAIN, SUSPICIOUS_AUXILIARY = 1, 2  # values in the map; 3: suspicious in both
+
+
+@dataclass(frozen=True)
+class CaseMaps:
+    """Maps of one case, all of shape (z, y, x), the axis order of nnU-Net's readers.
+
+    Args:
+        segmentation: labels by the main branch, as nnUNetv2_predict writes them.
+        confidence: float32 in [0, 1] of the main branch: the largest class probability; with
+            regions the smallest max(p, 1 - p) over the regions.
+        entropy: float32 in [0, 1] of the main branch: entropy of the class probabilities over its
+            largest possible value; with regions the mean over the regions.
+        auxiliary: labels by the auxiliary branch; None for a model without one.
+        auxiliary_confidence: float32 in [0, 1] of the auxiliary branch; None without one.
+        suspicious: uint8, 1 where the main branch is unsure (confidence <= tau), 2 where the
+            auxiliary one is, 3 where both are; with regions unsure of any region. None without tau.
+        common_difficulty: bool, suspicious in both branches (with regions: of the same region).
+            None for a model without an auxiliary branch, or without tau.
+        properties: geometry, as nnU-Net's reader returned it.
+    """
+
+    segmentation: np.ndarray
+    confidence: np.ndarray
+    entropy: np.ndarray
+    auxiliary: np.ndarray | None
+    auxiliary_confidence: np.ndarray | None
+    suspicious: np.ndarray | None
+    common_difficulty: np.ndarray | None
+    properties: dict[str, Any]
+
+
+def predict_case(model: TrainedModel, images: Sequence[Path], tau: float | None = None) -> CaseMaps:
+    """Predict a case with both branches by nnU-Net's sliding window, Gaussian weighted.
+
+    Args:
+        model: from `load_model`.
+        images: one file per channel, in order.
+        tau: suspicious at confidence <= tau; None takes the threshold of the training.
+
+    Raises:
+        DataError: the number of images is wrong, or one cannot be read.
+    """
+    tau = model.tau if tau is None else tau
+    data, properties = _preprocessed(model, images)
+    regions = model.main.label_manager.has_regions
+    segmentation, probabilities = _predict(model.main, data, properties)
+    main = confidence(probabilities[None], regions=regions)
+    entropy = normalized_entropy(probabilities, regions=regions)
+    del probabilities
+    auxiliary_segmentation = suspicious = difficult = auxiliary = None
+    if model.auxiliary is not None:
+        auxiliary_segmentation, probabilities = _predict(model.auxiliary, data, properties)
+        auxiliary = confidence(probabilities[None], regions=regions)
+        del probabilities
+    if tau is not None:
+        suspicious = SUSPICIOUS_MAIN * _any_region(main <= tau).astype(np.uint8)
+        if auxiliary is not None:
+            suspicious |= SUSPICIOUS_AUXILIARY * _any_region(auxiliary <= tau).astype(np.uint8)
+            difficult = _any_region(common_difficulty(main, auxiliary, tau))
+    return CaseMaps(
+        segmentation=segmentation,
+        confidence=_least(main),
+        entropy=entropy,
+        auxiliary=auxiliary_segmentation,
+        auxiliary_confidence=None if auxiliary is None else _least(auxiliary),
+        suspicious=suspicious,
+        common_difficulty=difficult,
+        properties=properties,
+    )
+
+
+def normalized_entropy(probabilities: torch.Tensor, *, regions: bool) -> np.ndarray:
+    """Return the entropy of (C, ...) probabilities, 0 for a certain voxel, 1 for a blind guess."""
+    if not regions:
+        return (torch.special.entr(probabilities).sum(dim=0) / np.log(len(probabilities))).numpy()
+    both = torch.special.entr(probabilities) + torch.special.entr(1 - probabilities)
+    return (both.mean(dim=0) / np.log(2)).numpy()
+
+
+def _preprocessed(
+    model: TrainedModel, images: Sequence[Path]
+) -> tuple[torch.Tensor, dict[str, Any]]:
+    predictor = model.main
+    if len(images) > model.num_channels:
+        raise _wrong_channels(model, images, len(images))
+    try:
+        preprocessor = predictor.configuration_manager.preprocessor_class(verbose=False)
+        data, _, properties = preprocessor.run_case(
+            [str(path) for path in images],
+            None,
+            predictor.plans_manager,
+            predictor.configuration_manager,
+            predictor.dataset_json,
+        )
+    except (RuntimeError, OSError, ValueError, AssertionError) as error:
+        raise DataError(f"{images[0]} cannot be preprocessed: {_first_line(error)}") from error
+    if len(data) != model.num_channels:
+        raise _wrong_channels(model, images, len(data))
+    return torch.from_numpy(np.asarray(data, dtype=np.float32)), properties
+
+
+def _wrong_channels(model: TrainedModel, images: Sequence[Path], number: int) -> DataError:
+    names = ", ".join(model.main.dataset_json["channel_names"].values())
+    return DataError(
+        f"{images[0]} comes with {number} channels, but the model was trained with "
+        f"{model.num_channels} ({names}); give one file per channel."
+    )
+
+
+def _predict(
+    predictor: nnUNetPredictor, data: torch.Tensor, properties: dict[str, Any]
+) -> tuple[np.ndarray, torch.Tensor]:
+    """Return labels (z, y, x) and probabilities (C, z, y, x) on the image's grid."""
+    logits = predictor.predict_logits_from_preprocessed_data(data).cpu()
+    segmentation, probabilities = convert_predicted_logits_to_segmentation_with_correct_shape(
+        logits,
+        predictor.plans_manager,
+        predictor.configuration_manager,
+        predictor.label_manager,
+        properties,
+        return_probabilities=True,
+    )
+    return segmentation, torch.from_numpy(probabilities)
+
+
+def _least(confidence: torch.Tensor) -> np.ndarray:
+    """Reduce (1, R, ...) confidences to (...): that of the region one is least sure of."""
+    return confidence[0].amin(dim=0).numpy()
+
+
+def _any_region(mask: torch.Tensor) -> np.ndarray:
+    """Reduce a (1, R, ...) mask to (...): selected in any region."""
+    return mask[0].any(dim=0).numpy()
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".") + "."

@@ -1,0 +1,96 @@
+"""The arrays of a validation case: image, reference, prediction and the maps of both branches."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nnunetv2_spmc.data.errors import DataError
+from nnunetv2_spmc.reports.run_record import SUMMARY_JSON, VALIDATION_FOLDER, read_json
+
+if TYPE_CHECKING:
+    from nnunetv2_spmc.reports.run import Run
+
+
+@dataclass(frozen=True)
+class CaseView:
+    """A case of a run; arrays of shape (z, y, x), None where there is nothing to show.
+
+    Args:
+        run_name: what the figure calls the run.
+        image: first channel.
+        reference: labels by a human.
+        prediction: labels of the validation.
+        confidence: of the main branch.
+        common_difficulty: bool.
+        spacing_mm: voxel size along z, y, x.
+        properties: geometry, as nnU-Net's reader returned it.
+        dice: mean over the classes.
+    """
+
+    run_name: str
+    image: np.ndarray
+    reference: np.ndarray | None
+    prediction: np.ndarray
+    confidence: np.ndarray | None
+    common_difficulty: np.ndarray | None
+    spacing_mm: tuple[float, ...]
+    properties: dict[str, Any]
+    dice: float
+
+
+def case_view(run: Run, case: str, *, with_maps: bool = True, name: str | None = None) -> CaseView:
+    """Read a validation case, and predict it once more for the maps of both branches.
+
+    Args:
+        run: the run.
+        case: a case in its validation folder.
+        with_maps: False leaves confidence and common-difficulty voxels out.
+        name: what to call the run; its own name by default.
+
+    Raises:
+        DataError: the prediction or the image is missing, or they differ in shape.
+    """
+    ending = run.dataset_json["file_ending"]
+    prediction_file = run.folder / VALIDATION_FOLDER / f"{case}{ending}"
+    if not prediction_file.is_file():
+        raise DataError(f"{prediction_file} does not exist; validate with nnUNetv2_train --val.")
+    images = run.validation_images(case)
+    reader = run.model.main.plans_manager.image_reader_writer_class()
+    image, properties = reader.read_images([str(file) for file in images])
+    prediction = reader.read_seg(str(prediction_file))[0][0]
+    if prediction.shape != image.shape[1:]:
+        raise DataError(
+            f"{prediction_file} has the shape {prediction.shape}, but {images[0]} has "
+            f"{image.shape[1:]}; validate anew with nnUNetv2_train --val."
+        )
+    reference_file = reference_of(run, case)
+    reference = reader.read_seg(str(reference_file))[0][0] if reference_file else None
+    maps = run.predict(images) if with_maps else None
+    return CaseView(
+        run_name=name or run.name,
+        image=image[0],
+        reference=None if reference is None else reference.astype(np.uint8),
+        prediction=prediction.astype(np.uint8),
+        confidence=maps.confidence if maps else None,
+        common_difficulty=maps.common_difficulty if maps else None,
+        spacing_mm=tuple(float(size) for size in properties["spacing"]),
+        properties=properties,
+        dice=float(run.mean_dice().get(case, np.nan)),
+    )
+
+
+def reference_of(run: Run, case: str) -> Path | None:
+    """Return the reference segmentation of a validation case, wherever it lies now."""
+    name = f"{case}{run.dataset_json['file_ending']}"
+    summary = read_json(run.folder / VALIDATION_FOLDER / SUMMARY_JSON)
+    places = [Path(c["reference_file"]) for c in summary.get("metric_per_case", ())]
+    candidates = [path for path in places if path.name == name]
+    for root, folder in (("nnUNet_preprocessed", "gt_segmentations"), ("nnUNet_raw", "labelsTr")):
+        if os.environ.get(root):
+            candidates.append(Path(os.environ[root], run.dataset_name, folder, name))
+    return next((path for path in candidates if path.is_file()), None)

@@ -1,0 +1,169 @@
+"""Figures of runs: curves over the epochs, boxes over the cases."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from nnunetv2_spmc.data.errors import DataError
+from nnunetv2_spmc.evaluation.case_metrics import METRICS, OVERLAPS
+from nnunetv2_spmc.evaluation.text_table import TITLES
+
+if TYPE_CHECKING:
+    from nnunetv2_spmc.reports.run import Run
+
+# Okabe and Ito's colours, which most people with colour vision deficiency can tell apart
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
+BRANCH_STYLES: dict[str, Literal["-", "--"]] = {"main": "-", "auxiliary": "--"}
+FIRST_PANELS = ("train_losses", "val_losses", "ema_fg_dice", "mean_fg_dice")
+PANEL_TITLES = {
+    "train_losses": "training loss of the main branch",
+    "val_losses": "validation loss",
+    "mean_fg_dice": "pseudo Dice on validation patches",
+    "ema_fg_dice": "pseudo Dice, moving average",
+    "lrs": "learning rate",
+    "seconds": "seconds per epoch",
+    "lambda": "lambda (ramp-up weight)",
+    "agreement": "agreement of the branches",
+    "supervised": "supervised loss",
+    "cdps": "CDPS loss",
+    "cps": "CPS loss",
+    "splat": "SPLAT loss",
+    "suspicious": "share of suspicious voxels",
+    "taught": "share of taught voxels",
+    "common_difficulty_labeled": "share of common difficulty, labeled",
+    "common_difficulty_unlabeled": "share of common difficulty, unlabeled",
+    "single_class": "patches predicted as one class",
+    "pseudo_label_dice": "pseudo-label Dice, withheld cases",
+}
+COLUMNS = 3
+
+
+def run_labels(runs: Sequence[Run]) -> list[str]:
+    """Return short names that tell the runs apart."""
+    labels = [run.trainer for run in runs]
+    for part in ("configuration", "fold", "dataset_name"):
+        if len(set(labels)) < len(runs):
+            labels = [
+                f"{label}, {'fold ' if part == 'fold' else ''}{getattr(run, part)}"
+                for label, run in zip(labels, runs, strict=True)
+            ]
+    if len(set(labels)) < len(runs):
+        labels = [f"{number}: {label}" for number, label in enumerate(labels, start=1)]
+    return labels
+
+
+def draw_curves(runs: Sequence[Run]) -> Figure:
+    """Draw one panel per logged value, all runs in it; branches as solid and dashed lines."""
+    panels = _panels(runs)
+    rows = math.ceil(len(panels) / COLUMNS)
+    figure = Figure(figsize=(11, 0.6 + 2.1 * rows), layout="constrained")
+    grid = figure.subplots(rows, COLUMNS, squeeze=False, sharex=True)
+    for axes, (title, keys) in zip(grid.flat, panels.items(), strict=False):
+        for run, color in zip(runs, _colors(len(runs)), strict=True):
+            for key in keys:
+                if key in run.curves and run.curves[key].notna().any():
+                    style = BRANCH_STYLES.get(key.rpartition("_")[2], "-")
+                    marker = "." if len(run.curves) < 8 else None
+                    axes.plot(run.curves[key], style, color=color, marker=marker, linewidth=1.4)
+        axes.set_title(title, fontsize=9)
+        axes.grid(alpha=0.3)
+        axes.tick_params(labelsize=8, labelbottom=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    for axes in grid.flat[len(panels) :]:
+        axes.set_axis_off()
+    figure.supxlabel("epoch", fontsize=9)
+    handles = [Line2D([], [], color=color) for color in _colors(len(runs))]
+    names = run_labels(runs)
+    if any(len(keys) > 1 for keys in panels.values()):
+        handles += [Line2D([], [], color="0.4", linestyle=s) for s in BRANCH_STYLES.values()]
+        names += [f"{branch} branch" for branch in BRANCH_STYLES]
+    figure.legend(handles, names, loc="outside upper left", ncols=len(names), frameon=False)
+    return figure
+
+
+def _panels(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """Group the curves of both branches under one title, the most asked-for first."""
+    keys = list(dict.fromkeys(key for run in runs for key in run.curves.columns))
+    ordered = [key for key in FIRST_PANELS if key in keys]
+    ordered += [key for key in keys if key not in ordered]
+    panels: dict[str, list[str]] = {}
+    for key in ordered:
+        base, _, branch = key.rpartition("_")
+        title = base if branch in BRANCH_STYLES else key
+        if title.startswith("dice_"):
+            title = f"pseudo Dice {title.removeprefix('dice_')}"
+        panels.setdefault(PANEL_TITLES.get(title, title.replace("_", " ")), []).append(key)
+    return panels
+
+
+def draw_boxes(tables: Mapping[str, pd.DataFrame], metric: str = "dice") -> Figure:
+    """Draw a box per class and run over the cases, every case as a dot.
+
+    Args:
+        tables: name of a run -> its metrics, one row per case and class.
+        metric: one of the columns, "dice" for example.
+
+    Raises:
+        DataError: there is no such metric, or no run has it.
+    """
+    if metric not in METRICS:
+        raise DataError(f"There is no metric {metric}; take one of {', '.join(METRICS)}.")
+    if not any(table[metric].notna().any() for table in tables.values()):
+        raise DataError(
+            f"No run has the metric {metric}: run nnUNetv2_spmc_evaluate on its validation folder."
+        )
+    labels = list(dict.fromkeys(label for table in tables.values() for label in table["label"]))
+    width = 0.8 / len(tables)
+    figure = Figure(
+        figsize=(min(11.0, max(4.5, 1.2 + len(labels) * (0.5 + 0.4 * len(tables)))), 3.4),
+        layout="constrained",
+    )
+    axes = figure.subplots()
+    colors = _colors(len(tables))
+    for number, (table, color) in enumerate(zip(tables.values(), colors, strict=True)):
+        for position, label in enumerate(labels):
+            values = table.loc[table["label"] == label, metric].dropna().to_numpy()
+            if len(values):
+                middle = position + (number - (len(tables) - 1) / 2) * width
+                _box(axes, middle, values, width, color)
+    axes.set_xticks(range(len(labels)), labels)
+    axes.set_xlim(-0.6, len(labels) - 0.4)
+    axes.set_ylabel(TITLES[metric])
+    if metric in OVERLAPS:
+        axes.set_ylim(-0.02, 1.02)
+    else:
+        axes.set_ylim(bottom=0)
+    axes.grid(axis="y", alpha=0.3)
+    handles = [Line2D([], [], color=color, linewidth=5, alpha=0.6) for color in colors]
+    figure.legend(handles, list(tables), loc="outside upper left", frameon=False, fontsize=8)
+    return figure
+
+
+def _box(axes: Any, position: float, values: np.ndarray, width: float, color: str) -> None:
+    axes.boxplot(
+        values,
+        positions=[position],
+        widths=width * 0.8,
+        showfliers=False,
+        patch_artist=True,
+        manage_ticks=False,
+        boxprops={"facecolor": color, "alpha": 0.35, "edgecolor": color},
+        medianprops={"color": "black"},
+        whiskerprops={"color": color},
+        capprops={"color": color},
+    )
+    # beside each other where several cases have the same value; not random, so that figures repeat
+    offsets = (np.arange(len(values)) % 5 - 2) / 5 * width * 0.5
+    axes.plot(position + offsets, values, ".", color=color, markersize=4)
+
+
+def _colors(number: int) -> list[str]:
+    return [COLORS[i % len(COLORS)] for i in range(number)]

@@ -1,0 +1,160 @@
+"""What the report page shows, gathered from one or several runs: nnUNetv2_spmc_report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from nnunetv2_spmc.data.errors import DataError
+from nnunetv2_spmc.evaluation.case_metrics import METRICS
+from nnunetv2_spmc.evaluation.folder_evaluation import evaluate_folder
+from nnunetv2_spmc.evaluation.metrics_csv import COLUMNS
+from nnunetv2_spmc.reports.case_views import CaseView, case_view, reference_of
+from nnunetv2_spmc.reports.plots import run_labels
+from nnunetv2_spmc.reports.run import Run
+from nnunetv2_spmc.reports.run_record import VALIDATION_FOLDER
+
+Log = Callable[[str], None]
+
+
+@dataclass
+class Report:
+    """Everything on the page, before it is turned into HTML.
+
+    Args:
+        runs: name on the page -> run.
+        metrics: name -> one row per validation case and class; runs without validation are absent.
+        cases: identifier -> the case in the runs that have it, worst cases first.
+        notes: what the page lacks and why, one sentence each.
+    """
+
+    runs: dict[str, Run]
+    metrics: dict[str, pd.DataFrame] = field(default_factory=dict)
+    cases: dict[str, list[CaseView]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def shown_metrics(self) -> list[str]:
+        """Metrics that some run has."""
+        return [m for m in METRICS if any(t[m].notna().any() for t in self.metrics.values())]
+
+    @property
+    def class_names(self) -> list[str]:
+        """Classes of the first run, in the order of their label values."""
+        return list(next(iter(self.runs.values())).classes)
+
+
+def gather_report(
+    runs: Sequence[Run], *, num_cases: int = 2, with_maps: bool = True, log: Log = print
+) -> Report:
+    """Gather what the page shows.
+
+    Args:
+        runs: one or several, of the same dataset where cases are to be compared.
+        num_cases: how many of the worst and how many of the best validation cases to show.
+        with_maps: predict those cases once more for confidence and common-difficulty voxels.
+        log: receives a line per step that takes time.
+    """
+    report = Report(dict(zip(run_labels(runs), runs, strict=True)))
+    for name, run in report.runs.items():
+        if not run.is_finished:
+            epochs = run.settings.get("epochs", "an unknown number of")
+            report.notes.append(
+                f"{name} is not finished: {run.epochs_done} of {epochs} epochs. Go on with "
+                f"{run.resume_command}"
+            )
+        try:
+            report.metrics[name] = with_distances(run, log)
+        except DataError as error:
+            report.notes.append(f"{name} has no metrics: {error}")
+    failed: dict[str, list[str]] = {}  # run -> a sentence per case
+    for case in extreme_cases(report.metrics, num_cases):
+        views = _views(report, case, failed, with_maps=with_maps, log=log)
+        if views:
+            report.cases[case] = views
+    for name, sentences in failed.items():
+        more = f" ({name}: the same of {len(sentences) - 1} more)" if len(sentences) > 1 else ""
+        report.notes.append(sentences[0] + more)
+    shown = [view for views in report.cases.values() for view in views]
+    one_branch = {
+        v.run_name for v in shown if v.confidence is not None and v.common_difficulty is None
+    }
+    for name in (name for name in report.runs if name in one_branch):
+        report.notes.append(
+            f"{name} has no auxiliary branch in its checkpoint: its confidence is shown, "
+            "common-difficulty voxels need the training checkpoint of nnUNetTrainerSPMC."
+        )
+    return report
+
+
+def with_distances(run: Run, log: Log = print) -> pd.DataFrame:
+    """Return the metrics of the validation cases, with surface distances if they can be measured.
+
+    Raises:
+        DataError: the run has not been validated.
+    """
+    table = run.metrics
+    if table["hd95_mm"].notna().any() or table.empty:
+        return table
+    reference = reference_of(run, str(table["case"].iloc[0]))
+    if reference is None:
+        return table
+    log(f"Measuring surface distances of {run.name}")
+    try:
+        evaluation = evaluate_folder(
+            reference.parent,
+            run.folder / VALIDATION_FOLDER,
+            run.folder.parent / "dataset.json",
+            num_processes=0,
+            allow_missing=True,
+            show_progress=False,
+        )
+    except DataError as error:
+        log(f"note: no surface distances: {error}")
+        return table
+    return pd.DataFrame([vars(row) for row in evaluation.rows], columns=COLUMNS)
+
+
+def extreme_cases(metrics: Mapping[str, pd.DataFrame], number_of_cases: int) -> list[str]:
+    """Return the worst and the best cases by mean Dice over classes, then over runs, worst first.
+
+    Cases that all runs have come into question; where there is none, those of any run.
+    """
+    if not metrics or number_of_cases == 0:
+        return []
+    per_run = [table.groupby("case")["dice"].mean().dropna() for table in metrics.values()]
+    together = pd.concat(per_run, axis=1)
+    common = together.dropna()
+    order = list((common if len(common) else together).mean(axis=1).sort_values().index)
+    if len(order) <= 2 * number_of_cases:
+        return order
+    return order[:number_of_cases] + order[-number_of_cases:]
+
+
+def _views(
+    report: Report, case: str, failed: dict[str, list[str]], *, with_maps: bool, log: Log
+) -> list[CaseView]:
+    """Return the case in all runs that have it; say in `failed` where that was not possible."""
+    views = []
+    for name, run in report.runs.items():
+        if name not in report.metrics or case not in set(report.metrics[name]["case"]):
+            continue
+        log(f"{'Predicting' if with_maps else 'Reading'} {case} of {name}")
+        try:
+            views.append(case_view(run, case, with_maps=with_maps, name=name))
+        except (DataError, OSError, RuntimeError) as error:  # nnU-Net's readers raise the latter
+            failed.setdefault(name, []).append(f"{case} of {name} is not shown: {error}")
+    return [view for view in views if view.image.shape == views[0].image.shape]
+
+
+def default_title(runs: Sequence[Run]) -> str:
+    """Return the heading of the page."""
+    return f"Training report: {', '.join(dict.fromkeys(run.dataset_name for run in runs))}"
+
+
+def unique_folders(folders: Sequence[Path]) -> list[Path]:
+    """Drop runs that are named twice."""
+    return list({folder.resolve(): folder for folder in folders}.values())

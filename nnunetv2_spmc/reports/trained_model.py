@@ -1,0 +1,231 @@
+"""A trained model with both branches: found on disk, loaded, ready to predict a case."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from batchgenerators.utilities.file_and_folder_operations import load_json
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from torch import Tensor, nn
+
+from nnunetv2_spmc.data.errors import DataError
+from nnunetv2_spmc.methods import TRAINERS
+from nnunetv2_spmc.networks import DualBranchNetwork
+from nnunetv2_spmc.training.checkpoint import CHECKPOINT_KEY
+
+FINAL_CHECKPOINT = "checkpoint_final.pth"
+AUXILIARY_PREFIXES = ("auxiliary_decoder.", "auxiliary_encoder.")
+
+
+class AuxiliaryBranch(nn.Module):
+    """The auxiliary branch alone, as a network that nnU-Net's predictor can run.
+
+    Args:
+        network: the two-branch network; its modules are shared, not copied.
+    """
+
+    def __init__(self, network: DualBranchNetwork) -> None:
+        super().__init__()
+        own_encoder = network.auxiliary_encoder
+        self.encoder = network.main.encoder if own_encoder is None else own_encoder
+        self.decoder = network.auxiliary_decoder
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (B, channels, ...) images to (B, C, ...) logits, without feature noise."""
+        return self.decoder(self.encoder(images))
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """One fold of a trained model.
+
+    Args:
+        fold_folder: where the checkpoint lies.
+        trainer_name: class name of the trainer.
+        main: nnU-Net's predictor of the main branch.
+        auxiliary: the same for the auxiliary branch; None where the checkpoint has none.
+        settings: what the trainer stored; empty for stock nnU-Net.
+    """
+
+    fold_folder: Path
+    trainer_name: str
+    main: nnUNetPredictor
+    auxiliary: nnUNetPredictor | None
+    settings: Mapping[str, Any]
+
+    @property
+    def tau(self) -> float | None:
+        """The threshold of the training below which a voxel is suspicious, if it had one."""
+        return self.settings.get("tau")
+
+    @property
+    def num_channels(self) -> int:
+        """How many images a case consists of."""
+        return len(self.main.dataset_json["channel_names"])
+
+    @property
+    def file_ending(self) -> str:
+        """Ending of images and segmentations, '.nii.gz' for example."""
+        return self.main.dataset_json["file_ending"]
+
+
+def find_fold(
+    model_folder: Path, fold: str | None = None, checkpoint_name: str = FINAL_CHECKPOINT
+) -> Path:
+    """Return the folder of a fold that has the checkpoint.
+
+    Args:
+        model_folder: TRAINER__PLANS__CONFIGURATION inside nnUNet_results/DatasetXXX_Name, or a
+            fold inside of it.
+        fold: "0" or "all", for example; None takes the only fold with the checkpoint.
+        checkpoint_name: file name of the checkpoint.
+
+    Raises:
+        DataError: there is no such folder, fold or checkpoint, or several folds and none chosen.
+    """
+    if model_folder.name.startswith("fold_") and (model_folder.parent / "plans.json").is_file():
+        inner = model_folder.name.removeprefix("fold_")
+        if fold not in (None, inner):
+            raise DataError(f"{model_folder} is fold {inner}, not fold {fold}; drop one of them.")
+        model_folder, fold = model_folder.parent, inner
+    for name in ("plans.json", "dataset.json"):
+        if not (model_folder / name).is_file():
+            raise DataError(
+                f"{model_folder} is not a model folder: it has no {name}; give the folder "
+                "TRAINER__PLANS__CONFIGURATION inside nnUNet_results/DatasetXXX_Name."
+            )
+    found = sorted(path.parent for path in model_folder.glob(f"fold_*/{checkpoint_name}"))
+    wanted = found if fold is None else [f for f in found if f.name == f"fold_{fold}"]
+    if not wanted:
+        where = "any fold" if fold is None else f"fold_{fold}"
+        there = ", ".join(str(p.relative_to(model_folder)) for p in _checkpoints(model_folder))
+        raise DataError(
+            f"{model_folder} has no {checkpoint_name} in {where}: finish the training, or name "
+            f"another file with -chk{f' (there is {there})' if there else ''}."
+        )
+    if len(wanted) > 1:
+        names = ", ".join(path.name.removeprefix("fold_") for path in wanted)
+        raise DataError(f"{model_folder} has the folds {names}; choose one with -f.")
+    return wanted[0]
+
+
+def _checkpoints(model_folder: Path) -> list[Path]:
+    return sorted(model_folder.glob("fold_*/checkpoint_*.pth"))
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of nnU-Net or of this package; tensors stay on disk until used.
+
+    Raises:
+        DataError: the file is absent, damaged or no checkpoint.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} does not exist; finish the training, or name another checkpoint.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=False, mmap=True)
+        content["network_weights"], content["init_args"]
+    except (RuntimeError, OSError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        raise DataError(
+            f"{path} is no whole checkpoint of nnU-Net ({type(error).__name__}); copy it anew, or "
+            "name another checkpoint."
+        ) from error
+    return content
+
+
+def load_model(
+    fold_folder: Path,
+    checkpoint_name: str = FINAL_CHECKPOINT,
+    *,
+    device: str = "cpu",
+    mirroring: bool = True,
+) -> TrainedModel:
+    """Load a fold as nnUNetv2_predict does, and the auxiliary branch if the checkpoint has one.
+
+    Args:
+        fold_folder: a folder from `find_fold`.
+        checkpoint_name: file name of the checkpoint.
+        device: "cpu" or "cuda".
+        mirroring: average over mirrored images where the training allowed it.
+
+    Raises:
+        DataError: the checkpoint is unreadable, or its trainer or the device cannot be found.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise DataError("This machine has no CUDA device that torch can use; take -device cpu.")
+    checkpoint = read_checkpoint(fold_folder / checkpoint_name)
+    plans = PlansManager(load_json(str(fold_folder.parent / "plans.json")))
+    dataset_json = load_json(str(fold_folder.parent / "dataset.json"))
+    configuration = plans.get_configuration(checkpoint["init_args"]["configuration"])
+    trainer_name = checkpoint["trainer_name"]
+    network = _trainer_class(trainer_name, fold_folder).build_network_architecture(
+        plans,
+        configuration,
+        determine_num_input_channels(plans, configuration, dataset_json),
+        plans.get_label_manager(dataset_json).num_segmentation_heads,
+        enable_deep_supervision=False,
+    )
+    state = checkpoint.get(CHECKPOINT_KEY, {})
+    auxiliary = _auxiliary_branch(network, state)  # before torch.compile may wrap the network
+
+    def predictor(branch: nn.Module) -> nnUNetPredictor:
+        with contextlib.redirect_stdout(None):  # on a CPU it prints what only CUDA users can do
+            made = nnUNetPredictor(
+                use_mirroring=mirroring, device=torch.device(device), allow_tqdm=False
+            )
+        axes = checkpoint.get("inference_allowed_mirroring_axes")
+        weights = branch.state_dict()
+        made.manual_initialization(
+            branch, plans, configuration, [weights], dataset_json, trainer_name, axes
+        )
+        return made
+
+    network.load_state_dict(checkpoint["network_weights"])
+    return TrainedModel(
+        fold_folder=fold_folder,
+        trainer_name=trainer_name,
+        main=predictor(network),
+        auxiliary=None if auxiliary is None else predictor(auxiliary),
+        settings=state.get("settings", {}),
+    )
+
+
+def _trainer_class(name: str, fold_folder: Path) -> Any:
+    """Find the trainer; this package's own are found without nnUNet_extTrainer."""
+    ours = {trainer.__name__: trainer for trainer in TRAINERS}
+    if name in ours:
+        return ours[name]
+    try:
+        found = recursive_find_trainer_class_by_name(name)
+    except RuntimeError as error:
+        raise DataError(
+            f"{fold_folder} was trained with {name}, which is neither in nnU-Net nor in this "
+            f"package: set nnUNet_extTrainer to the folder that has it ({error})."
+        ) from error
+    if "plans_manager" not in inspect.signature(found.build_network_architecture).parameters:
+        raise DataError(
+            f"The trainer {name} of {fold_folder} builds its network in the manner of nnU-Net "
+            "before 2.7: update its build_network_architecture."
+        )
+    return found
+
+
+def _auxiliary_branch(main: nn.Module, state: Mapping[str, Any]) -> AuxiliaryBranch | None:
+    """Rebuild the auxiliary branch around the planned network, or None if none is stored."""
+    stored = state.get("auxiliary_weights", {})
+    if not stored or not all(key.startswith(AUXILIARY_PREFIXES) for key in stored):
+        return None
+    shared = not any(key.startswith("auxiliary_encoder.") for key in stored)
+    network = DualBranchNetwork(main, shared_encoder=shared, noise=0.0)
+    # the main branch gets its weights with the planned network, which it is
+    _, unexpected = network.load_state_dict(stored, strict=False)
+    return None if unexpected else AuxiliaryBranch(network)

@@ -1,0 +1,26 @@
+"""Put NiiVue, the viewer of the report, into the package: python scripts/fetch_niivue.py.
+
+It is fetched by npm, in the version that nnunetv2_spmc/reports/niivue.py pins, and stays out of the
+repository. Run it before building a wheel, so that reports need no network later.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from nnunetv2_spmc.data.errors import DataError
+from nnunetv2_spmc.reports.niivue import BUNDLED_FILE, fetch_niivue
+
+
+def main() -> None:
+    if BUNDLED_FILE.is_file():
+        return
+    try:
+        fetch_niivue(BUNDLED_FILE)
+    except DataError as error:
+        sys.exit(f"error: {error}")
+    print(f"NiiVue is in {BUNDLED_FILE}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""Draw the figures of the method from trained runs: what is unsure, where, and how that develops.
+
+    python scripts/figures.py RUN [RUN ...] -o docs/
+
+RUN is a fold folder of nnUNet_results; nnUNet_raw and nnUNet_preprocessed must be set. Written are
+
+- uncertainty.png: confidence of every run on the same slice (figure 1 of the paper: supervised
+  control and SPMC);
+- common_difficulty.png: from the confidence of both branches to the common-difficulty voxels
+  (figure 4), of the first run with an auxiliary branch;
+- iterations.png: the same slice over the training (figure 8), of that run, from every
+  checkpoint_*.pth in its folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from nnunetv2_spmc.data.errors import DataError
+from nnunetv2_spmc.evaluation.whole_file import whole_file
+from nnunetv2_spmc.reports.case_figure import (
+    extent_mm,
+    show_confidence,
+    show_image,
+    show_labels,
+    show_mask,
+)
+from nnunetv2_spmc.reports.case_maps import CaseMaps, predict_case
+from nnunetv2_spmc.reports.case_views import CaseView, case_view
+from nnunetv2_spmc.reports.plots import run_labels
+from nnunetv2_spmc.reports.run import Run, load_run
+from nnunetv2_spmc.reports.trained_model import load_model, read_checkpoint
+
+PANEL_INCHES = 2.2
+DPI = 100
+MAX_CHECKPOINTS = 5
+
+
+class Slice:
+    """One slice of a case: draws maps of it into axes."""
+
+    def __init__(self, view: CaseView, index: int) -> None:
+        self.view = view
+        self.index = index
+
+    def image(self, axes: Any) -> None:
+        """Draw the image alone."""
+        show_image(axes, self.view, self.index)
+
+    def labels(self, axes: Any, labels: np.ndarray | None) -> None:
+        """Draw a segmentation over the image, if there is one."""
+        show_image(axes, self.view, self.index)
+        if labels is not None:
+            show_labels(axes, self.view, labels, self.index)
+
+    def confidence(self, axes: Any, confidence: np.ndarray) -> Any:
+        """Draw a confidence map; return it for a colour bar."""
+        return show_confidence(axes, self.view, confidence, self.index)
+
+    def mask(self, axes: Any, mask: np.ndarray) -> None:
+        """Draw a mask over the image."""
+        show_image(axes, self.view, self.index)
+        show_mask(axes, self.view, mask, self.index)
+
+    def grid(self, rows: int, columns: int) -> tuple[Figure, np.ndarray]:
+        """Return a figure with room for a colour bar, its panels as high as the slice."""
+        height, width = extent_mm(self.view)
+        size = (PANEL_INCHES * columns + 0.9, PANEL_INCHES * rows * height / width + 0.6)
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False)
+        for panel in axes.flat:
+            panel.set_xticks([])
+            panel.set_yticks([])
+        return figure, axes
+
+
+def draw_uncertainty(shown: Slice, maps: dict[str, CaseMaps]) -> Figure:
+    """Draw reference and prediction above, confidence below, one column per run."""
+    figure, axes = shown.grid(2, 1 + len(maps))
+    shown.labels(axes[0, 0], shown.view.reference)
+    axes[0, 0].set_title("reference", fontsize=9)
+    shown.image(axes[1, 0])
+    axes[1, 0].set_title("image", fontsize=9)
+    heat = None
+    for column, (name, case_maps) in enumerate(maps.items(), start=1):
+        shown.labels(axes[0, column], case_maps.segmentation)
+        axes[0, column].set_title(name.replace("nnUNetTrainer", ""), fontsize=9)
+        heat = shown.confidence(axes[1, column], case_maps.confidence)
+        axes[1, column].set_title("confidence", fontsize=9)
+    figure.colorbar(heat, ax=axes[1, -1], label="largest class probability")
+    return figure
+
+
+def draw_common_difficulty(shown: Slice, maps: CaseMaps, tau: float) -> Figure:
+    """Draw confidence, suspicious voxels of both branches, and the voxels in which they meet."""
+    figure, axes = shown.grid(2, 4)
+    confidences = {"main": maps.confidence, "auxiliary": maps.auxiliary_confidence}
+    heat = None
+    for row, (bit, (branch, confidence)) in enumerate(enumerate(confidences.items(), start=1)):
+        heat = shown.confidence(axes[row, 1], confidence)
+        axes[row, 1].set_title(f"confidence, {branch} branch", fontsize=9)
+        shown.mask(axes[row, 2], (maps.suspicious & bit) > 0)
+        axes[row, 2].set_title(f"suspicious (<= {tau:g})", fontsize=9)
+    shown.image(axes[0, 0])
+    axes[0, 0].set_title("image", fontsize=9)
+    shown.labels(axes[1, 0], shown.view.reference)
+    axes[1, 0].set_title("reference", fontsize=9)
+    shown.mask(axes[0, 3], maps.common_difficulty)
+    axes[0, 3].set_title("common difficulty", fontsize=9)
+    shown.labels(axes[1, 3], maps.segmentation)
+    axes[1, 3].set_title("prediction", fontsize=9)
+    figure.colorbar(heat, ax=axes[:, 1], label="largest class probability", location="bottom")
+    return figure
+
+
+def draw_iterations(shown: Slice, snapshots: dict[int, CaseMaps]) -> Figure:
+    """Draw prediction, confidence and common-difficulty voxels, one column per checkpoint."""
+    figure, axes = shown.grid(3, 1 + len(snapshots))
+    shown.labels(axes[0, 0], shown.view.reference)
+    axes[0, 0].set_title("reference", fontsize=9)
+    shown.image(axes[1, 0])
+    axes[1, 0].set_title("image", fontsize=9)
+    axes[2, 0].set_axis_off()
+    heat = None
+    for column, (iteration, maps) in enumerate(snapshots.items(), start=1):
+        shown.labels(axes[0, column], maps.segmentation)
+        axes[0, column].set_title(f"iteration {iteration:,}", fontsize=9)
+        heat = shown.confidence(axes[1, column], maps.confidence)
+        shown.mask(axes[2, column], maps.common_difficulty)
+    for row, name in enumerate(("prediction", "confidence", "common difficulty")):
+        axes[row, 1].set_ylabel(name, fontsize=9)
+    figure.colorbar(heat, ax=axes[1, -1], label="confidence")
+    return figure
+
+
+def checkpoints_over_time(run: Run) -> dict[int, str]:
+    """Return iteration -> checkpoint name, at most a few, evenly over the training."""
+    by_epoch = {}
+    for path in sorted(run.folder.glob("checkpoint_*.pth")):
+        by_epoch[read_checkpoint(path)["current_epoch"]] = path.name
+    epochs = sorted(by_epoch)
+    picks = np.linspace(0, len(epochs) - 1, min(len(epochs), MAX_CHECKPOINTS)).round().astype(int)
+    per_epoch = run.settings.get("iterations_per_epoch", 250)
+    return {epochs[i] * per_epoch: by_epoch[epochs[i]] for i in picks}
+
+
+def slice_with_most(labels: np.ndarray) -> int:
+    """Return the index of the slice with most foreground."""
+    return int((labels > 0).sum(axis=(1, 2)).argmax())
+
+
+def make_figures(runs: Sequence[Run], output: Path, case: str | None, index: int | None) -> None:
+    """Write the figures that the runs allow."""
+    scores = runs[-1].mean_dice()
+    case = case or str(scores.index[len(scores) // 2])  # the median: neither failure nor show piece
+    view = case_view(runs[-1], case, with_maps=False)
+    labels = view.prediction if view.reference is None else view.reference
+    shown = Slice(view, slice_with_most(labels) if index is None else index)
+    images = runs[-1].validation_images(case)
+    maps = {name: run.predict(images) for name, run in zip(run_labels(runs), runs, strict=True)}
+    print(f"Case {case}, slice {shown.index + 1} of {len(view.image)}")
+    save(draw_uncertainty(shown, maps), output / "uncertainty.png")
+    with_both = [run for run in runs if run.model.auxiliary is not None]
+    if not with_both:
+        print("note: no run has an auxiliary branch, so there are no common-difficulty voxels.")
+        return
+    run = with_both[0]
+    run_maps = maps[run_labels(runs)[list(runs).index(run)]]
+    save(draw_common_difficulty(shown, run_maps, run.model.tau), output / "common_difficulty.png")
+    snapshots = {
+        iteration: predict_case(load_model(run.folder, name), images)
+        for iteration, name in checkpoints_over_time(run).items()
+    }
+    save(draw_iterations(shown, snapshots), output / "iterations.png")
+
+
+def save(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=DPI, pil_kwargs={"optimize": True})
+    print(f"Wrote {path}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    parser.add_argument("-o", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--case", help="validation case (default: the median one by Dice)")
+    parser.add_argument("--slice", type=int, help="from 0 (default: that with most foreground)")
+    arguments = parser.parse_args(argv)
+    try:
+        runs = [load_run(folder) for folder in arguments.runs]
+        make_figures(runs, arguments.o, arguments.case, arguments.slice)
+    except (DataError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

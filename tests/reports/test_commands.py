@@ -1,0 +1,159 @@
+"""nnUNetv2_spmc_uncertainty, _rank and _report, called as the commands are."""
+
+import csv
+import shutil
+
+import nibabel
+import pytest
+
+from nnunetv2_spmc.cli import rank, report, uncertainty
+from nnunetv2_spmc.reports import ranking
+
+NAMES = ["", "auxiliary", "common_difficulty", "confidence", "suspicious"]
+
+
+def refused(command, *arguments):
+    """Run a command that must end with a sentence; return it."""
+    with pytest.raises(SystemExit) as ended:
+        command.main([str(argument) for argument in arguments])
+    assert isinstance(ended.value.code, str)
+    return ended.value.code
+
+
+def run(command, *arguments):
+    command.main([str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def model(phantom_runs):
+    return phantom_runs.spmc.parent
+
+
+# ---- nnUNetv2_spmc_uncertainty -------------------------------------------------------------------
+
+
+def test_uncertainty_writes_every_map_in_the_geometry_of_the_image(model, phantom_runs, tmp_path):
+    images = phantom_runs.raw / "imagesTs"
+    run(uncertainty, "-i", images, "-o", tmp_path, "-m", model, "-device", "cpu")
+    (image,) = images.iterdir()
+    case = image.name.replace("_0000", "")
+    for name in NAMES:
+        written = nibabel.load(tmp_path / name / case)
+        assert (written.affine == nibabel.load(image).affine).all()
+    assert {path.name for path in tmp_path.iterdir()} == {case, *NAMES[1:]}
+
+
+def test_uncertainty_of_a_stock_model_says_what_is_missing(phantom_runs, tmp_path, capsys):
+    model, images = phantom_runs.control.parent, phantom_runs.raw / "imagesTs"
+    run(uncertainty, "-i", images, "-o", tmp_path, "-m", model, "-device", "cpu", "--disable_tta")
+    assert (
+        "has no auxiliary branch: segmentation and confidence are written"
+        in capsys.readouterr().out
+    )
+    assert not (tmp_path / "common_difficulty").exists()
+    assert any((tmp_path / "confidence").iterdir())
+
+
+def test_uncertainty_goes_on_where_it_stopped(model, phantom_runs, tmp_path, capsys):
+    (image,) = (phantom_runs.raw / "imagesTs").iterdir()
+    (tmp_path / image.name.replace("_0000", "")).write_text("there already")
+    arguments = ("-i", image.parent, "-o", tmp_path, "-m", model, "-device", "cpu")
+    run(uncertainty, *arguments, "--continue_prediction")
+    assert "Wrote 0 of 1 cases" in capsys.readouterr().out
+
+
+def test_a_case_that_fails_does_not_stop_the_others(model, phantom_runs, tmp_path, capsys):
+    images = shutil.copytree(phantom_runs.raw / "imagesTs", tmp_path / "images")
+    (images / "a_damaged_0000.nii.gz").write_bytes(b"no image")
+    with pytest.raises(SystemExit) as ended:
+        run(uncertainty, "-i", images, "-o", tmp_path / "out", "-m", model, "-device", "cpu")
+    assert ended.value.code == 1
+    output = capsys.readouterr()
+    assert "failed: a_damaged: " in output.err
+    assert "Wrote 1 of 2 cases" in output.out
+    assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 1
+
+
+def test_bad_input_of_uncertainty_gets_a_sentence(model, phantom_runs, tmp_path):
+    image = next((phantom_runs.raw / "imagesTs").iterdir())
+    empty, channels = tmp_path / "empty", tmp_path / "channels"
+    empty.mkdir()
+    channels.mkdir()
+    for number in range(2):
+        shutil.copy(image, channels / f"case_000{number}.nii.gz")
+    options = ("-o", tmp_path / "out", "-device", "cpu")
+    assert "has no image: files must end in _0000.nii.gz" in refused(
+        uncertainty, "-i", empty, "-m", model, *options
+    )
+    assert "case in" in refused(uncertainty, "-i", channels, "-m", model, *options)
+    assert "has the channels 0000, 0001, but the model needs 0000 to 0000 (MRI)" in refused(
+        uncertainty, "-i", channels, "-m", model, *options
+    )
+    assert "has no checkpoint_final.pth in fold_7" in refused(
+        uncertainty, "-i", image.parent, "-m", model, "-f", "7", *options
+    )
+    assert not (tmp_path / "out").exists()
+
+
+# ---- nnUNetv2_spmc_rank --------------------------------------------------------------------------
+
+
+def test_rank_lists_all_unlabeled_cases_with_their_patients(model, tmp_path, capsys):
+    arguments = ("-d", 500, "-m", model, "-device", "cpu", "--disable_tta")
+    run(rank, *arguments, "-k", 2, "-o", tmp_path / "out" / "ranking.csv")
+    with (tmp_path / "out" / "ranking.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["rank"] for row in rows] == ["1", "2", "3", "4"]
+    assert {row["case"] for row in rows} == {f"unlabeled_{i:03d}" for i in range(4)}
+    assert all(row["patient"] for row in rows)
+    scores = [float(row["score"]) for row in rows]
+    assert scores[0] == max(scores)
+    assert scores[2] >= scores[3]
+    for row in rows:
+        parts = float(row["common_difficulty"]), float(row["disagreement"])
+        assert float(row["score"]) == pytest.approx(sum(parts) / 2)
+    assert f"| 1    | {rows[0]['case']}" in capsys.readouterr().out
+
+
+def test_rank_of_a_stock_model_needs_another_score(phantom_runs, capsys):
+    arguments = ("-d", 500, "-m", phantom_runs.control.parent, "-device", "cpu", "--disable_tta")
+    assert "which the score difficulty needs: take the training checkpoint" in refused(
+        rank, *arguments
+    )
+    run(rank, *arguments, "--score", "entropy", "--by_patient")
+    assert "| 4    |" in capsys.readouterr().out
+
+
+def test_rank_knows_the_scores_of_the_ranking():
+    assert rank.SCORES == ranking.SCORES
+
+
+def test_bad_input_of_rank_gets_a_sentence(model, tmp_path, monkeypatch):
+    options = ("-m", model, "-device", "cpu")
+    assert "has no dataset 777; set nnUNet_raw right" in refused(rank, "-d", 777, *options)
+    assert "has no image" in refused(rank, "-d", 500, "-i", tmp_path, *options)
+    monkeypatch.delenv("nnUNet_raw")
+    assert "nnUNet_raw is not set" in refused(rank, "-d", 500, *options)
+
+
+# ---- nnUNetv2_spmc_report ------------------------------------------------------------------------
+
+
+def test_report_writes_one_file(phantom_runs, tmp_path, capsys):
+    path = tmp_path / "new" / "report.html"
+    runs = (phantom_runs.control, phantom_runs.spmc, phantom_runs.spmc)
+    run(report, *runs, "-o", path, "--cases", 1, "--no_viewer", "--no_maps", "--title", "Phantom")
+    assert [file.name for file in path.parent.iterdir()] == ["report.html"]
+    assert "<h1>Phantom</h1>" in path.read_text(encoding="utf-8")
+    assert "Wrote " in capsys.readouterr().out
+
+
+def test_bad_input_of_report_gets_a_sentence(phantom_runs, tmp_path):
+    page = tmp_path / "report.html"
+    assert "is no folder" in refused(report, tmp_path / "nowhere", "-o", page)
+    assert "is no fold of a trained model" in refused(report, tmp_path, "-o", page)
+    unstarted = shutil.copytree(phantom_runs.spmc.parent, tmp_path / "model") / "fold_all"
+    for file in unstarted.glob("*.pth"):
+        file.unlink()
+    assert "has no checkpoint" in refused(report, unstarted, "-o", page)
+    assert not page.exists()

@@ -1,0 +1,220 @@
+import re
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from nnunetv2_spmc import load_run
+from nnunetv2_spmc.data.errors import DataError
+from nnunetv2_spmc.reports import page
+from nnunetv2_spmc.reports.page import write_page
+from nnunetv2_spmc.reports.report import extreme_cases, gather_report
+from nnunetv2_spmc.reports.report_tables import (
+    case_rows,
+    metric_rows,
+    metrics_remark,
+    record_rows,
+    setting_rows,
+)
+
+
+def silent(_message):
+    pass
+
+
+@pytest.fixture(scope="module")
+def gathered(phantom_runs):
+    with pytest.MonkeyPatch.context() as patch:
+        preprocessed = phantom_runs.raw.parents[1] / "nnUNet_preprocessed"
+        patch.setenv("nnUNet_raw", str(phantom_runs.raw.parent))
+        patch.setenv("nnUNet_preprocessed", str(preprocessed))
+        runs = [load_run(phantom_runs.control), load_run(phantom_runs.spmc)]
+        return gather_report(runs, num_cases=1, log=silent)
+
+
+class Page(HTMLParser):
+    """What a page loads, and its tables as lists of rows."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.loaded, self.tables, self.images = [], {}, []
+        self.row = None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        if tag in ("img", "script", "link", "iframe", "source"):
+            self.loaded += [values[key] for key in ("src", "href") if key in values]
+        if tag == "img":
+            self.images.append(values)
+        if tag == "table":
+            self.rows = self.tables.setdefault(values["id"], [])
+        if tag == "tr":
+            self.row = []
+            self.rows.append(self.row)
+        if tag in ("td", "th"):
+            self.row.append("")
+
+    def handle_data(self, data):
+        if self.row:
+            self.row[-1] += data
+
+    def handle_endtag(self, tag):
+        if tag == "tr":
+            self.row = None
+
+
+@pytest.fixture(scope="module")
+def write(tmp_path_factory):
+    def write(report, **options):
+        path = tmp_path_factory.mktemp("report") / "report.html"
+        write_page(report, path, title="Report", **{"with_viewer": False} | options)
+        return path.read_text(encoding="utf-8")
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def text(gathered, write):
+    """The page of both runs."""
+    return write(gathered)
+
+
+def test_the_page_loads_nothing_from_elsewhere(text):
+    loaded = Page(text).loaded
+    assert len(loaded) >= 5
+    assert all(address.startswith("data:") for address in loaded)
+
+
+def test_the_page_forbids_the_browser_to_load_anything(text):
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)[1]
+    assert "default-src 'none'" in policy
+    assert "http" not in policy
+
+
+def test_tables_say_what_was_trained_on_what(text):
+    rows = {row[0]: row[1:] for row in Page(text).tables["runs-table"]}
+    assert rows["trainer"] == ["nnUNetTrainerSupervisedControl", "nnUNetTrainerSPMC"]
+    assert rows["labeled training cases"] == ["5", "5"]
+    assert rows["unlabeled training cases"] == ["0", "4"]
+    assert rows["epochs"] == ["2 of 2", "2 of 2"]
+    assert rows["patch size, batch size"] == ["16 x 16, 2"] * 2
+
+
+def test_every_picture_has_a_text(text):
+    images = Page(text).images
+    assert len(images) == 1 + 2 + 3  # curves, two cases, boxes of Dice, HD95 and ASD
+    assert all(image["alt"] for image in images)
+
+
+def test_names_cannot_break_the_page(gathered, write):
+    evil = "<script>alert(1)</script>"
+    runs = {f"{name}{evil}": run for name, run in gathered.runs.items()}
+    text = write(replace(gathered, runs=runs, metrics={}, cases={}, notes=[evil]))
+    assert evil not in text
+    assert "&lt;script&gt;" in text
+
+
+def test_metrics_are_means_over_cases(gathered):
+    table = gathered.metrics["nnUNetTrainerSPMC"]
+    row = next(
+        r for r in metric_rows(gathered) if (r["label"], r["run"]) == ("organ", "nnUNetTrainerSPMC")
+    )
+    dice = table.query("label == 'organ'")["dice"]
+    mean, std = map(float, row["cells"][0].split(" ± "))
+    assert (mean, std) == (
+        pytest.approx(dice.mean(), abs=1e-3),
+        pytest.approx(dice.std(), abs=1e-3),
+    )
+    assert len(case_rows(gathered)) == 2 * 5 * 2
+
+
+def test_surface_distances_are_measured_where_the_run_has_none(gathered):
+    assert gathered.metrics["nnUNetTrainerSPMC"]["hd95_mm"].notna().any()
+
+
+def test_fold_all_is_not_taken_for_validation(gathered):
+    assert "the validation cases are the training cases" in metrics_remark(gathered)
+
+
+def test_settings_that_one_run_lacks_are_dashes(gathered):
+    run = next(iter(gathered.runs.values()))
+    stock = replace(run, settings={"epochs": 2})
+    rows = dict(setting_rows(replace(gathered, runs={"stock": stock, "ours": run})))
+    assert rows["epochs"] == ["2", "2"]
+    assert rows["tau"] == ["-", "0.7"]
+
+
+def test_a_model_without_auxiliary_branch_is_noted_and_its_confidence_shown(gathered):
+    assert any("has no auxiliary branch" in note for note in gathered.notes)
+    control, spmc = next(iter(gathered.cases.values()))
+    assert control.confidence is not None
+    assert control.common_difficulty is None
+    assert spmc.common_difficulty is not None
+
+
+def test_an_unfinished_run_is_shown_with_the_command_to_go_on(phantom_runs, tmp_path, write):
+    folder = shutil.copytree(phantom_runs.spmc.parent, tmp_path / "model") / "fold_all"
+    checkpoint = torch.load(folder / "checkpoint_final.pth", weights_only=False)
+    torch.save(checkpoint | {"current_epoch": 1}, folder / "checkpoint_latest.pth")
+    for name in ("checkpoint_final.pth", "checkpoint_best.pth"):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "validation")
+    report = gather_report([load_run(folder)], log=silent)
+    text = write(report)
+    assert "is not finished: 1 of 2 epochs. Go on with nnUNetv2_train 500 2d_small all" in text
+    assert "has no metrics" in text
+    assert "No run has been validated yet" in text
+    assert dict(record_rows(report))["epochs"] == ["1 of 2, not finished"]
+
+
+def test_without_niivue_the_page_says_so_and_has_the_rest(gathered, write, monkeypatch):
+    def nowhere():
+        raise DataError("NiiVue is not there; to get it, do this.")
+
+    monkeypatch.setattr(page, "find_niivue", nowhere)
+    text = write(replace(gathered, notes=[]), with_viewer=True)
+    assert "no interactive viewer: NiiVue is not there; to get it, do this." in text
+    assert "viewer-canvas" not in text
+    assert "Worst and best cases" in text
+
+
+def test_missing_images_are_noted_and_the_metrics_shown(phantom_runs, monkeypatch, tmp_path):
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path))
+    report = gather_report([load_run(phantom_runs.spmc)], num_cases=1, log=silent)
+    assert not report.cases
+    (note,) = report.notes
+    assert "is not shown: nnUNet_raw has no image of the case" in note
+    assert note.endswith("(nnUNetTrainerSPMC: the same of 1 more)")
+    assert report.metrics
+
+
+def table(**dice):
+    return pd.DataFrame({"case": list(dice), "label": "organ", "dice": list(dice.values())})
+
+
+def test_worst_and_best_cases():
+    metrics = {"run": table(a=0.9, b=0.1, c=0.5, d=0.7, e=np.nan)}
+    assert extreme_cases(metrics, 1) == ["b", "a"]
+    assert extreme_cases(metrics, 2) == ["b", "c", "d", "a"]
+    assert extreme_cases(metrics, 0) == []
+
+
+def test_extreme_cases_of_several_runs_are_common_ones():
+    metrics = {"first": table(a=0.0, b=0.6, c=0.2), "second": table(b=0.1, c=0.6, d=0.9)}
+    assert extreme_cases(metrics, 1) == ["b", "c"]
+
+
+def test_extreme_cases_of_runs_without_common_ones():
+    assert extreme_cases({"first": table(a=0.2), "second": table(d=0.9)}, 1) == ["a", "d"]
+
+
+def test_runs_on_different_cases_are_remarked(gathered):
+    cut = gathered.metrics | {
+        "nnUNetTrainerSPMC": gathered.metrics["nnUNetTrainerSPMC"].query("case != 'train_000'")
+    }
+    assert "validated on different cases" in metrics_remark(replace(gathered, metrics=cut))
