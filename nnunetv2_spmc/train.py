@@ -17,7 +17,9 @@ import torch
 import torch.distributed as dist
 from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
 from torch.backends import cudnn
+from torch.distributed.elastic.multiprocessing.errors import record
 
+from nnunetv2_spmc import discovery
 from nnunetv2_spmc.training.warm_start import load_pretrained_main_branch
 
 BACKENDS = {"cuda": "nccl", "cpu": "gloo"}
@@ -47,6 +49,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error("leave -num_gpus out and give torchrun --nnodes and --nproc-per-node.")
     if "LOCAL_RANK" not in os.environ:
         parser.error("start it with torchrun; on a single machine use nnUNetv2_train -num_gpus N.")
+    gpus = torch.cuda.device_count()
+    if args.device == "cuda" and int(os.environ["LOCAL_RANK"]) >= gpus:
+        parser.error(f"this machine has {gpus} GPUs: lower torchrun's --nproc-per-node.")
     if args.c and (args.val or args.pretrained_weights):
         parser.error("--c cannot be combined with --val or -pretrained_weights.")
     if args.val_best and args.disable_checkpointing:
@@ -58,19 +63,19 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
+@record
 def main() -> None:
     """Train and validate as nnUNetv2_train does in each of its processes."""
     args = parse_arguments()
+    os.environ.setdefault("nnUNet_extTrainer", str(Path(discovery.__file__).parent))
     device = torch.device(args.device)
     if device.type == "cuda":
         torch.set_num_threads(1)
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         cudnn.benchmark = True
     dist.init_process_group(BACKENDS[device.type])
-    try:
-        train(args, device)
-    finally:
-        dist.destroy_process_group()
+    train(args, device)
+    dist.destroy_process_group()  # not after an error: the others may wait for this process
 
 
 def train(args: argparse.Namespace, device: torch.device) -> None:

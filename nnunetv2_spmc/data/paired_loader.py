@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import Tensor
+
+from nnunetv2_spmc.data.image_transforms import image_transforms
 
 WORKERS_VARIABLE = "nnUNet_n_proc_DA"
 
@@ -32,31 +35,58 @@ def ignored_voxels(target: Tensor, label_manager: LabelManager) -> Tensor:
     return target == label_manager.ignore_label
 
 
+def ignored_shares(dataset: nnUNetBaseDataset, ignore_label: int) -> dict[str, float]:
+    """Return the preprocessed cases with voxels under the ignore label, and their share."""
+    shares = {}
+    for name in dataset.identifiers:
+        _, segmentation, *_ = dataset.load_case(name)
+        shares[name] = float(np.mean(segmentation[:] == ignore_label))
+    return {name: share for name, share in shares.items() if share > 0}
+
+
 class JoinedDataset:
-    """Several of nnU-Net's datasets as one; of cases of the same name the last one counts."""
+    """Cases of several of nnU-Net's datasets; of those of the same name the last one counts.
 
-    def __init__(self, datasets: Sequence[nnUNetBaseDataset]) -> None:
+    Args:
+        identifiers: the cases.
+        datasets: the datasets that have them.
+        segmentations: load them; without, they have no channel.
+    """
+
+    def __init__(
+        self,
+        identifiers: Sequence[str],
+        datasets: Sequence[nnUNetBaseDataset],
+        *,
+        segmentations: bool = True,
+    ) -> None:
         self.dataset_of = {name: dataset for dataset in datasets for name in dataset.identifiers}
-        self.identifiers = list(self.dataset_of)
+        # an array: nnU-Net's loader draws from it at each step, and would convert a list each time
+        self.identifiers = np.array(identifiers)
+        self.segmentations = segmentations
 
-    def load_case(self, identifier: str) -> Any:
+    def load_case(self, identifier: str) -> tuple[Any, Any, Any, dict[str, Any]]:
         """Load a case from the dataset that has it."""
-        return self.dataset_of[identifier].load_case(identifier)
+        image, segmentation, *others = self.dataset_of[identifier].load_case(identifier)
+        if not self.segmentations:
+            segmentation = np.empty((0, *image.shape[1:]), np.int8)
+        return (image, segmentation, *others)
 
 
 class UnlabeledDataLoader(nnUNetDataLoader):
     """nnU-Net's loader on unlabeled cases: uniform patch positions, the same transforms.
 
     Patches are never foreground-oversampled: where the foreground lies is what nobody knows here.
+    Segmentations are loaded and transformed only where the images depend on them.
 
     Args:
         data: the preprocessed unlabeled cases, None if there are none.
         batch_size: patches per step.
         labeled: the loader of the labeled cases, whose patch sizes and transforms are taken over.
         label_manager: the label manager of the plans.
-        sparse: labeled cases whose voxels under the ignore label are unlabeled: they are drawn like
-            the others. nnU-Net's labeled patches lie around annotated voxels, and would never show
-            the slices that nobody annotated.
+        ignored_shares: labeled cases -> share of their voxels under the ignore label. These are
+            unlabeled voxels, so the cases are drawn too, less often the smaller the share: nnU-Net
+            puts labeled patches around annotated voxels, never where nobody annotated.
     """
 
     def __init__(
@@ -65,21 +95,31 @@ class UnlabeledDataLoader(nnUNetDataLoader):
         batch_size: int,
         labeled: nnUNetDataLoader,
         label_manager: LabelManager,
-        sparse: nnUNetBaseDataset | None = None,
+        ignored_shares: Mapping[str, float] | None = None,
     ) -> None:
         self.label_manager = label_manager
-        self.unlabeled_cases = set() if data is None else set(data.identifiers)
-        self.is_mixed = sparse is not None
-        data = JoinedDataset([dataset for dataset in (data, sparse) if dataset is not None])
+        shares = dict(ignored_shares or {})
+        self.is_mixed = bool(shares)
+        cases = [] if data is None else data.identifiers
+        self.unlabeled_cases = {name for name in cases if name not in shares}
+        images_alone = None if self.is_mixed else image_transforms(labeled.transforms)
+        datasets = [dataset for dataset in (data, labeled._data) if dataset is not None]
+        joined = JoinedDataset(
+            [*sorted(self.unlabeled_cases), *shares],
+            datasets if self.is_mixed else datasets[:1],
+            segmentations=images_alone is None,
+        )
+        probabilities = np.array([shares.get(name, 1.0) for name in joined.identifiers])
         first_axis = 1 if labeled.patch_size_was_2d else 0  # 2D patches are kept as (1, y, x)
         super().__init__(
-            data,
+            joined,
             batch_size,
             labeled.patch_size[first_axis:],
             labeled.final_patch_size[first_axis:],
             label_manager,
             oversample_foreground_percent=0.0,
-            transforms=labeled.transforms,
+            sampling_probabilities=probabilities / probabilities.sum() if self.is_mixed else None,
+            transforms=labeled.transforms if images_alone is None else images_alone,
         )
         # with an ignore label nnU-Net centers patches on annotated voxels: there are none here
         self.has_ignore = False

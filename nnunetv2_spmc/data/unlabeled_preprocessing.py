@@ -24,6 +24,7 @@ from nnunetv2_spmc.data.unlabeled_cases import (
     describe_failures,
     failed_cases,
     finished_cases,
+    image_files,
     raw_dataset_folder,
     raw_unlabeled_cases,
     unlabeled_folder,
@@ -149,7 +150,7 @@ def ensure_unlabeled_preprocessed(
     check_record(folder, plans, f"{target.command} --overwrite")
     finished = finished_cases(folder)
     raw_folder = raw_dataset_folder(target.dataset_name)
-    if raw_folder is None or not (raw_folder / IMAGES_UNLABELED).is_dir():
+    if raw_folder is None or not _has_unlabeled(raw_folder, dataset_json, required):
         if not finished and not required:
             log(f"There is no {IMAGES_UNLABELED}: training without unlabeled cases.")
             return []
@@ -178,6 +179,12 @@ def ensure_unlabeled_preprocessed(
         failed.update(report.failed)
         finished = finished_cases(folder)
     return _usable_cases(target, cases, finished, failed, log)
+
+
+def _has_unlabeled(raw_folder: Path, dataset_json: Mapping[str, Any], required: bool) -> bool:
+    folder = raw_folder / IMAGES_UNLABELED
+    # an empty folder is a mistake where unlabeled cases are required, and named later
+    return folder.is_dir() and (required or bool(image_files(folder, dataset_json["file_ending"])))
 
 
 def _usable_cases(

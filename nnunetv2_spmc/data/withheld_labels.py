@@ -67,20 +67,24 @@ def withheld_patches(
             configuration_manager,
             dict(dataset_json),
         )
-        patches.append(_foreground_patch(image, labels[0], configuration_manager.patch_size))
+        ignore_label = dataset_json["labels"].get("ignore")
+        foreground = (labels[0] > 0) & (labels[0] != ignore_label)
+        patches.append(
+            _patch_around(foreground, image, labels[0], configuration_manager.patch_size)
+        )
     images, targets = zip(*patches, strict=True)
     return WithheldPatches(tuple(chosen), torch.stack(images), torch.stack(targets))
 
 
-def _foreground_patch(
-    image: np.ndarray, labels: np.ndarray, patch_size: Sequence[int]
+def _patch_around(
+    foreground: np.ndarray, image: np.ndarray, labels: np.ndarray, patch_size: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
     """Cut out the patch around the foreground's center; in 2D the slice with most of it."""
     if len(patch_size) == 2:
-        position = int((labels > 0).sum(axis=(1, 2)).argmax())
-        image, labels = image[:, position], labels[position]
-    foreground = np.argwhere(labels > 0)
-    center = foreground.mean(axis=0) if len(foreground) else np.array(labels.shape) / 2
+        position = int(foreground.sum(axis=(1, 2)).argmax())
+        image, labels, foreground = image[:, position], labels[position], foreground[position]
+    voxels = np.argwhere(foreground)
+    center = voxels.mean(axis=0) if len(voxels) else np.array(labels.shape) / 2
     starts = [round(c) - size // 2 for c, size in zip(center, patch_size, strict=True)]
     box = [[start, start + size] for start, size in zip(starts, patch_size, strict=True)]
     patch = torch.from_numpy(crop_and_pad_nd(image, box, 0)).float()

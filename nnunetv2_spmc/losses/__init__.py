@@ -7,6 +7,7 @@ float32, from a softmax over the classes (`regions=False`) or a sigmoid per regi
 from nnunetv2_spmc.losses.cdps import cdps, common_difficulty
 from nnunetv2_spmc.losses.confidence import (
     confidence,
+    confidence_and_prediction,
     is_single_class,
     one_hot,
     predicted,
@@ -25,6 +26,7 @@ __all__ = [
     "cdps",
     "common_difficulty",
     "confidence",
+    "confidence_and_prediction",
     "cps",
     "is_single_class",
     "masked_mse",

@@ -16,8 +16,9 @@ def probabilities(logits: Tensor, *, regions: bool = False) -> Tensor:
     Returns:
         (B, C, ...) float32 in [0, 1].
     """
-    logits = logits.float()
-    return torch.sigmoid(logits) if regions else torch.softmax(logits, dim=1)
+    if regions:
+        return torch.sigmoid(logits.float())
+    return torch.softmax(logits, dim=1, dtype=torch.float32)
 
 
 def confidence(probabilities: Tensor, *, regions: bool = False) -> Tensor:
@@ -61,7 +62,19 @@ def predicted(probabilities: Tensor, *, regions: bool = False) -> Tensor:
     Returns:
         The most probable class, (B, 1, ...) int64; with regions p > 0.5, (B, R, ...) bool.
     """
-    return probabilities > 0.5 if regions else probabilities.argmax(dim=1, keepdim=True)
+    # max() with indices is several times faster than argmax() on a CPU
+    return probabilities > 0.5 if regions else probabilities.max(dim=1, keepdim=True).indices
+
+
+@torch.no_grad()
+def confidence_and_prediction(
+    probabilities: Tensor, *, regions: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Return `confidence` and `predicted`, without gradient, in one pass over the voxels."""
+    if regions:
+        return confidence(probabilities, regions=True), predicted(probabilities, regions=True)
+    highest = probabilities.max(dim=1, keepdim=True)
+    return highest.values, highest.indices
 
 
 def is_single_class(predicted: Tensor, where: Tensor | None = None) -> Tensor:
@@ -72,7 +85,8 @@ def is_single_class(predicted: Tensor, where: Tensor | None = None) -> Tensor:
         where: bool, (B, 1, ...): the voxels that count; None takes all.
 
     Returns:
-        The scalar 1.0 or 0.0; with regions 1.0 if every channel is constant.
+        The scalar 1.0 or 0.0 (also where no voxel counts); with regions 1.0 if every channel is
+        constant.
     """
     axes = [0, *range(2, predicted.ndim)]
     lowest = highest = predicted.long()
@@ -80,7 +94,8 @@ def is_single_class(predicted: Tensor, where: Tensor | None = None) -> Tensor:
         limits = torch.iinfo(lowest.dtype)
         lowest = lowest.masked_fill(~where, limits.max)
         highest = highest.masked_fill(~where, limits.min)
-    return (lowest.amin(axes) >= highest.amax(axes)).all().float()
+    same = (lowest.amin(axes) >= highest.amax(axes)).all()
+    return (same if where is None else same & where.any()).float()
 
 
 def share(mask: Tensor, where: Tensor | None = None) -> Tensor:

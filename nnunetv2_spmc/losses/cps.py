@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from nnunetv2_spmc.losses.confidence import predicted
+
 
 def cps(
     student_logits: Tensor,
@@ -17,22 +19,23 @@ def cps(
 
     Args:
         student_logits: (B, C, ...) logits; the only input that receives a gradient.
-        teacher: (B, C, ...) probabilities of the other branch.
+        teacher: (B, C, ...) probabilities of the other branch, or what is `predicted` from them.
         regions: binary cross-entropy against p > 0.5 of every region channel.
         where: bool, (B, 1, ...): the voxels that count; None takes all.
 
     Returns:
         The scalar mean over the voxels that count (and region channels); 0 when there are none.
     """
-    teacher = teacher.detach()
+    if teacher.is_floating_point():
+        teacher = predicted(teacher.detach(), regions=regions)
     student_logits = student_logits.float()
     reduction = "mean" if where is None else "none"
     if regions:
-        target = (teacher > 0.5).float()
-        loss = F.binary_cross_entropy_with_logits(student_logits, target, reduction=reduction)
+        loss = F.binary_cross_entropy_with_logits(
+            student_logits, teacher.float(), reduction=reduction
+        )
         loss = loss if where is None else loss.mean(dim=1, keepdim=True)
     else:
-        target = teacher.argmax(dim=1)
-        loss = F.cross_entropy(student_logits, target, reduction=reduction)
+        loss = F.cross_entropy(student_logits, teacher[:, 0], reduction=reduction)
         loss = loss if where is None else loss.unsqueeze(1)
     return loss if where is None else (loss * where).sum() / where.sum().clamp(min=1)

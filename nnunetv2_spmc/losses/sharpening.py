@@ -29,5 +29,5 @@ def sharpen(
     """
     probabilities = probabilities.detach()
     if form == "binary":
-        return torch.sigmoid(torch.logit(probabilities) / temperature)
-    return torch.softmax(torch.log(probabilities) / temperature, dim=1)
+        return torch.logit(probabilities).div_(temperature).sigmoid_()
+    return torch.softmax(torch.log(probabilities).div_(temperature), dim=1)

@@ -128,18 +128,17 @@ class nnUNetTrainerSPMC(nnUNetTrainerSemiSupervised):
         main_logits, auxiliary_logits = (full_resolution(logits).float() for logits in outputs)
         main, auxiliary = self._probabilities(main_logits), self._probabilities(auxiliary_logits)
         regions = self.label_manager.has_regions
+        (main_confidence, main_class), (auxiliary_confidence, auxiliary_class) = (
+            losses.confidence_and_prediction(p, regions=regions) for p in (main, auxiliary)
+        )
         values = {
-            "cps_main": losses.cps(main_logits, auxiliary, regions=regions, where=where),
-            "cps_auxiliary": losses.cps(auxiliary_logits, main, regions=regions, where=where),
+            "cps_main": losses.cps(main_logits, auxiliary_class, regions=regions, where=where),
+            "cps_auxiliary": losses.cps(auxiliary_logits, main_class, regions=regions, where=where),
         }
         loss = values["cps_main"] + values["cps_auxiliary"]
         with torch.no_grad():
-            main_confidence, auxiliary_confidence = map(self._confidence, (main, auxiliary))
             tau = self.settings.tau
             mask = losses.common_difficulty(main_confidence, auxiliary_confidence, tau)
-            main_class, auxiliary_class = (
-                losses.predicted(p, regions=regions) for p in (main, auxiliary)
-            )
             values["suspicious_main"] = losses.share(main_confidence <= tau, where)
             values["suspicious_auxiliary"] = losses.share(auxiliary_confidence <= tau, where)
             values["common_difficulty_unlabeled"] = losses.share(mask, where)
@@ -147,8 +146,10 @@ class nnUNetTrainerSPMC(nnUNetTrainerSemiSupervised):
             values["single_class_main"] = losses.is_single_class(main_class, where)
             values["single_class_auxiliary"] = losses.is_single_class(auxiliary_class, where)
         if self.settings.splat:
-            main_splat, main_taught = self._splat(main, auxiliary, where)
-            auxiliary_splat, auxiliary_taught = self._splat(auxiliary, main, where)
+            main_splat, main_taught = self._splat(main, main_confidence, auxiliary, where)
+            auxiliary_splat, auxiliary_taught = self._splat(
+                auxiliary, auxiliary_confidence, main, where
+            )
             values |= {"splat_main": main_splat, "splat_auxiliary": auxiliary_splat}
             values |= {"taught_main": main_taught, "taught_auxiliary": auxiliary_taught}
             loss = loss + self.settings.beta * (main_splat + auxiliary_splat)
@@ -160,7 +161,7 @@ class nnUNetTrainerSPMC(nnUNetTrainerSemiSupervised):
         return {"main": main, "auxiliary": auxiliary}
 
     def _splat(
-        self, student: Tensor, teacher: Tensor, where: Tensor | None
+        self, student: Tensor, confidence: Tensor, teacher: Tensor, where: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         settings = self.settings
         with torch.no_grad():
@@ -169,10 +170,7 @@ class nnUNetTrainerSPMC(nnUNetTrainerSemiSupervised):
             )
             trusted = soft_pseudo_label if settings.trust_on == "sharpened" else teacher
             mask = losses.taught(
-                self._confidence(student),
-                self._confidence(trusted),
-                settings.tau,
-                mode=settings.teaching,
+                confidence, self._confidence(trusted), settings.tau, mode=settings.teaching
             )
             taught_share = losses.share(mask, where)
             mask = mask if where is None else mask & where

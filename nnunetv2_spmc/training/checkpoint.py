@@ -41,7 +41,7 @@ def read_extra_state(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: the checkpoint comes from another kind of trainer.
     """
-    checkpoint = torch.load(path, map_location="cpu", weights_only=False)
+    checkpoint = torch.load(path, map_location="cpu", weights_only=False, mmap=True)
     if CHECKPOINT_KEY not in checkpoint:
         raise CheckpointError(
             f"{path} was written by {checkpoint.get('trainer_name', 'another program')} and has "

@@ -12,12 +12,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
+from nnunetv2.paths import nnUNet_results
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_spmc import __version__
+from nnunetv2_spmc.data.errors import DataError
 from nnunetv2_spmc.data.few_labels import ensure_fold_exists
 from nnunetv2_spmc.data.worker_pool import termination_raises
 from nnunetv2_spmc.training.checkpoint import (
@@ -61,12 +64,14 @@ class nnUNetTrainerScheduled(nnUNetTrainer):
         device: torch.device = torch.device("cuda"),  # noqa: B008 (nnU-Net's signature)
     ) -> None:
         # before nnU-Net creates the output folder, so that a refusal leaves nothing behind
+        if not nnUNet_results.is_set():
+            raise DataError("nnUNet_results is not set; export it as for nnU-Net.")
         defaults = replace(self.default_settings, **self.fixed_settings)
         settings, origins = resolve_settings(defaults, dataset_json, fixed=self.fixed_settings)
         super().__init__(plans, configuration, fold, dataset_json, device)
         if self.is_ddp and device.type == "cuda":
             # nnU-Net takes the global rank for the GPU's number, which holds on one machine only
-            self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK") or self.local_rank))
+            self.device = torch.device("cuda", torch.cuda.current_device())
         elif self.is_ddp:
             self.device, self.grad_scaler = device, None
         self.settings: Any = settings
@@ -123,21 +128,31 @@ class nnUNetTrainerScheduled(nnUNetTrainer):
         return super().do_split()
 
     def run_training(self) -> None:
-        """Train; on SIGTERM leave as on an error, so that no worker process stays behind."""
+        """Train; on SIGTERM stop the worker processes, instead of leaving them behind."""
         with termination_raises():
-            super().run_training()
+            try:
+                super().run_training()
+            except SystemExit:
+                for loader in (self.dataloader_train, self.dataloader_val):
+                    if isinstance(loader, NonDetMultiThreadedAugmenter):
+                        loader._finish()
+                self.print_to_log_file("Stopped by a signal; --c goes on from the last checkpoint.")
+                raise
 
     def on_train_start(self) -> None:
         """Refuse to continue a run under other settings, then start as nnU-Net does."""
         if not self.was_initialized:
             self.initialize()
-        self.check_resumed_run()
+        self.check_resumed_settings()
         if self.local_rank == 0:
             remove_unfinished(Path(self.output_folder))
         super().on_train_start()
 
     def on_train_epoch_start(self) -> None:
-        """Seed patches and noise of the epoch, so that a resumed run draws what it would have."""
+        """Seed the noise of the epoch, and its patches unless worker processes draw them.
+
+        So a resumed run goes on as the uninterrupted one would have.
+        """
         self.seed_everything(1, self.local_rank, self.current_epoch)
         super().on_train_epoch_start()
 
@@ -202,24 +217,22 @@ class nnUNetTrainerScheduled(nnUNetTrainer):
         super().load_checkpoint(filename_or_checkpoint)
         self._resumed_from = state
 
-    def check_resumed_run(self) -> None:
-        """Compare the run to continue with this one.
+    def check_resumed_settings(self) -> None:
+        """Refuse to continue a run under other settings.
 
         Raises:
             CheckpointError: they differ and the environment does not allow it.
         """
-        if self._resumed_from is None:
-            return
-        changes = self.changes_since(self._resumed_from)
-        if not changes:
-            return
-        message = "The run to continue was started differently: " + "; ".join(changes) + "."
+        if self._resumed_from is not None:
+            changes = changed_settings(self._resumed_from["settings"], asdict(self.settings))
+            if changes:
+                self.refuse_to_resume("; ".join(changes))
+
+    def refuse_to_resume(self, changes: str) -> None:
+        """Raise a CheckpointError that names the changes, or log them where that is allowed."""
+        message = f"The run to continue was started differently: {changes}."
         if os.environ.get(ALLOW_CHANGED_VARIABLE, "0") != "1":
             raise CheckpointError(
                 f"{message} Restore what it had, or set {ALLOW_CHANGED_VARIABLE}=1 to go on anyway."
             )
         self.print_to_log_file(f"{message} Going on because {ALLOW_CHANGED_VARIABLE}=1.")
-
-    def changes_since(self, state: Mapping[str, Any]) -> list[str]:
-        """Describe in what this run differs from the one that wrote the state."""
-        return changed_settings(state["settings"], asdict(self.settings))

@@ -29,6 +29,7 @@ from nnunetv2_spmc.training.stability import check_finite, collapse_warnings
 from nnunetv2_spmc.training.unlabeled_stream import nnUNetTrainerUnlabeledStream
 from nnunetv2_spmc.training.warm_start import (
     auxiliary_source,
+    check_pretrained_weights,
     pretrained_weights_file,
     take_what_fits,
 )
@@ -122,6 +123,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerUnlabeledStream):
             )
         super().initialize()
         main = unwrapped(self.network)
+        check_pretrained_weights(main)
         self._watch_loading(main)
         network: Any = self.build_training_network(main).to(self.device)
         extra = [p for name, p in network.named_parameters() if not name.startswith("main.")]
@@ -155,13 +157,17 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerUnlabeledStream):
         patch = (self.num_input_channels, *self.configuration_manager.patch_size)
         labeled = self.batch_size
         unlabeled = self._unlabeled_batch_size() if self.uses_unlabeled_data else 0
-        memory = step_memory(
-            unwrapped(self.training_network),
-            (labeled, *patch),
-            (unlabeled, *patch),
-            torch.float16 if self.device.type == "cuda" else torch.float32,
-        )
-        self.print_to_log_file(describe(memory, labeled, unlabeled, self.device))
+        try:
+            memory = step_memory(
+                unwrapped(self.training_network),
+                (labeled, *patch),
+                (unlabeled, *patch),
+                torch.float16 if self.device.type == "cuda" else torch.float32,
+            )
+        except (RuntimeError, ValueError, NotImplementedError) as error:
+            self.print_to_log_file(f"No estimate of the memory that a step needs ({error}).")
+        else:
+            self.print_to_log_file(describe(memory, labeled, unlabeled, self.device))
 
     def _look_for_withheld_labels(self) -> None:
         raw = raw_dataset_folder(self.plans_manager.dataset_name)
@@ -177,7 +183,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerUnlabeledStream):
                 self.dataset_json,
             )
         except Exception as error:  # readers raise all kinds, and training needs no such label
-            self.print_to_log_file(f"No pseudo-label Dice: labelsUn cannot be used ({error}).")
+            self.print_to_log_file(f"No pseudo-label Dice, because of a file in labelsUn: {error}")
         if self.withheld is not None:
             self.print_to_log_file(
                 "Pseudo-label Dice is logged on a patch each of these unlabeled cases, whose "
@@ -213,20 +219,19 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerUnlabeledStream):
         drawn = batch.get("unlabeled", {})
         unlabeled = self._to_device(drawn["data"]) if drawn else None
         where = self._to_device(drawn["unlabeled_voxels"]) if "unlabeled_voxels" in drawn else None
-        # all unlabeled voxels of a step count alike: in unlabeled patches and in labeled ones
-        share = share_of_unlabeled_patches(unlabeled, where, ignored)
+        share, ignored_share = self._shares_of_unlabeled_voxels(unlabeled, where, ignored)
         weight = self.ramp_up_weight()
         total = torch.zeros((), device=self.device)
         values: dict[str, Tensor] = {}
         if unlabeled is not None:
             total, values = self._unlabeled_pass(unlabeled, where, weight * share)
         loss, labeled_values, ignored_values = self._labeled_pass(
-            images, target, ignored, weight * (1 - share)
+            images, target, ignored, weight * ignored_share
         )
         self._optimizer_step()
         self.iteration += 1
         for key, value in ignored_values.items():
-            values[key] = share * values.get(key, 0.0) + (1 - share) * value
+            values[key] = share * values.get(key, 0.0) + ignored_share * value
         values |= labeled_values | {"total_loss": total + loss}
         self.progress_bar.step(self.iteration, values["total_loss"].item, weight)
         return {key: value.detach() for key, value in values.items()}
@@ -254,6 +259,37 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerUnlabeledStream):
                     loss = loss + weight * ignored_loss
             self._backward(loss)
         return loss.detach(), values, ignored_values
+
+    def _shares_of_unlabeled_voxels(
+        self, unlabeled: Tensor | None, where: Tensor | None, ignored: Tensor | None
+    ) -> tuple[Tensor | float, Tensor | float]:
+        """Weigh the unlabeled voxels of unlabeled and of labeled patches: all count alike.
+
+        With several processes the weights make the mean over the processes, which
+        DistributedDataParallel takes, the mean over the voxels of all of them.
+
+        Args:
+            unlabeled: (B, channels, ...) unlabeled patches, if there are any.
+            where: bool, (B, 1, ...): their unlabeled voxels; None takes all.
+            ignored: bool, (B, 1, ...): the unlabeled voxels of labeled patches, if they are used.
+
+        Returns:
+            The weights of the two means; they sum to 1 in a single process.
+        """
+        if ignored is None and not self.is_ddp:
+            return 1.0, 0.0
+        counts = torch.zeros(2, device=self.device)
+        if unlabeled is not None:
+            counts[0] = unlabeled[:, 0].numel() if where is None else where.sum()
+        if ignored is not None:
+            counts[1] = ignored.sum()
+        everywhere = counts.sum()
+        processes = 1
+        if self.is_ddp:
+            dist.all_reduce(everywhere)
+            processes = dist.get_world_size()
+        share, ignored_share = processes * counts / everywhere.clamp(min=1)
+        return share, ignored_share
 
     def ignored_voxels(self, target: Tensor) -> Tensor | None:
         """Return where a target is under the ignore label, bool (B, 1, ...); None without one."""
@@ -330,10 +366,14 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerUnlabeledStream):
     @torch.no_grad()
     def _pseudo_label_dice(self, withheld: WithheldPatches) -> dict[str, float]:
         network = unwrapped(self.training_network).eval()  # -> on_train_epoch_start
-        with self._autocast():
-            outputs = network(self._to_device(withheld.images))
-        labels = self._to_device(withheld.labels)
-        return pseudo_label_dice(self.branch_logits(outputs), labels, self.label_manager)
+        logits: dict[str, list[Tensor]] = {}
+        for image in withheld.images:  # one by one, so that any number fits
+            with self._autocast():
+                outputs = network(self._to_device(image[None]))
+            for branch, output in self.branch_logits(outputs).items():
+                logits.setdefault(branch, []).append(output.float().cpu())
+        joined = {branch: torch.cat(patches) for branch, patches in logits.items()}
+        return pseudo_label_dice(joined, withheld.labels, self.label_manager)
 
     def on_epoch_end(self) -> None:
         """Draw progress_semi.png beside nnU-Net's progress.png."""
@@ -385,21 +425,3 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerUnlabeledStream):
     def _auxiliary_weights(self) -> dict[str, Tensor]:
         weights = unwrapped(self.training_network).state_dict()
         return {key: value for key, value in weights.items() if not key.startswith("main.")}
-
-
-def share_of_unlabeled_patches(
-    unlabeled: Tensor | None, where: Tensor | None, ignored: Tensor | None
-) -> Tensor | float:
-    """Return the part of a step's unlabeled voxels that lie in unlabeled patches, in [0, 1].
-
-    Args:
-        unlabeled: (B, channels, ...) unlabeled patches, if there are any.
-        where: bool, (B, 1, ...): their unlabeled voxels; None takes all.
-        ignored: bool, (B, 1, ...), the unlabeled voxels of labeled patches, if they are used.
-    """
-    if ignored is None:
-        return 1.0
-    if unlabeled is None:
-        return 0.0
-    voxels = unlabeled[:, 0].numel() if where is None else where.sum()
-    return voxels / (voxels + ignored.sum()).clamp(min=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -11,13 +10,16 @@ from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import distributed as dist
 
+from nnunetv2_spmc.data.errors import DataError
 from nnunetv2_spmc.data.leak_checks import check_no_leak, read_groups
 from nnunetv2_spmc.data.paired_loader import (
     PairedDataLoader,
     UnlabeledDataLoader,
+    ignored_shares,
     single_process_loading,
     started,
 )
+from nnunetv2_spmc.data.raw_layout import IMAGES_UNLABELED
 from nnunetv2_spmc.data.unlabeled_cases import raw_dataset_folder, test_cases, unlabeled_folder
 from nnunetv2_spmc.data.unlabeled_preprocessing import ensure_unlabeled_preprocessed
 from nnunetv2_spmc.training.scheduled import nnUNetTrainerScheduled
@@ -61,15 +63,16 @@ class nnUNetTrainerUnlabeledStream(nnUNetTrainerScheduled):
         )
 
     def on_train_start(self) -> None:
-        """Find the unlabeled cases before nnU-Net starts to load data."""
+        """Find the unlabeled cases, which a resumed run must share, before data is loaded."""
+        self.check_resumed_settings()
         if self.uses_unlabeled_data:
             self.unlabeled_cases = self._find_unlabeled_cases()
+        self._check_resumed_cases()
         super().on_train_start()
         if self.uses_unlabeled_data:
-            also = ", and all that is under the ignore label" if self.learns_from_ignored else ""
             self.print_to_log_file(
                 f"Each step: {self.batch_size} labeled and {self._unlabeled_batch_size()} "
-                f"unlabeled patches; {len(self.unlabeled_cases)} unlabeled cases{also}."
+                f"unlabeled patches; {len(self.unlabeled_cases)} unlabeled cases."
             )
 
     def _find_unlabeled_cases(self) -> list[str]:
@@ -112,13 +115,14 @@ class nnUNetTrainerUnlabeledStream(nnUNetTrainerScheduled):
         with single_process_loading():
             augmenters = super().get_dataloaders()
         train, validation = (augmenter.data_loader for augmenter in augmenters)
-        if self.unlabeled_cases or self.learns_from_ignored:
+        shares = self._ignored_shares(train._data) if self.learns_from_ignored else {}
+        if self.unlabeled_cases or shares:
             unlabeled = UnlabeledDataLoader(
                 self._unlabeled_dataset(),
                 self._unlabeled_batch_size(),
                 train,
                 self.label_manager,
-                sparse=train._data if self.learns_from_ignored else None,
+                shares,
             )
             train = PairedDataLoader(train, unlabeled)
         # mirrors the end of nnUNetTrainer.get_dataloaders (nnunetv2 2.8.1); differs in the seeds
@@ -134,6 +138,20 @@ class nnUNetTrainerUnlabeledStream(nnUNetTrainerScheduled):
                 pin_memory,
             ),
         )
+
+    def _ignored_shares(self, labeled: Any) -> dict[str, float]:
+        shares = ignored_shares(labeled, self.label_manager.ignore_label)
+        if not shares and not self.unlabeled_cases:
+            raise DataError(
+                f"Nothing is unlabeled in {self.plans_manager.dataset_name}: no training case has "
+                f"voxels under the ignore label, and there is no {IMAGES_UNLABELED}; put unlabeled "
+                "scans there, or train with nnUNetTrainer."
+            )
+        self.print_to_log_file(
+            f"{len(shares)} of {len(labeled.identifiers)} training cases have voxels under the "
+            "ignore label; these are used as unlabeled ones."
+        )
+        return shares
 
     def _worker_seeds(self, stream: int, workers: int) -> list[int]:
         sequence = self.seed_sequence(2, self.local_rank, self.current_epoch, stream)
@@ -156,13 +174,12 @@ class nnUNetTrainerUnlabeledStream(nnUNetTrainerScheduled):
         require(requested >= world_size, "unlabeled_batch_size", requested, expected)
         return requested // world_size + (rank < requested % world_size)
 
-    def changes_since(self, state: Mapping[str, Any]) -> list[str]:
-        """Describe in what this run differs from the one that wrote the state."""
-        changes = super().changes_since(state)
-        before, now = set(state["unlabeled_cases"]), set(self.unlabeled_cases)
+    def _check_resumed_cases(self) -> None:
+        if self._resumed_from is None:
+            return
+        before, now = set(self._resumed_from["unlabeled_cases"]), set(self.unlabeled_cases)
         if before != now:
-            changes.append(
+            self.refuse_to_resume(
                 f"unlabeled cases: {len(before - now)} gone, {len(now - before)} new, such as "
                 f"{min(before ^ now)}"
             )
-        return changes

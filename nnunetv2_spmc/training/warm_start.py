@@ -64,6 +64,39 @@ def take_what_fits(network: nn.Module, weights: Mapping[str, Tensor]) -> list[st
     return sorted(fitting)
 
 
+def check_pretrained_weights(main: nn.Module, arguments: Sequence[str] | None = None) -> None:
+    """Check the file behind -pretrained_weights before nnU-Net loads it, if there is one.
+
+    Raises:
+        CheckpointError: see `read_pretrained_main_branch`.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    file = pretrained_weights_file(arguments)
+    if file is not None and not {"--c", "--val"} & set(arguments):
+        read_pretrained_main_branch(main, file)
+
+
+def read_pretrained_main_branch(main: nn.Module, file: Path) -> dict[str, Tensor]:
+    """Read what nnU-Net takes from pretrained weights: all but the segmentation layers.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, or it is of another architecture; names the
+            first tensor that differs.
+    """
+    if not file.is_file():
+        raise CheckpointError(f"{file} does not exist; give -pretrained_weights a checkpoint.")
+    stored = torch.load(file, map_location="cpu", weights_only=False).get("network_weights", {})
+    own = main.state_dict()
+    transferred = [key for key in own if SEGMENTATION_LAYERS not in key]
+    for key in transferred:
+        if key not in stored or stored[key].shape != own[key].shape:
+            raise CheckpointError(
+                f"The network in {file} does not fit these plans (first difference: {key}); train "
+                "with the plans it was trained with (nnUNetv2_move_plans_between_datasets)."
+            )
+    return {key: stored[key] for key in transferred}
+
+
 def load_pretrained_main_branch(network: nn.Module, file: Path) -> None:
     """Fill a planned network as nnU-Net's load_pretrained_weights does, on any device.
 
@@ -71,16 +104,7 @@ def load_pretrained_main_branch(network: nn.Module, file: Path) -> None:
     than the first do not have.
 
     Raises:
-        CheckpointError: the file is of another architecture; names the first tensor that differs.
+        CheckpointError: see `read_pretrained_main_branch`.
     """
-    stored = torch.load(file, map_location="cpu", weights_only=False)["network_weights"]
-    network = unwrapped(network)
-    own = network.state_dict()
-    transferred = [key for key in own if SEGMENTATION_LAYERS not in key]
-    for key in transferred:
-        if key not in stored or stored[key].shape != own[key].shape:
-            raise CheckpointError(
-                f"The network in {file} does not fit these plans (first difference: {key}); "
-                "pretrain with plans moved by nnUNetv2_move_plans_between_datasets."
-            )
-    network.load_state_dict(own | {key: stored[key] for key in transferred})
+    main = unwrapped(network)
+    main.load_state_dict(main.state_dict() | read_pretrained_main_branch(main, file))

@@ -1,17 +1,23 @@
 import contextlib
 import os
 import pickle
+import random
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.nnunet_masking import MaskImageTransform
+from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTansform
+from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_spmc.data import paired_loader
 from nnunetv2_spmc.data.paired_loader import (
     PairedDataLoader,
     UnlabeledDataLoader,
+    ignored_shares,
     single_process_loading,
 )
 
@@ -24,6 +30,11 @@ def loader(make_trainer):
         return trainer.dataloader_train.data_loader
 
     return make
+
+
+def unlabeled_dataset(pair):
+    (dataset,) = set(pair.unlabeled._data.dataset_of.values())
+    return dataset
 
 
 @pytest.mark.parametrize(
@@ -41,11 +52,47 @@ def test_an_item_holds_a_labeled_and_an_unlabeled_batch(loader, configuration, p
     assert all(key.startswith("train_") for key in batch["keys"])
 
 
-def test_unlabeled_patches_go_through_the_same_transforms(loader):
-    pair = loader()
-    assert pair.unlabeled.transforms is pair.labeled.transforms
+@pytest.mark.parametrize("configuration", ["2d_small", "3d_fullres_small"])
+def test_unlabeled_patches_go_through_the_same_transforms(loader, configuration):
+    pair = loader(configuration)
     assert tuple(pair.unlabeled.patch_size) == tuple(pair.labeled.patch_size)
     assert tuple(pair.unlabeled.final_patch_size) == tuple(pair.labeled.final_patch_size)
+    first_axis = 1 if pair.labeled.patch_size_was_2d else 0
+    dataset = unlabeled_dataset(pair)
+    stock = nnUNetDataLoader(
+        dataset,
+        4,
+        pair.labeled.patch_size[first_axis:],
+        pair.labeled.final_patch_size[first_axis:],
+        pair.unlabeled.label_manager,
+        transforms=pair.labeled.transforms,
+    )
+    ours = UnlabeledDataLoader(dataset, 4, pair.labeled, pair.unlabeled.label_manager)
+    for seed in range(5):
+        drawn = []
+        for each in (stock, ours):
+            np.random.seed(seed)
+            torch.manual_seed(seed)
+            random.seed(seed)
+            drawn.append(next(each))
+        torch.testing.assert_close(*(batch["data"] for batch in drawn))
+        assert list(drawn[0]["keys"]) == list(drawn[1]["keys"])
+
+
+def test_segmentations_are_used_where_they_mask_the_images(loader):
+    pair = loader()
+    transforms = [MaskImageTransform([0], set_outside_to=5), RemoveLabelTansform(-1, 0)]
+    pair.labeled.transforms = ComposeTransforms(transforms)
+
+    class OutsideEverywhere:
+        identifiers = ("case",)
+
+        def load_case(self, _):
+            image = np.zeros((1, 16, 24, 24), np.float32)
+            return image, np.full(image.shape, -1, np.int16), None, {"class_locations": {}}
+
+    masked = UnlabeledDataLoader(OutsideEverywhere(), 2, pair.labeled, pair.unlabeled.label_manager)
+    assert (next(masked)["data"] == 5).all()
 
 
 def test_unlabeled_patches_are_never_centered_on_foreground(loader, monkeypatch):
@@ -70,7 +117,7 @@ def test_unlabeled_patches_are_drawn_without_class_locations_under_an_ignore_lab
     labels = planned_phantom.dataset_json()["labels"] | {"ignore": 3}
     label_manager = PlansManager(planned_phantom.plans()).get_label_manager({"labels": labels})
     assert label_manager.has_ignore_label  # nnU-Net then looks voxels up in class_locations
-    unlabeled = UnlabeledDataLoader(pair.unlabeled._data, 2, pair.labeled, label_manager)
+    unlabeled = UnlabeledDataLoader(unlabeled_dataset(pair), 2, pair.labeled, label_manager)
     assert next(unlabeled)["data"].shape == (2, 1, 16, 16)
 
 
@@ -140,13 +187,14 @@ def test_the_unlabeled_folder_is_not_seen_by_stock_nnunet(planned_phantom, make_
 
 
 class SparseCases:
-    """A labeled case in which every bright voxel is under the ignore label 3."""
+    """Labeled cases; in one of them every bright voxel is under the ignore label 3."""
 
-    identifiers = ("sparse",)
+    identifiers = ("dense", "sparse")
 
-    def load_case(self, _):
+    def load_case(self, name):
         data = np.random.default_rng(0).normal(size=(1, 16, 24, 24)).astype(np.float32)
-        return data, np.where(data > 0, 3, 0).astype(np.int16), None, {"class_locations": {}}
+        ignored = (data > 0) & (name == "sparse")
+        return data, np.where(ignored, 3, 0).astype(np.int16), None, {"class_locations": {}}
 
 
 @pytest.mark.parametrize("regions", [False, True])
@@ -166,9 +214,10 @@ def test_sparse_cases_are_drawn_like_unlabeled_ones_with_their_ignored_voxels(
             return {"image": image, "segmentation": [channels, channels]}
 
         pair.labeled.transforms = transforms
-    mixed = UnlabeledDataLoader(pair.unlabeled._data, 3, pair.labeled, manager, SparseCases())
+    pair.labeled._data = SparseCases()
+    mixed = UnlabeledDataLoader(unlabeled_dataset(pair), 3, pair.labeled, manager, {"sparse": 0.5})
     seen = set()
-    for _ in range(10):
+    for _ in range(20):
         batch = next(mixed)
         voxels = batch["unlabeled_voxels"]
         assert voxels.shape == batch["data"].shape
@@ -183,5 +232,24 @@ def test_sparse_cases_alone_make_unlabeled_patches(loader, planned_phantom):
     pair = loader()
     description = {"labels": {"background": 0, "first": 1, "second": 2, "ignore": 3}}
     manager = PlansManager(planned_phantom.plans()).get_label_manager(description)
-    alone = UnlabeledDataLoader(None, 2, pair.labeled, manager, SparseCases())
+    pair.labeled._data = SparseCases()
+    alone = UnlabeledDataLoader(None, 2, pair.labeled, manager, {"sparse": 0.5})
     assert list(next(alone)["keys"]) == ["sparse", "sparse"]
+
+
+def test_cases_are_drawn_in_proportion_to_what_is_unlabeled_in_them(loader, planned_phantom):
+    pair = loader()
+    description = {"labels": {"background": 0, "first": 1, "second": 2, "ignore": 3}}
+    manager = PlansManager(planned_phantom.plans()).get_label_manager(description)
+    pair.labeled._data = SparseCases()
+    mixed = UnlabeledDataLoader(unlabeled_dataset(pair), 2, pair.labeled, manager, {"sparse": 0.5})
+    chances = dict(zip(mixed.indices.tolist(), mixed.sampling_probabilities, strict=True))
+    whole = {chance for name, chance in chances.items() if name != "sparse"}
+    assert chances["sparse"] == pytest.approx(0.5 * whole.pop())
+    assert not whole
+    assert "dense" not in chances
+
+
+def test_the_share_of_ignored_voxels_is_counted():
+    assert ignored_shares(SparseCases(), 3).keys() == {"sparse"}
+    assert ignored_shares(SparseCases(), 3)["sparse"] == pytest.approx(0.5, abs=0.02)

@@ -79,6 +79,7 @@ def test_a_single_class_is_found_among_the_voxels_that_count():
     assert is_single_class(classes).item() == 0
     assert is_single_class(classes, where).item() == 1
     assert is_single_class(torch.ones_like(classes)).item() == 1
+    assert is_single_class(classes, torch.zeros_like(where)).item() == 0
 
 
 def test_with_regions_a_single_class_means_that_every_channel_is_constant():

@@ -177,7 +177,7 @@ def test_trust_may_ask_for_the_raw_confidence(make_started, trust_on, expected):
     """Two identical branches at confidence 0.6: sharpened they are trusted, raw they are not."""
     trainer = make_started(trust_on=trust_on, tau=0.7)
     p = torch.tensor([0.6, 0.3, 0.1]).view(1, 3, 1, 1)
-    _, taught = trainer._splat(p, p, None)
+    _, taught = trainer._splat(p, losses.confidence(p), p, None)
     assert bool(taught) is expected
 
 

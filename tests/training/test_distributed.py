@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import distributed as dist
 
-from nnunetv2_spmc import discovery
 from nnunetv2_spmc.train import parse_arguments
 
 STEP = Path(__file__).with_name("distributed_step.py")
@@ -105,7 +104,7 @@ def test_torchrun_trains_resumes_and_validates_on_two_nodes(
     source = tmp_path / "pretrained.pth"
     checkpoint.rename(source)
     make_trainer(epochs=2, save_every=1)  # leaves its settings in the environment
-    monkeypatch.setenv("nnUNet_extTrainer", str(Path(discovery.__file__).parent))
+    monkeypatch.delenv("nnUNet_extTrainer", raising=False)  # found without
     monkeypatch.setenv("nnUNet_def_n_proc", "1")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
@@ -136,10 +135,8 @@ def test_the_gpu_is_that_of_the_local_rank(make_trainer, monkeypatch):
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
     monkeypatch.setattr(dist, "get_rank", lambda: 5)
     monkeypatch.setattr(dist, "get_world_size", lambda: 8)
-    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)  # both launchers set it
     assert make_trainer(device="cuda").device == torch.device("cuda", 1)
-    monkeypatch.delenv("LOCAL_RANK")  # nnUNetv2_train -num_gpus 8
-    assert make_trainer(device="cuda").device == torch.device("cuda", 5)
 
 
 @pytest.mark.parametrize(
@@ -153,9 +150,18 @@ def test_the_gpu_is_that_of_the_local_rank(make_trainer, monkeypatch):
 )
 def test_arguments_that_contradict_each_other_are_refused(monkeypatch, capsys, arguments, message):
     monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(SystemExit):
         parse_arguments(arguments)
     assert message in capsys.readouterr().err
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch, capsys):
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(SystemExit):
+        parse_arguments(["500", "2d", "0"])
+    assert "has 2 GPUs: lower torchrun's --nproc-per-node" in capsys.readouterr().err
 
 
 def test_without_torchrun_the_stock_command_is_named(monkeypatch, capsys):

@@ -43,7 +43,7 @@ def test_few_cases_are_validated_leaving_one_out(make_trainer_with, cases):
     assert [split["val"] for split in splits] == [[name] for name in names]
     assert all(sorted(split["train"] + split["val"]) == names for split in splits)
     folds = " ".join(map(str, range(cases)))
-    assert f"nnUNetv2_predict -f {folds}" in log_of(trainer)
+    assert f"after training them, nnUNetv2_predict -f {folds}" in log_of(trainer)
 
 
 @pytest.mark.supported("few labels", "1 labeled case: trained and validated on, with a warning")
@@ -52,13 +52,14 @@ def test_a_single_case_is_trained_and_validated_on_with_a_warning(make_trainer_w
     trainer, file, names = make_trainer_with(1, trainer)
     trainer.run_training()
     assert json.loads(file.read_text(encoding="utf-8")) == [{"train": names, "val": names}]
-    assert "WARNING: only one labeled case" in log_of(trainer)
+    assert "WARNING: fold 0 in " in log_of(trainer)
+    assert "its validation Dice says nothing" in log_of(trainer)
 
 
 @pytest.mark.supported("few labels", "a fold that such a dataset does not have", refused=True)
 def test_a_fold_that_does_not_exist_is_refused(make_trainer_with):
     trainer, *_ = make_trainer_with(3, fold=3)
-    with pytest.raises(DataError, match="has 3 folds for 3 labeled cases, so there is no fold 3"):
+    with pytest.raises(DataError, match=r"no fold 3 for the 3 labeled cases: .* has 3 folds"):
         trainer.run_training()
 
 
@@ -69,17 +70,55 @@ def test_the_end_of_a_training_says_how_to_predict(make_trainer):
     assert f"{expected}-tr nnUNetTrainerSPMC -f all -i INPUT -o OUTPUT" in log_of(trainer)
 
 
-@pytest.mark.parametrize("fold", ["all", 7])
+def write_splits(folder, splits):
+    file = folder / "splits_final.json"
+    file.write_text(json.dumps(splits), encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize("fold", ["all", 4])
 def test_with_enough_cases_or_without_folds_nothing_is_written(tmp_path, fold):
     cases = ["a", "b"] if fold == "all" else list("abcde")
     ensure_fold_exists(tmp_path, cases, fold, log=pytest.fail)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_split_that_is_there_stays(tmp_path):
-    splits = [{"train": ["a"], "val": ["b"]}]
-    (tmp_path / "splits_final.json").write_text(json.dumps(splits), encoding="utf-8")
-    ensure_fold_exists(tmp_path, ["a", "b"], 0, log=pytest.fail)
-    assert json.loads((tmp_path / "splits_final.json").read_text(encoding="utf-8")) == splits
+@pytest.mark.parametrize("fold", [-1, 5, 7])
+def test_a_fold_that_nnunet_would_invent_is_refused(tmp_path, fold):
+    with pytest.raises(DataError, match=f"no fold {fold} .*train 0 to 4, or all"):
+        ensure_fold_exists(tmp_path, list("abcde"), fold, log=pytest.fail)
+
+
+def test_a_split_of_the_user_stays(tmp_path):
+    splits = [{"train": ["a", "c"], "val": ["b"]}]
+    file = write_splits(tmp_path, splits)
+    log = []
+    ensure_fold_exists(tmp_path, ["a", "b", "c"], 0, log=log.append)
+    assert json.loads(file.read_text(encoding="utf-8")) == splits
+    assert log == [f"{file} has the folds 0: after training them, nnUNetv2_predict -f 0"]
     with pytest.raises(DataError, match="train 0 to 0, or all"):
-        ensure_fold_exists(tmp_path, ["a", "b"], 1, log=pytest.fail)
+        ensure_fold_exists(tmp_path, ["a", "b", "c"], 1, log=log.append)
+
+
+def test_with_more_labels_a_split_for_few_is_made_anew(tmp_path):
+    file = write_splits(tmp_path, [{"train": ["a"], "val": ["a"]}])
+    log = []
+    ensure_fold_exists(tmp_path, ["a", "b", "c"], 2, log=log.append)
+    assert len(json.loads(file.read_text(encoding="utf-8"))) == 3
+    assert "was made for 1 labeled cases" in log[0]
+    ensure_fold_exists(tmp_path, list("abcdef"), 4, log=log.append)
+    assert not file.exists()  # nnU-Net makes its five folds
+
+
+def test_a_split_of_the_user_that_leaves_cases_out_is_a_warning(tmp_path):
+    file = write_splits(tmp_path, [{"train": ["a", "b"], "val": ["c"]}])
+    log = []
+    ensure_fold_exists(tmp_path, list("abcd"), 0, log=log.append)
+    assert file.exists()
+    assert "leaves out 1 labeled cases (d)" in log[0]
+
+
+def test_a_broken_split_is_named(tmp_path):
+    write_splits(tmp_path, {"train": []})
+    with pytest.raises(DataError, match=r"splits_final\.json is not a list of folds"):
+        ensure_fold_exists(tmp_path, ["a"], 0, log=pytest.fail)

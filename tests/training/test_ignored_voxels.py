@@ -183,8 +183,24 @@ def test_a_sparsely_annotated_dataset_trains_without_unlabeled_cases(
     trainer.run_training()
     log = next(Path(trainer.output_folder).glob("training_log*.txt")).read_text(encoding="utf-8")
     assert "There is no imagesUn: training without unlabeled cases." in log
-    assert "0 unlabeled cases, and all that is under the ignore label." in log
+    assert "4 of 4 training cases have voxels under the ignore label" in log
     curves = trainer.logger.get_checkpoint()
     assert all(value > 0 for value in curves["cps_main"])
+    assert not any(curves["single_class_main"])
     with pytest.raises(DataError, match="There is no unlabeled case"):
         make_trainer(configuration="2d", learn_from_ignored=False).run_training()
+
+
+@pytest.mark.slow
+def test_where_nothing_is_unlabeled_training_is_refused(
+    sparse_dataset, make_trainer, monkeypatch, planned_phantom
+):
+    """An ignore label that no voxel carries, and no unlabeled case."""
+    monkeypatch.setattr(type(planned_phantom), "preprocessed", sparse_dataset)
+    monkeypatch.setenv("nnUNet_preprocessed", str(sparse_dataset.parent))
+    monkeypatch.delenv("nnUNet_raw")
+    monkeypatch.setattr(
+        "nnunetv2_spmc.training.unlabeled_stream.ignored_shares", lambda dataset, label: {}
+    )
+    with pytest.raises(DataError, match=r"Nothing is unlabeled in .*put unlabeled scans there"):
+        make_trainer(configuration="2d").run_training()

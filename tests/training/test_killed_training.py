@@ -92,6 +92,7 @@ def test_on_sigterm_the_worker_processes_leave_too(make_trainer, monkeypatch, tm
                 time.sleep(0.1)
             process.send_signal(signal.SIGTERM)
             assert process.wait(timeout=60) == 143
+            assert "Stopped by a signal" in (tmp_path / "output.txt").read_text(encoding="utf-8")
             deadline = time.monotonic() + 10
             while is_alive(process.pid) and time.monotonic() < deadline:
                 time.sleep(0.1)

@@ -266,6 +266,23 @@ def test_a_bad_setting_is_refused_before_a_folder_is_made(make_trainer, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+def test_without_a_folder_for_results_the_variable_is_named(make_trainer, monkeypatch):
+    monkeypatch.delenv("nnUNet_results")
+    with pytest.raises(DataError, match="nnUNet_results is not set; export it"):
+        make_trainer()
+
+
+def test_an_architecture_that_cannot_be_estimated_trains_without(make_trainer, monkeypatch):
+    def fail(*_):
+        raise NotImplementedError("no such kernel for meta tensors")
+
+    monkeypatch.setattr("nnunetv2_spmc.training.semi_supervised.step_memory", fail)
+    trainer = make_trainer()
+    trainer.on_train_start()
+    log = next(Path(trainer.output_folder).glob("training_log*.txt")).read_text(encoding="utf-8")
+    assert "No estimate of the memory that a step needs (no such kernel" in log
+
+
 def test_training_before_preprocessing_names_the_command(make_trainer, monkeypatch, tmp_path):
     monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
     with pytest.raises(DataError, match="run nnUNetv2_plan_and_preprocess"):

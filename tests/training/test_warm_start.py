@@ -127,6 +127,20 @@ def test_weights_of_another_architecture_are_refused_by_the_first_difference(
         load_pretrained_main_branch(other.network, file)
 
 
+@pytest.mark.parametrize("content", ["missing", "other"])
+def test_the_stock_command_is_refused_before_it_loads_such_weights(
+    make_trainer, pretrained, monkeypatch, tmp_path, content
+):
+    file = tmp_path / "missing.pth" if content == "missing" else pretrained(nnUNetTrainer)[1]
+    expected = "does not exist" if content == "missing" else "does not fit these plans"
+    command = ["nnUNetv2_train", "500", "3d_fullres_small", "0", "-pretrained_weights", str(file)]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(CheckpointError, match=expected):
+        make_trainer(configuration="3d_fullres_small").initialize()
+    monkeypatch.setattr(sys, "argv", [*command, "--val"])
+    make_trainer(configuration="3d_fullres_small").initialize()  # nnU-Net reads no such file then
+
+
 def test_distributed_processes_fill_the_main_branch_as_nnunet_does(make_trainer, pretrained):
     _, file = pretrained(nnUNetTrainer)
     ours, stock = make_trainer(seed=1), make_trainer(nnUNetTrainer)
