@@ -10,6 +10,7 @@ from nnunetv2_spmc.methods.spmc import (
     nnUNetTrainerSPMC_noSPLAT,
     nnUNetTrainerSPMC_noUnlabeled,
     nnUNetTrainerSPMC_ordinaryToLow,
+    nnUNetTrainerSPMC_paper,
     nnUNetTrainerSPMC_separateEncoders,
     nnUNetTrainerSPMC_smoke,
 )
@@ -17,6 +18,7 @@ from nnunetv2_spmc.methods.supervised_control import nnUNetTrainerSupervisedCont
 
 TRAINERS = (
     nnUNetTrainerSPMC,
+    nnUNetTrainerSPMC_paper,
     nnUNetTrainerSPMC_smoke,
     nnUNetTrainerSPMC_noCDPS,
     nnUNetTrainerSPMC_noSPLAT,

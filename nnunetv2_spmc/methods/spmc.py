@@ -199,6 +199,24 @@ class nnUNetTrainerSPMC_smoke(nnUNetTrainerSPMC):
     default_settings = SPMCSettings(epochs=2, iterations_per_epoch=5, validation_iterations=2)
 
 
+class nnUNetTrainerSPMC_paper(nnUNetTrainerSPMC):
+    """The paper's method, read literally, whatever the defaults of this package are."""
+
+    fixed_settings: ClassVar[dict[str, Any]] = {
+        "lambda_max": 0.1,
+        "beta": 0.5,
+        "temperature": 0.1,
+        "sharpening": "binary",
+        "trust_on": "sharpened",
+        "teaching": "high-to-low",
+        "reduction": "all",
+        "cdps": True,
+        "splat": True,
+        "noise": 0.3,
+        "noise_levels": "all",
+    }
+
+
 class nnUNetTrainerSPMC_noCDPS(nnUNetTrainerSPMC):
     """Table 4: without the correction of common-difficulty voxels."""
 

@@ -1,0 +1,362 @@
+"""Accuracy on real scans: dataset x method x seed, through the commands that users type.
+
+    python scripts/benchmark_accuracy.py DATA OUTPUT [--datasets acdc la] [--seeds 1 2]
+    python scripts/benchmark_accuracy.py --table
+
+DATA holds acdc128/, la_half/ and splits/; OUTPUT receives datasets, models and predictions. A run
+is trained, predicts the test cases with its final checkpoint and is measured; then a row of
+docs/benchmarks/runs.csv names its commands, and its folder beside it holds metrics.csv (cases and
+classes) and curves.csv (epochs). Runs that have their row are skipped and interrupted trainings go
+on, so the script can be stopped and started again. Two of them may share OUTPUT once the datasets
+are prepared. --table makes all tables and figures from those files and nothing else.
+
+All methods see the same labeled cases and plans, and do the same number of iterations with the same
+labeled batch (control_2x: twice of it). "all_labels", the upper bound, is the control with the
+labels of the unlabeled cases; it takes over the plans of the few. Small plans (small_plans.py) fit
+two CPU cores; --plans full takes nnU-Net's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+SCRIPTS = Path(__file__).resolve().parent
+BENCHMARKS = SCRIPTS.parent / "docs" / "benchmarks"
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "small": {"epochs": 30, "iterations_per_epoch": 100, "validation_iterations": 10},
+    "full": {},  # nnU-Net's own
+}
+CURVES = ("train_losses", "val_losses", "mean_fg_dice", "lambda", "agreement")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset with few labels, and its twin with all of them."""
+
+    id: int
+    name: str
+    configuration: str
+    fold: str
+    small: str  # options of small_plans.py
+
+    @property
+    def all_labels(self) -> Dataset:
+        """The same training and test cases, all of them labeled."""
+        return Dataset(
+            self.id + 50,
+            f"Dataset{self.id + 50}_{self.name.split('_')[1]}AllLabels",
+            self.configuration,
+            self.fold,
+            self.small,
+        )
+
+
+@dataclass(frozen=True)
+class Method:
+    """A trainer with its settings."""
+
+    trainer: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    all_labels: bool = False
+    double_batch: bool = False
+
+
+CONTROL = "nnUNetTrainerSupervisedControl"
+DATASETS = {
+    "acdc": Dataset(502, "Dataset502_ACDC", "2d", "0", "--patch-size 64 64 --batch-size 8"),
+    "la": Dataset(
+        511, "Dataset511_LAhalf", "3d_fullres", "all", "--features 8 64 --patch-size 32 48 64"
+    ),
+}
+MAIN_METHODS = {
+    "control": Method(CONTROL),
+    "spmc": Method("nnUNetTrainerSPMC"),
+    "spmc_paper": Method("nnUNetTrainerSPMC_paper"),
+    "cps": Method("nnUNetTrainerSPMC_cpsOnly"),
+    "all_labels": Method(CONTROL, all_labels=True),
+    "control_2x": Method(CONTROL, double_batch=True),
+}
+ABLATIONS = {
+    **{  # tables 4 and 5 of the paper
+        name: Method(f"nnUNetTrainerSPMC_{name}")
+        for name in ("noUnlabeled", "noNoise", "noCDPS", "noSPLAT")
+    },
+    **{
+        name: Method(f"nnUNetTrainerSPMC_{name}")
+        for name in ("ordinaryToLow", "highToOrdinary", "separateEncoders")
+    },
+    **{f"tau_{tau}": Method("nnUNetTrainerSPMC", {"tau": tau}) for tau in (0.6, 0.8)},
+    **{f"beta_{beta}": Method("nnUNetTrainerSPMC", {"beta": beta}) for beta in (0.3, 0.7)},
+}
+METHODS = MAIN_METHODS | ABLATIONS
+
+
+def run(command: str, **environment: str) -> None:
+    print(f"$ {command}", flush=True)
+    subprocess.run(shlex.split(command), check=True, env=os.environ | environment)
+
+
+# ---- datasets ----------------------------------------------------------------------------------
+
+
+def convert(kind: str, dataset: Dataset, data: Path, output: Path) -> None:
+    if kind == "acdc":
+        source = shlex.quote(str(data / "acdc128"))
+        run(f"nnUNetv2_spmc_convert acdc -i {source} -d {dataset.id} --labeled 7 --allow-missing")
+        return
+    images, splits = data / "la_half" / "images", data / "splits" / "LA"
+    cases = {part: (splits / f"{part}.list").read_text().split() for part in ("train", "test")}
+    test = [case for case in cases["test"] if (images / f"{case}.nii.gz").exists()]
+    for name, listed in (("la_labeled", cases["train"][:8]), ("la_test", test)):
+        (output / f"{name}.txt").write_text("\n".join(listed), encoding="utf-8")
+    run(
+        f"nnUNetv2_spmc_convert folder -i {shlex.quote(str(images))} "
+        f"-l {shlex.quote(str(data / 'la_half' / 'labels'))} -d {dataset.id} "
+        f"-n {dataset.name.split('_')[1]} --labels background=0 atrium=1 --channels MRI "
+        f"--labeled {shlex.quote(str(output / 'la_labeled.txt'))} "
+        f"--test {shlex.quote(str(output / 'la_test.txt'))}"
+    )
+
+
+def prepare(kind: str, dataset: Dataset, data: Path, output: Path, plans: str) -> None:
+    """Convert, plan and preprocess; the mark is written last, so that a broken one is repeated."""
+    preprocessed = output / "nnUNet_preprocessed" / dataset.name
+    mark = preprocessed / f"prepared_{plans}"
+    if mark.exists():
+        return
+    configuration = dataset.configuration
+    if not (output / "nnUNet_raw" / dataset.name).exists():
+        convert(kind, dataset, data, output)
+    if not (preprocessed / f"nnUNetPlans_{configuration}").exists():
+        run(f"nnUNetv2_plan_and_preprocess -d {dataset.id} -c {configuration} -npfp 2 -np 2")
+    run(f"nnUNetv2_spmc_preprocess -d {dataset.id} -c {configuration}")
+    if plans == "small":
+        script = shlex.quote(str(SCRIPTS / "small_plans.py"))
+        run(f"{sys.executable} {script} -d {dataset.id} -c {configuration} {dataset.small}")
+    add_double_batch(preprocessed / "nnUNetPlans.json", planned_configuration(dataset, plans))
+    prepare_all_labels(dataset, output)
+    mark.touch()
+
+
+def planned_configuration(dataset: Dataset, plans: str) -> str:
+    return dataset.configuration + ("_small" if plans == "small" else "")
+
+
+def add_double_batch(plans_file: Path, configuration: str) -> None:
+    plans = json.loads(plans_file.read_text(encoding="utf-8"))
+    batch_size = 2 * plans["configurations"][configuration]["batch_size"]
+    plans["configurations"][f"{configuration}_2x"] = {
+        "inherits_from": configuration,
+        "batch_size": batch_size,
+    }
+    write_json(plans_file, plans)
+
+
+def prepare_all_labels(few: Dataset, output: Path) -> None:
+    """Make the labels of the unlabeled cases training labels, under the plans of the few."""
+    whole = few.all_labels
+    raw, raw_few = (output / "nnUNet_raw" / name for name in (whole.name, few.name))
+    shutil.rmtree(raw, ignore_errors=True)
+    for target, sources in {
+        "imagesTr": ("imagesTr", "imagesUn"),
+        "labelsTr": ("labelsTr", "labelsUn"),
+    }.items():
+        for source in sources:
+            shutil.copytree(raw_few / source, raw / target, dirs_exist_ok=True)
+    dataset_json = json.loads((raw_few / "dataset.json").read_text(encoding="utf-8"))
+    dataset_json["numTraining"] = len(list((raw / "labelsTr").iterdir()))
+    write_json(raw / "dataset.json", dataset_json)
+
+    folder, folder_few = (output / "nnUNet_preprocessed" / name for name in (whole.name, few.name))
+    folder.mkdir(exist_ok=True)
+    plans = json.loads((folder_few / "nnUNetPlans.json").read_text(encoding="utf-8"))
+    write_json(folder / "nnUNetPlans.json", plans | {"dataset_name": whole.name})
+    write_json(folder / "dataset.json", dataset_json)
+    shutil.copy(folder_few / "dataset_fingerprint.json", folder)
+    if few.fold != "all":
+        splits = json.loads((folder_few / "splits_final.json").read_text(encoding="utf-8"))
+        ending = dataset_json["file_ending"]
+        unlabeled = sorted(
+            file.name.removesuffix(ending) for file in (raw_few / "labelsUn").iterdir()
+        )
+        for split in splits:
+            split["train"] = [*split["train"], *unlabeled]
+        write_json(folder / "splits_final.json", splits)
+    run(f"nnUNetv2_preprocess -d {whole.id} -c {few.configuration} -np 2")
+
+
+def write_json(path: Path, content: Any) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=4), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+# ---- runs --------------------------------------------------------------------------------------
+
+
+def benchmark(
+    kind: str, name: str, seed: int, arguments: argparse.Namespace, schedule: dict[str, Any]
+) -> dict[str, Any]:
+    """Train, predict and measure; return the row of runs.csv."""
+    few, method, output = DATASETS[kind], METHODS[name], arguments.output
+    dataset = few.all_labels if method.all_labels else few
+    configuration = planned_configuration(dataset, arguments.plans)
+    configuration += "_2x" if method.double_batch else ""
+    settings = json.dumps(schedule | method.settings | {"seed": seed})
+    here = output / "runs" / run_name(kind, name, seed, arguments.plans, schedule)
+    (here / "results").mkdir(parents=True, exist_ok=True)
+    model = f"-d {dataset.id} -c {configuration} -f {dataset.fold} -tr {method.trainer}"
+    speed = "--disable_tta " if arguments.plans == "small" else ""
+    commands = {
+        "train": f"nnUNetv2_train {dataset.id} {configuration} {dataset.fold} "
+        f"-tr {method.trainer} -device {arguments.device} --c",
+        "predict": f"nnUNetv2_predict {model} -device {arguments.device} {speed}"
+        f"-i nnUNet_raw/{few.name}/imagesTs -o {here.relative_to(output)}/predictions",
+        "evaluate": f"nnUNetv2_spmc_evaluate -ref nnUNet_raw/{few.name}/labelsTs "
+        f"-pred {here.relative_to(output)}/predictions -o {here.relative_to(output)}",
+    }
+    results = {"nnUNet_results": str(here / "results"), "nnUNet_spmc_settings": settings}
+    trained = here / "results" / dataset.name / f"{method.trainer}__nnUNetPlans__{configuration}"
+    checkpoint = trained / f"fold_{dataset.fold}" / "checkpoint_final.pth"
+    if not checkpoint.exists():
+        run(commands["train"], **results)
+    run(commands["predict"], **results)
+    run(commands["evaluate"])
+    seconds = write_curves(checkpoint, here / "curves.csv")
+    kept = arguments.csv / here.name
+    kept.mkdir(parents=True, exist_ok=True)
+    for file in ("metrics.csv", "curves.csv"):
+        shutil.copy(here / file, kept)
+    return {
+        "dataset": kind,
+        "method": name,
+        "seed": seed,
+        "plans": arguments.plans,
+        "epochs": schedule.get("epochs", ""),
+        "folder": here.name,
+        "seconds": seconds,
+        "machine": machine(arguments.device),
+        "versions": " ".join(f"{p} {version(p)}" for p in ("nnunetv2-spmc", "nnunetv2", "torch")),
+        "settings": settings,
+        **commands,
+    }
+
+
+def run_name(kind: str, method: str, seed: int, plans: str, schedule: dict[str, Any]) -> str:
+    epochs = f"-{schedule['epochs']}x{schedule['iterations_per_epoch']}" if schedule else ""
+    return f"{kind}-{plans}{epochs}-{method}-seed{seed}"
+
+
+def write_curves(checkpoint: Path, path: Path) -> float:
+    """Write what nnU-Net logged per epoch; return the seconds of training."""
+    import torch
+
+    logged = torch.load(checkpoint, map_location="cpu", weights_only=False)["logging"]
+    keys = [key for key in CURVES if logged.get(key)]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["epoch", *keys])
+        writer.writerows(enumerate_rows(zip(*(logged[key] for key in keys), strict=True)))
+    starts, ends = logged["epoch_start_timestamps"], logged["epoch_end_timestamps"]
+    return round(sum(end - start for start, end in zip(starts, ends, strict=True)), 1)
+
+
+def enumerate_rows(rows: Any) -> list[list[float]]:
+    return [[epoch, *(float(value) for value in row)] for epoch, row in enumerate(rows)]
+
+
+def machine(device: str) -> str:
+    if device == "cuda":
+        import torch
+
+        return str(torch.cuda.get_device_name())
+    return f"{os.cpu_count()} CPU cores, {platform.machine()}"
+
+
+def finished(runs: Path) -> set[str]:
+    if not runs.exists():
+        return set()
+    with runs.open(encoding="utf-8", newline="") as file:
+        return {row["folder"] for row in csv.DictReader(file)}
+
+
+def append_row(runs: Path, row: dict[str, Any]) -> None:
+    is_new = not runs.exists()
+    with runs.open("a", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, row, lineterminator="\n")
+        if is_new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("data", type=Path, nargs="?")
+    add("output", type=Path, nargs="?")
+    add("--datasets", nargs="+", choices=DATASETS, default=list(DATASETS))
+    add("--methods", nargs="+", choices=METHODS, default=list(MAIN_METHODS))
+    add("--ablations", action="store_true", help="the ablations too")
+    add("--seeds", nargs="+", type=int, default=[1, 2])
+    add("--plans", choices=SCHEDULES, default="small")
+    add("--device", choices=("cpu", "cuda"), default="cpu")
+    add("--epochs", type=int, help="another length, in a table of its own")
+    add("--iterations-per-epoch", type=int)
+    add("--csv", type=Path, default=BENCHMARKS, help="folder of the results (default: docs)")
+    add("--table", action="store_true", help="tables and figures of the results, and nothing else")
+    arguments = parser.parse_args(argv)
+    if not arguments.table and arguments.output is None:
+        parser.error("give DATA and OUTPUT, or --table")
+    return arguments
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    if not arguments.table:
+        schedule = dict(SCHEDULES[arguments.plans])
+        for key in ("epochs", "iterations_per_epoch"):
+            if getattr(arguments, key) is not None:
+                schedule[key] = getattr(arguments, key)
+        if schedule:
+            schedule.setdefault("iterations_per_epoch", 250)
+            schedule.setdefault("epochs", 1000)
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        arguments.output = arguments.output.resolve()
+        arguments.csv.mkdir(parents=True, exist_ok=True)
+        arguments.csv = arguments.csv.resolve()
+        for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+            (arguments.output / variable).mkdir(exist_ok=True)
+            os.environ[variable] = str(arguments.output / variable)
+        trainers = subprocess.run(["nnUNetv2_spmc_trainers"], capture_output=True, text=True)
+        os.environ["nnUNet_extTrainer"] = trainers.stdout.strip()
+        arguments.data = arguments.data.resolve()
+        os.chdir(arguments.output)  # so that the recorded commands need no path of this machine
+        methods = [*arguments.methods, *(ABLATIONS if arguments.ablations else ())]
+        for kind in arguments.datasets:
+            prepare(kind, DATASETS[kind], arguments.data, arguments.output, arguments.plans)
+            for seed in arguments.seeds:
+                for name in methods:
+                    folder = run_name(kind, name, seed, arguments.plans, schedule)
+                    if folder not in finished(arguments.csv / "runs.csv"):
+                        row = benchmark(kind, name, seed, arguments, schedule)
+                        append_row(arguments.csv / "runs.csv", row)
+    run(f"{sys.executable} {shlex.quote(str(SCRIPTS / 'benchmark_tables.py'))} {arguments.csv}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nnunetv2_spmc import methods
+from nnunetv2_spmc.evaluation.case_metrics import ClassMetrics
+from nnunetv2_spmc.evaluation.metrics_csv import write_metrics_csv
+from scripts import benchmark_accuracy, benchmark_tables
+
+SCRIPT = Path(benchmark_tables.__file__)
+
+
+def write_run(folder: Path, method: str, seed: int, dice: float, cases: int = 6) -> None:
+    """Write a finished run in which every case has the given Dice."""
+    name = f"acdc-small-2x3-{method}-seed{seed}"
+    (folder / name).mkdir(parents=True)
+    values = dict.fromkeys(("jaccard", "hd95_mm", "asd_mm", "hd95_voxel", "asd_voxel"), 0.5)
+    rows = [
+        ClassMetrics(
+            f"case{i}", label, dice, **values, reference_voxels=9, predicted_voxels=9, status="ok"
+        )
+        for i in range(cases)
+        for label in ("RV", "LV")
+    ]
+    write_metrics_csv(folder / name / "metrics.csv", rows)
+    (folder / name / "curves.csv").write_text("epoch,mean_fg_dice\n0,0.1\n1,0.2\n")
+    row: dict[str, Any] = {
+        "dataset": "acdc",
+        "method": method,
+        "seed": seed,
+        "plans": "small",
+        "epochs": 2,
+        "folder": name,
+        "seconds": 10.0 * seed,
+        "machine": "2 CPU cores, x86_64",
+        "versions": "torch 2",
+        "settings": json.dumps({"seed": seed}),
+        "train": f"nnUNetv2_train 502 2d_small 0 -tr {method}",
+        "predict": "nnUNetv2_predict",
+        "evaluate": "nnUNetv2_spmc_evaluate",
+    }
+    benchmark_accuracy.append_row(folder / "runs.csv", row)
+
+
+def test_every_method_names_a_trainer_of_the_package() -> None:
+    known = {trainer.__name__ for trainer in methods.TRAINERS}
+    assert {method.trainer for method in benchmark_accuracy.METHODS.values()} <= known
+
+
+def test_gap_closed_is_measured_between_the_means_of_control_and_all_labels(
+    tmp_path: Path,
+) -> None:
+    for method, seed, dice in (
+        ("control", 1, 0.58),
+        ("control", 2, 0.62),
+        ("all_labels", 1, 0.8),
+        ("spmc", 1, 0.7),
+        ("spmc", 2, 0.8),
+    ):
+        write_run(tmp_path, method, seed, dice)
+    (rows,) = benchmark_tables.read_groups(tmp_path).values()
+    means = benchmark_tables.overall(
+        benchmark_tables.compare_runs(tmp_path, rows, tmp_path / "group")
+    )
+    assert benchmark_tables.gap_closed(means, "spmc") == pytest.approx(0.75)
+    del means["all_labels"]
+    assert benchmark_tables.gap_closed(means, "spmc") is None
+
+
+def test_tables_are_made_from_the_csvs_alone_and_name_every_command(tmp_path: Path) -> None:
+    write_run(tmp_path, "control", 1, 0.6)
+    write_run(tmp_path, "spmc", 1, 0.7)
+    subprocess.run([sys.executable, SCRIPT, tmp_path], check=True)
+    text = (tmp_path / "tables.md").read_text()
+    assert "## acdc-small-2x3" in text
+    assert text.index("| spmc |") < text.index("| control |")  # best first
+    for method in ("control", "spmc"):
+        assert f"nnUNetv2_train 502 2d_small 0 -tr {method}" in text
+    assert (tmp_path / "acdc-small-2x3" / "comparison.png").stat().st_size > 1000
+    before = text
+    subprocess.run([sys.executable, SCRIPT, tmp_path], check=True)
+    assert (tmp_path / "tables.md").read_text() == before
+
+
+def test_a_finished_run_is_known_by_its_row(tmp_path: Path) -> None:
+    assert benchmark_accuracy.finished(tmp_path / "runs.csv") == set()
+    write_run(tmp_path, "control", 1, 0.6)
+    write_run(tmp_path, "control", 2, 0.6)
+    assert benchmark_accuracy.finished(tmp_path / "runs.csv") == {
+        "acdc-small-2x3-control-seed1",
+        "acdc-small-2x3-control-seed2",
+    }
+
+
+def test_the_doubled_batch_inherits_everything_else(tmp_path: Path) -> None:
+    plans = tmp_path / "nnUNetPlans.json"
+    plans.write_text(json.dumps({"configurations": {"2d": {"batch_size": 7}}}))
+    benchmark_accuracy.add_double_batch(plans, "2d")
+    configurations = json.loads(plans.read_text())["configurations"]
+    assert configurations["2d_2x"] == {"inherits_from": "2d", "batch_size": 14}
+
+
+def test_all_labels_takes_over_plans_test_cases_and_validation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = benchmark_accuracy.DATASETS["acdc"]
+    raw, preprocessed = (
+        tmp_path / folder / few.name for folder in ("nnUNet_raw", "nnUNet_preprocessed")
+    )
+    for folder, case in (("imagesTr", "a_0000"), ("imagesUn", "b_0000")):
+        (raw / folder).mkdir(parents=True)
+        (raw / folder / f"{case}.nii.gz").touch()
+    for folder, case in (("labelsTr", "a"), ("labelsUn", "b")):
+        (raw / folder).mkdir()
+        (raw / folder / f"{case}.nii.gz").touch()
+    (raw / "dataset.json").write_text(json.dumps({"numTraining": 1, "file_ending": ".nii.gz"}))
+    preprocessed.mkdir(parents=True)
+    (preprocessed / "nnUNetPlans.json").write_text(json.dumps({"dataset_name": few.name, "x": 1}))
+    (preprocessed / "dataset_fingerprint.json").write_text("{}")
+    splits = [{"train": ["a"], "val": ["v"]}]
+    (preprocessed / "splits_final.json").write_text(json.dumps(splits))
+    commands: list[str] = []
+    monkeypatch.setattr(benchmark_accuracy, "run", commands.append)
+
+    benchmark_accuracy.prepare_all_labels(few, tmp_path)
+
+    whole = few.all_labels
+    folder = tmp_path / "nnUNet_preprocessed" / whole.name
+    assert json.loads((folder / "splits_final.json").read_text()) == [
+        {"train": ["a", "b"], "val": ["v"]}
+    ]
+    plans = json.loads((folder / "nnUNetPlans.json").read_text())
+    assert plans == {"dataset_name": whole.name, "x": 1}
+    assert json.loads((folder / "dataset.json").read_text())["numTraining"] == 2
+    images = tmp_path / "nnUNet_raw" / whole.name / "imagesTr"
+    assert sorted(file.name for file in images.iterdir()) == ["a_0000.nii.gz", "b_0000.nii.gz"]
+    assert commands == [f"nnUNetv2_preprocess -d {whole.id} -c 2d -np 2"]
+
+
+def test_rows_are_appended_under_one_header(tmp_path: Path) -> None:
+    runs = tmp_path / "runs.csv"
+    for seed in (1, 2):
+        benchmark_accuracy.append_row(runs, {"seed": seed, "settings": '{"a": 1}'})
+    with runs.open(newline="") as file:
+        assert list(csv.DictReader(file)) == [
+            {"seed": "1", "settings": '{"a": 1}'},
+            {"seed": "2", "settings": '{"a": 1}'},
+        ]
