@@ -6,6 +6,7 @@ import gzip
 import re
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -68,14 +69,20 @@ class FrameOf4D:
 
     def read(self) -> sitk.Image:
         """Return the 3D volume of the frame, time dropped from spacing and direction."""
-        check_complete(self.path)
-        reader = sitk.ImageFileReader()
-        size = image_size(self.path)
+        if not self.path.is_file():
+            check_complete(self.path)  # says so
+        stat = self.path.stat()
+        image = _checked_file(self.path, stat.st_mtime_ns, stat.st_size)
+        size = image.GetSize()
         if len(size) != 4 or not 1 <= self.frame <= size[3]:
             raise ConversionError(f"{self.path} has no frame {self.frame}, its size is {size}.")
-        reader.SetExtractIndex([0, 0, 0, self.frame - 1])
-        reader.SetExtractSize([*size[:3], 0])
-        return _as_volume(_execute(reader, self.path), self.path)
+        return _as_volume(image[:, :, :, self.frame - 1], self.path)
+
+
+@lru_cache(maxsize=1)  # a worker meets the frames of a file one after the other
+def _checked_file(path: Path, _mtime_ns: int, _size: int) -> sitk.Image:
+    check_complete(path)
+    return _execute(sitk.ImageFileReader(), path)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ nnUNet_preprocessed/Dataset510_Liver/
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -116,20 +117,52 @@ def finished_cases(folder: Path, *, verify: bool = False) -> list[str]:
 
     Args:
         folder: The folder of preprocessed unlabeled cases; it may be absent.
-        verify: Decompress every voxel, instead of looking at the headers only.
+        verify: Decompress every voxel, instead of looking at the ends of the files only.
     """
-    return [i for i in _started_cases(folder) if case_problem(folder, i, verify=verify) is None]
-
-
-def _started_cases(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        return []
-    names = (file.name for file in folder.iterdir())
-    return sorted(
+    names = set(os.listdir(folder)) if folder.is_dir() else set()
+    started = sorted(
         name.removesuffix(".b2nd")
         for name in names
         if name.endswith(".b2nd") and not name.endswith("_seg.b2nd")
     )
+    if verify:
+        return [i for i in started if case_problem(folder, i, verify=True) is None]
+    return [i for i in started if _is_whole_case(folder, i, names)]
+
+
+def _is_whole_case(folder: Path, identifier: str, names: Collection[str]) -> bool:
+    """Tell what `case_problem` would, in a tenth of its time: there may be 100,000 cases."""
+    if not all(f"{identifier}{ending}" in names for ending in CASE_ENDINGS):
+        return False
+    case = os.path.join(folder, identifier)  # pathlib would take longer than reading
+    return (
+        _is_whole_frame(f"{case}.b2nd")
+        and _is_whole_frame(f"{case}_seg.b2nd")
+        and _ends_like_a_pickle(f"{case}.pkl")
+    )
+
+
+def _is_whole_frame(file: str) -> bool:
+    """Tell whether a Blosc2 file is as long as its header says.
+
+    The header: https://github.com/Blosc/c-blosc2/blob/main/README_CFRAME_FORMAT.rst
+    """
+    try:
+        with open(file, "rb", buffering=0) as stream:
+            header = stream.read(24)
+            size = os.fstat(stream.fileno()).st_size
+    except OSError:
+        return False
+    return header[2:10] == b"b2frame\0" and int.from_bytes(header[16:24], "big") == size
+
+
+def _ends_like_a_pickle(file: str) -> bool:
+    try:
+        with open(file, "rb", buffering=0) as stream:
+            stream.seek(-1, os.SEEK_END)
+            return stream.read(1) == pickle.STOP
+    except OSError:
+        return False
 
 
 def case_problem(folder: Path, identifier: str, *, verify: bool = False) -> str | None:
@@ -184,9 +217,11 @@ def failed_cases(folder: Path, cases: Mapping[str, Sequence[str]]) -> dict[str, 
         cases: The raw cases to look for, identifier -> channel files.
     """
     failed = {}
-    for identifier, files in cases.items():
-        note = folder / FAILED_FOLDER / f"{identifier}.txt"
-        if not note.is_file():
+    notes = folder / FAILED_FOLDER
+    for file_name in sorted(os.listdir(notes)) if notes.is_dir() else []:
+        note, identifier = notes / file_name, file_name.removesuffix(".txt")
+        files = cases.get(identifier)
+        if files is None or not file_name.endswith(".txt"):
             continue
         if all(Path(file).stat().st_mtime <= note.stat().st_mtime for file in files):
             failed[identifier] = note.read_text(encoding="utf-8").strip()

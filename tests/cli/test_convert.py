@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 
@@ -129,6 +130,8 @@ def test_an_interrupted_run_leaves_nothing(nnunet_folders, stop) -> None:
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ,
+        # under nohup, or in the background of a script, the tests may be told to ignore it
+        preexec_fn=partial(signal.signal, stop, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while not list(nnunet_folders.raw.glob(".tmp_*/imagesTr/*")):

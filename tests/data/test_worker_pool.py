@@ -51,7 +51,9 @@ def test_workers_end_with_their_parent(tmp_path, stop, delay_s) -> None:
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGHUP])
-def test_termination_unwinds_the_stack(stop) -> None:
+def test_termination_unwinds_the_stack(stop, request) -> None:
+    previous = signal.signal(stop, signal.SIG_DFL)  # under nohup it is ignored
+    request.addfinalizer(lambda: signal.signal(stop, previous))
     with pytest.raises(SystemExit) as stopped, termination_raises():
         os.kill(os.getpid(), stop)
     assert stopped.value.code == 128 + stop

@@ -62,3 +62,11 @@ def test_divisor_counts_valid_voxels_only():
     valid[:, :, :2] = True
     expected = ((p - y)[:, :, :2] * mask[:, :, :2]).square().mean()
     torch.testing.assert_close(masked_mse(p, y, mask & valid, valid=valid), expected)
+
+
+def test_millions_of_voxels_are_summed_without_loss_of_precision():
+    generator = torch.Generator().manual_seed(0)
+    p, y = (torch.rand(1, 4, 96, 96, 96, generator=generator) for _ in range(2))
+    mask = torch.rand(1, 1, 96, 96, 96, generator=generator) < 0.5
+    expected = ((p.double() - y.double()) * mask).square().mean()
+    torch.testing.assert_close(masked_mse(p, y, mask).double(), expected, rtol=1e-6, atol=0)
