@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from nnunetv2_spmc.methods import TRAINERS, SPMCSettings
+from nnunetv2_spmc.methods import TRAINERS, SPMCSettings, nnUNetTrainerSPMC_paper
 from nnunetv2_spmc.training.settings import SettingsError, changed_settings, resolve_settings
 
 
@@ -95,12 +95,24 @@ def test_every_ablation_differs_from_the_method_in_what_its_name_says():
     }
     trainers = {t.__name__.partition("_")[2]: t for t in TRAINERS if "_" in t.__name__}
     smoke = trainers.pop("smoke")
+    trainers.pop("paper")
     assert trainers.keys() == differences.keys()
     for name, trainer in trainers.items():
         assert trainer.fixed_settings == differences[name]
         assert trainer.default_settings == SPMCSettings()
     changed = {"epochs": 2, "iterations_per_epoch": 5, "validation_iterations": 2}
     assert smoke.default_settings == replace(SPMCSettings(), **changed)
+
+
+def test_the_trainer_of_the_paper_fixes_its_literal_reading():
+    fixed = nnUNetTrainerSPMC_paper.fixed_settings
+    numbers = {key: fixed[key] for key in ("lambda_max", "beta", "temperature", "noise")}
+    assert numbers == {"lambda_max": 0.1, "beta": 0.5, "temperature": 0.1, "noise": 0.3}
+    readings = ("reduction", "trust_on", "sharpening", "teaching", "noise_levels")
+    literal = ["all", "sharpened", "binary", "high-to-low", "all"]
+    assert [fixed[key] for key in readings] == literal
+    assert fixed["cdps"] is fixed["splat"] is True
+    assert fixed.keys() == {*numbers, *readings, "cdps", "splat"}
 
 
 def test_what_the_name_of_a_trainer_promises_cannot_be_changed():
