@@ -70,7 +70,8 @@ def _with_added_cases(
         return splits
     if len(known) < NNUNET_FOLDS and splits == leave_one_out(known):
         log(f"{file} was made for {len(known)} labeled cases; making it anew for all of them.")
-        file.unlink(missing_ok=True)
+        if len(identifiers) >= NNUNET_FOLDS:  # fewer: overwritten, never absent for other processes
+            file.unlink(missing_ok=True)
         return None
     log(
         f"WARNING: {file} leaves out {len(added)} labeled cases ({name_some(added)}); delete it to "

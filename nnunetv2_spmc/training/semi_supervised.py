@@ -13,9 +13,7 @@ from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_spmc.data.errors import DataError
-from nnunetv2_spmc.data.paired_loader import (
-    ignored_voxels,
-)
+from nnunetv2_spmc.data.paired_loader import ignored_voxels
 from nnunetv2_spmc.data.unlabeled_cases import raw_dataset_folder
 from nnunetv2_spmc.data.withheld_labels import WithheldPatches, withheld_patches
 from nnunetv2_spmc.networks.unwrap import full_resolution, unwrapped
