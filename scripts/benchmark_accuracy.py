@@ -76,23 +76,37 @@ class Method:
 
 CONTROL = "nnUNetTrainerSupervisedControl"
 DATASETS = {
-    "acdc": Dataset(502, "Dataset502_ACDC", "2d", "0", "--patch-size 64 64 --batch-size 8"),
-    "la": Dataset(
-        511, "Dataset511_LAhalf", "3d_fullres", "all", "--features 8 64 --patch-size 32 48 64"
+    "acdc": Dataset(
+        502, "Dataset502_ACDC", "2d", "0", "--features 8 64 --patch-size 64 64 --batch-size 8"
     ),
+    "la": Dataset(
+        511,
+        "Dataset511_LAhalf",
+        "3d_fullres",
+        "all",
+        "--features 8 64 --patch-size 20 32 40 --batch-size 2 --coarser 2",
+    ),
+}
+LITERAL: dict[str, Any] = {  # the schedule of the paper and nothing of ours
+    "lambda_max": 0.1,
+    "ramp_start": 0.0,
+    "ramp_end": 1.0,
+    "views": "same",
+    "paste_from": "nothing",
 }
 MAIN_METHODS = {
     "control": Method(CONTROL),
     "spmc": Method("nnUNetTrainerSPMC"),
     "spmc_paper": Method("nnUNetTrainerSPMC_paper"),
-    "cps": Method("nnUNetTrainerSPMC_cpsOnly"),
+    "cps": Method("nnUNetTrainerSPMC_cpsOnly", LITERAL),
+    "noUnlabeled": Method("nnUNetTrainerSPMC_noUnlabeled"),
     "all_labels": Method(CONTROL, all_labels=True),
     "control_2x": Method(CONTROL, double_batch=True),
 }
 ABLATIONS = {
     **{  # tables 4 and 5 of the paper
         name: Method(f"nnUNetTrainerSPMC_{name}")
-        for name in ("noUnlabeled", "noNoise", "noCDPS", "noSPLAT")
+        for name in ("noNoise", "noCDPS", "noSPLAT", "cpsOnly")
     },
     **{
         name: Method(f"nnUNetTrainerSPMC_{name}")
@@ -101,7 +115,14 @@ ABLATIONS = {
     **{f"tau_{tau}": Method("nnUNetTrainerSPMC", {"tau": tau}) for tau in (0.6, 0.8)},
     **{f"beta_{beta}": Method("nnUNetTrainerSPMC", {"beta": beta}) for beta in (0.3, 0.7)},
 }
-METHODS = MAIN_METHODS | ABLATIONS
+LAMBDA_1 = {"lambda_max": 1.0, "ramp_start": 0.25, "ramp_end": 0.5}
+WEAK_TO_STRONG = LAMBDA_1 | {"views": "weak-to-strong"}
+CANDIDATES = {  # for the default, compared on validation cases
+    "lambda_1": Method("nnUNetTrainerSPMC", LAMBDA_1),
+    "cutmix": Method("nnUNetTrainerSPMC", WEAK_TO_STRONG | {"paste_from": "unlabeled"}),
+    "paste": Method("nnUNetTrainerSPMC", WEAK_TO_STRONG | {"paste_from": "labeled"}),
+}
+METHODS = MAIN_METHODS | ABLATIONS | CANDIDATES
 
 
 def run(command: str, **environment: str) -> None:
@@ -137,17 +158,20 @@ def prepare(kind: str, dataset: Dataset, data: Path, output: Path, plans: str) -
     mark = preprocessed / f"prepared_{plans}"
     if mark.exists():
         return
-    configuration = dataset.configuration
+    configuration = planned_configuration(dataset, plans)
     if not (output / "nnUNet_raw" / dataset.name).exists():
         convert(kind, dataset, data, output)
-    if not (preprocessed / f"nnUNetPlans_{configuration}").exists():
-        run(f"nnUNetv2_plan_and_preprocess -d {dataset.id} -c {configuration} -npfp 2 -np 2")
-    run(f"nnUNetv2_spmc_preprocess -d {dataset.id} -c {configuration}")
+    if not (preprocessed / "nnUNetPlans.json").exists():
+        plan = f"nnUNetv2_plan_and_preprocess -d {dataset.id} -npfp 2 --no_pp"
+        run(plan, nnUNet_n_proc_DA="1")  # planning takes it for a number of threads: 0 fails
     if plans == "small":
         script = shlex.quote(str(SCRIPTS / "small_plans.py"))
-        run(f"{sys.executable} {script} -d {dataset.id} -c {configuration} {dataset.small}")
-    add_double_batch(preprocessed / "nnUNetPlans.json", planned_configuration(dataset, plans))
-    prepare_all_labels(dataset, output)
+        small = f"-d {dataset.id} -c {dataset.configuration} {dataset.small}"
+        run(f"{sys.executable} {script} {small}")
+    add_double_batch(preprocessed / "nnUNetPlans.json", configuration)
+    run(f"nnUNetv2_preprocess -d {dataset.id} -c {configuration} -np 2")
+    run(f"nnUNetv2_spmc_preprocess -d {dataset.id} -c {configuration}")
+    prepare_all_labels(dataset, output, configuration)
     mark.touch()
 
 
@@ -165,7 +189,7 @@ def add_double_batch(plans_file: Path, configuration: str) -> None:
     write_json(plans_file, plans)
 
 
-def prepare_all_labels(few: Dataset, output: Path) -> None:
+def prepare_all_labels(few: Dataset, output: Path, configuration: str) -> None:
     """Make the labels of the unlabeled cases training labels, under the plans of the few."""
     whole = few.all_labels
     raw, raw_few = (output / "nnUNet_raw" / name for name in (whole.name, few.name))
@@ -195,7 +219,7 @@ def prepare_all_labels(few: Dataset, output: Path) -> None:
         for split in splits:
             split["train"] = [*split["train"], *unlabeled]
         write_json(folder / "splits_final.json", splits)
-    run(f"nnUNetv2_preprocess -d {whole.id} -c {few.configuration} -np 2")
+    run(f"nnUNetv2_preprocess -d {whole.id} -c {configuration} -np 2")
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -231,14 +255,20 @@ def benchmark(
     results = {"nnUNet_results": str(here / "results"), "nnUNet_spmc_settings": settings}
     trained = here / "results" / dataset.name / f"{method.trainer}__nnUNetPlans__{configuration}"
     checkpoint = trained / f"fold_{dataset.fold}" / "checkpoint_final.pth"
-    if not checkpoint.exists():
+    summary = checkpoint.parent / "validation" / "summary.json"
+    if not summary.exists():
         run(commands["train"], **results)
-    run(commands["predict"], **results)
-    run(commands["evaluate"])
     seconds = write_curves(checkpoint, here / "curves.csv")
+    files = ["curves.csv"]
+    if arguments.validation_only:
+        commands = {"train": commands["train"]}
+    else:
+        run(commands["predict"], **results)
+        run(commands["evaluate"])
+        files.append("metrics.csv")
     kept = arguments.csv / here.name
     kept.mkdir(parents=True, exist_ok=True)
-    for file in ("metrics.csv", "curves.csv"):
+    for file in files:
         shutil.copy(here / file, kept)
     return {
         "dataset": kind,
@@ -247,12 +277,19 @@ def benchmark(
         "plans": arguments.plans,
         "epochs": schedule.get("epochs", ""),
         "folder": here.name,
+        "validation_dice": "" if dataset.fold == "all" else read_validation_dice(summary),
         "seconds": seconds,
         "machine": machine(arguments.device),
         "versions": " ".join(f"{p} {version(p)}" for p in ("nnunetv2-spmc", "nnunetv2", "torch")),
         "settings": settings,
         **commands,
     }
+
+
+def read_validation_dice(summary: Path) -> float:
+    """Return nnU-Net's mean foreground Dice of the validation cases."""
+    dice = json.loads(summary.read_text(encoding="utf-8"))["foreground_mean"]["Dice"]
+    return round(dice, 4)
 
 
 def run_name(kind: str, method: str, seed: int, plans: str, schedule: dict[str, Any]) -> str:
@@ -318,6 +355,11 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--epochs", type=int, help="another length, in a table of its own")
     add("--iterations-per-epoch", type=int)
     add("--csv", type=Path, default=BENCHMARKS, help="folder of the results (default: docs)")
+    add(
+        "--validation-only",
+        action="store_true",
+        help="leave the test cases alone, to choose settings; rows go to validation.csv",
+    )
     add("--table", action="store_true", help="tables and figures of the results, and nothing else")
     arguments = parser.parse_args(argv)
     if not arguments.table and arguments.output is None:
@@ -346,16 +388,18 @@ def main() -> None:
         os.environ["nnUNet_extTrainer"] = trainers.stdout.strip()
         arguments.data = arguments.data.resolve()
         os.chdir(arguments.output)  # so that the recorded commands need no path of this machine
+        rows = arguments.csv / ("validation.csv" if arguments.validation_only else "runs.csv")
         methods = [*arguments.methods, *(ABLATIONS if arguments.ablations else ())]
         for kind in arguments.datasets:
             prepare(kind, DATASETS[kind], arguments.data, arguments.output, arguments.plans)
             for seed in arguments.seeds:
                 for name in methods:
                     folder = run_name(kind, name, seed, arguments.plans, schedule)
-                    if folder not in finished(arguments.csv / "runs.csv"):
-                        row = benchmark(kind, name, seed, arguments, schedule)
-                        append_row(arguments.csv / "runs.csv", row)
-    run(f"{sys.executable} {shlex.quote(str(SCRIPTS / 'benchmark_tables.py'))} {arguments.csv}")
+                    if folder not in finished(rows):
+                        append_row(rows, benchmark(kind, name, seed, arguments, schedule))
+    if not arguments.validation_only:
+        tables = shlex.quote(str(SCRIPTS / "benchmark_tables.py"))
+        run(f"{sys.executable} {tables} {arguments.csv}")
 
 
 if __name__ == "__main__":

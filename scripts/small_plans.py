@@ -4,6 +4,7 @@
 
 adds the configuration 3d_fullres_small: it inherits everything from 3d_fullres (so the preprocessed
 data is shared) but the number of features and, where given, the patch size and the batch size.
+With --coarser 2 voxels are twice as long, too; such a configuration is preprocessed by itself.
 For first runs, tests and CPU benchmarks; train real models with the plans as nnU-Net made them.
 """
 
@@ -26,6 +27,7 @@ def small_configuration(
     features: tuple[int, int],
     patch_size: list[int] | None,
     batch_size: int | None,
+    coarser: float | None = None,
 ) -> dict[str, Any]:
     """Derive a small configuration from a planned one."""
     architecture = copy.deepcopy(planned["architecture"])
@@ -54,12 +56,18 @@ def small_configuration(
     arguments["n_conv_per_stage_decoder"] = arguments["n_conv_per_stage_decoder"][: stages - 1]
     arguments["n_stages"] = stages
     arguments["features_per_stage"] = [min(first * 2**i, largest) for i in range(stages)]
-    return {
+    small = {
         "inherits_from": parent,
         "patch_size": patch_size,
         "batch_size": batch_size or planned["batch_size"],
         "architecture": architecture,
     }
+    if coarser is not None:
+        small["data_identifier"] = f"{planned['data_identifier']}_x{coarser:g}"
+        small["spacing"] = [coarser * length for length in planned["spacing"]]
+        sizes = planned["median_image_size_in_voxels"]
+        small["median_image_size_in_voxels"] = [size / coarser for size in sizes]
+    return small
 
 
 def main() -> None:
@@ -72,6 +80,7 @@ def main() -> None:
     parser.add_argument("--features", type=int, nargs=2, default=(16, 128), metavar=("N", "MAX"))
     parser.add_argument("--patch-size", type=int, nargs="+", help="default: as planned")
     parser.add_argument("--batch-size", type=int, help="default: as planned")
+    parser.add_argument("--coarser", type=float, metavar="N", help="voxels N times as long")
     parser.add_argument("--name", help="name of the new one (default: CONFIGURATION_small)")
     arguments = parser.parse_args()
     if not os.environ.get("nnUNet_preprocessed"):
@@ -95,6 +104,7 @@ def main() -> None:
         features=tuple(arguments.features),
         patch_size=arguments.patch_size,
         batch_size=arguments.batch_size,
+        coarser=arguments.coarser,
     )
     temporary = plans_file.with_suffix(".tmp")
     temporary.write_text(json.dumps(plans, indent=4), encoding="utf-8")

@@ -16,6 +16,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import Tensor
 
 from nnunetv2_spmc.data.image_transforms import image_transforms
+from nnunetv2_spmc.data.two_views import two_views
 
 WORKERS_VARIABLE = "nnUNet_n_proc_DA"
 
@@ -87,6 +88,8 @@ class UnlabeledDataLoader(nnUNetDataLoader):
         ignored_shares: labeled cases -> share of their voxels under the ignore label. These are
             unlabeled voxels, so the cases are drawn too, less often the smaller the share: nnU-Net
             puts labeled patches around annotated voxels, never where nobody annotated.
+        weak_view: give each patch a second time, of the same place and orientation but without
+            intensity augmentation.
     """
 
     def __init__(
@@ -96,8 +99,10 @@ class UnlabeledDataLoader(nnUNetDataLoader):
         labeled: nnUNetDataLoader,
         label_manager: LabelManager,
         ignored_shares: Mapping[str, float] | None = None,
+        weak_view: bool = False,
     ) -> None:
         self.label_manager = label_manager
+        self.has_weak_view = weak_view
         shares = dict(ignored_shares or {})
         self.is_mixed = bool(shares)
         cases = [] if data is None else data.identifiers
@@ -109,6 +114,7 @@ class UnlabeledDataLoader(nnUNetDataLoader):
             datasets if self.is_mixed else datasets[:1],
             segmentations=images_alone is None,
         )
+        transforms = labeled.transforms if images_alone is None else images_alone
         probabilities = np.array([shares.get(name, 1.0) for name in joined.identifiers])
         first_axis = 1 if labeled.patch_size_was_2d else 0  # 2D patches are kept as (1, y, x)
         super().__init__(
@@ -119,7 +125,7 @@ class UnlabeledDataLoader(nnUNetDataLoader):
             label_manager,
             oversample_foreground_percent=0.0,
             sampling_probabilities=probabilities / probabilities.sum() if self.is_mixed else None,
-            transforms=labeled.transforms if images_alone is None else images_alone,
+            transforms=two_views(transforms) if weak_view else transforms,
         )
         # with an ignore label nnU-Net centers patches on annotated voxels: there are none here
         self.has_ignore = False
@@ -127,10 +133,13 @@ class UnlabeledDataLoader(nnUNetDataLoader):
     def generate_train_batch(self) -> dict[str, Any]:
         """Draw a batch without target: "data" (B, channels, ...) float32 and the case "keys".
 
-        With sparsely annotated cases also "unlabeled_voxels", bool (B, 1, ...).
+        With a weak view also "weak", of the shape of "data"; with sparsely annotated cases also
+        "unlabeled_voxels", bool (B, 1, ...).
         """
         batch = super().generate_train_batch()
         drawn = {"data": batch["data"], "keys": batch["keys"]}
+        if self.has_weak_view:
+            drawn["data"], drawn["weak"] = batch["data"].chunk(2, dim=1)
         if self.is_mixed:
             target = batch["target"]
             target = target[0] if isinstance(target, list) else target

@@ -17,8 +17,9 @@ from nnunetv2_spmc.losses import Reduction, SharpeningForm, TeachingMode
 from nnunetv2_spmc.networks import DualBranchNetwork
 from nnunetv2_spmc.networks.dual_branch import Logits
 from nnunetv2_spmc.networks.feature_noise import NoiseLevels
-from nnunetv2_spmc.networks.unwrap import full_resolution
+from nnunetv2_spmc.networks.unwrap import full_resolution, unwrapped
 from nnunetv2_spmc.training.epoch_log import Panels
+from nnunetv2_spmc.training.pasting import draw_boxes, other_patches, paste
 from nnunetv2_spmc.training.semi_supervised import nnUNetTrainerSemiSupervised
 from nnunetv2_spmc.training.settings import SemiSupervisedSettings, require
 
@@ -28,6 +29,8 @@ CHOICES = {
     "sharpening": get_args(SharpeningForm),
     "teaching": get_args(TeachingMode),
     "noise_levels": get_args(NoiseLevels),
+    "views": ("same", "weak-to-strong"),
+    "paste_from": ("nothing", "unlabeled", "labeled"),
 }
 
 
@@ -47,6 +50,9 @@ class SPMCSettings(SemiSupervisedSettings):
     noise: float = 0.3  # amplitude r of the feature noise, Eq. (1)-(2)
     noise_levels: NoiseLevels = "all"
     shared_encoder: bool = True
+    views: str = "same"  # "weak-to-strong": pseudo-labels from patches with untouched intensities
+    paste_from: str = "nothing"  # boxes of "unlabeled" or "labeled" patches in unlabeled ones
+    paste_probability: float = 1.0  # of an unlabeled patch to get a box
 
     def __post_init__(self) -> None:
         """Check types and ranges of all fields."""
@@ -55,6 +61,8 @@ class SPMCSettings(SemiSupervisedSettings):
         require(self.beta >= 0, "beta", self.beta, "at least 0")
         require(0 < self.temperature <= 1, "temperature", self.temperature, "in (0, 1]")
         require(0 <= self.noise < 1, "noise", self.noise, "in [0, 1)")
+        probability = self.paste_probability
+        require(0 < probability <= 1, "paste_probability", probability, "in (0, 1]")
         for key, choices in CHOICES.items():
             value = getattr(self, key)
             require(value in choices, key, value, f"one of {', '.join(choices)}")
@@ -120,10 +128,75 @@ class nnUNetTrainerSPMC(nnUNetTrainerSemiSupervised):
         values["common_difficulty_labeled"] = losses.share(mask)
         return loss, values
 
-    def unlabeled_loss(
-        self, outputs: tuple[Logits, Logits], where: Tensor | None = None
+    @property
+    def needs_weak_view(self) -> bool:
+        """Whether pseudo-labels come from patches without intensity augmentation."""
+        return self.settings.views == "weak-to-strong"
+
+    def unlabeled_step(
+        self,
+        images: Tensor,
+        weak: Tensor | None,
+        where: Tensor | None,
+        labeled: tuple[Tensor, Tensor],
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute L_cps + beta * L_rp of both branches, Eq. (3)-(5), (12)-(19)."""
+        """Let the branches teach each other on the weak view, before boxes are pasted in."""
+        pastes = self.settings.paste_from != "nothing"
+        if weak is None and not pastes:
+            return super().unlabeled_step(images, weak, where, labeled)
+        teachers = self._pseudo_probabilities(images if weak is None else weak)
+        if pastes:
+            images, teachers, where = self._paste(images, teachers, where, labeled)
+        return self.unlabeled_loss(self.training_network(images), where, teachers)
+
+    def _paste(
+        self,
+        images: Tensor,
+        teachers: tuple[Tensor, Tensor],
+        where: Tensor | None,
+        labeled: tuple[Tensor, Tensor],
+    ) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor | None]:
+        boxes = draw_boxes(images, self.settings.paste_probability)
+        if self.settings.paste_from == "unlabeled":
+            source = other_patches(len(images)).to(images.device)
+            others, other_where = (images, *teachers), where
+        else:
+            labeled_images, target = labeled
+            source = torch.randint(len(labeled_images), (len(images),), device=images.device)
+            labels, ignored = self._one_hot(target), self.ignored_voxels(target)
+            others = (labeled_images, labels, labels)
+            other_where = None if ignored is None else ~ignored
+        mixed, main, auxiliary = paste(
+            boxes, (images, *teachers), [other[source] for other in others]
+        )
+        if where is not None or other_where is not None:
+            where = torch.ones_like(boxes) if where is None else where
+            inside = torch.ones_like(boxes) if other_where is None else other_where[source]
+            where = torch.where(boxes, inside, where)
+        return mixed, (main, auxiliary), where
+
+    @torch.no_grad()
+    def _pseudo_probabilities(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        network: Any = unwrapped(self.training_network)
+        network.feature_noise.eval()
+        main, auxiliary = self.training_network(images)
+        network.feature_noise.train()
+        return self._probabilities(main), self._probabilities(auxiliary)
+
+    def unlabeled_loss(
+        self,
+        outputs: tuple[Logits, Logits],
+        where: Tensor | None = None,
+        teachers: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute L_cps + beta * L_rp of both branches, Eq. (3)-(5), (12)-(19).
+
+        Args:
+            outputs: logits of the main and the auxiliary branch.
+            where: bool, (B, 1, ...): the unlabeled voxels; None takes all.
+            teachers: (B, C, ...) probabilities of the main and the auxiliary branch, from which
+                the other one learns; None takes those of the outputs.
+        """
         # cast once, so that the gradients of all terms are summed in float32
         main_logits, auxiliary_logits = (full_resolution(logits).float() for logits in outputs)
         main, auxiliary = self._probabilities(main_logits), self._probabilities(auxiliary_logits)
@@ -131,9 +204,15 @@ class nnUNetTrainerSPMC(nnUNetTrainerSemiSupervised):
         (main_confidence, main_class), (auxiliary_confidence, auxiliary_class) = (
             losses.confidence_and_prediction(p, regions=regions) for p in (main, auxiliary)
         )
+        main_teacher, auxiliary_teacher = (main, auxiliary) if teachers is None else teachers
+        main_label, auxiliary_label = main_class, auxiliary_class
+        if teachers is not None:
+            main_label, auxiliary_label = (
+                losses.confidence_and_prediction(p, regions=regions)[1] for p in teachers
+            )
         values = {
-            "cps_main": losses.cps(main_logits, auxiliary_class, regions=regions, where=where),
-            "cps_auxiliary": losses.cps(auxiliary_logits, main_class, regions=regions, where=where),
+            "cps_main": losses.cps(main_logits, auxiliary_label, regions=regions, where=where),
+            "cps_auxiliary": losses.cps(auxiliary_logits, main_label, regions=regions, where=where),
         }
         loss = values["cps_main"] + values["cps_auxiliary"]
         with torch.no_grad():
@@ -146,9 +225,9 @@ class nnUNetTrainerSPMC(nnUNetTrainerSemiSupervised):
             values["single_class_main"] = losses.is_single_class(main_class, where)
             values["single_class_auxiliary"] = losses.is_single_class(auxiliary_class, where)
         if self.settings.splat:
-            main_splat, main_taught = self._splat(main, main_confidence, auxiliary, where)
+            main_splat, main_taught = self._splat(main, main_confidence, auxiliary_teacher, where)
             auxiliary_splat, auxiliary_taught = self._splat(
-                auxiliary, auxiliary_confidence, main, where
+                auxiliary, auxiliary_confidence, main_teacher, where
             )
             values |= {"splat_main": main_splat, "splat_auxiliary": auxiliary_splat}
             values |= {"taught_main": main_taught, "taught_auxiliary": auxiliary_taught}
@@ -204,6 +283,10 @@ class nnUNetTrainerSPMC_paper(nnUNetTrainerSPMC):
 
     fixed_settings: ClassVar[dict[str, Any]] = {
         "lambda_max": 0.1,
+        "ramp_start": 0.0,
+        "ramp_end": 1.0,
+        "views": "same",
+        "paste_from": "nothing",
         "beta": 0.5,
         "temperature": 0.1,
         "sharpening": "binary",

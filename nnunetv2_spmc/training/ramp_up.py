@@ -10,11 +10,11 @@ def gaussian_ramp_up(iteration: int, total_iterations: int, maximum: float) -> f
 
     Args:
         iteration: t, optimizer steps done so far.
-        total_iterations: t_max, epochs times iterations per epoch.
+        total_iterations: t_max, iterations of the ramp-up; 0 for none.
         maximum: lambda_max, reached at t >= t_max.
 
     Returns:
         The weight of the unsupervised terms; exp(-5) * maximum at t = 0.
     """
-    progress = min(iteration / total_iterations, 1.0)
+    progress = min(iteration / total_iterations, 1.0) if total_iterations else 1.0
     return maximum * math.exp(-5.0 * (1.0 - progress) ** 2)

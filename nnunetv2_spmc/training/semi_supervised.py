@@ -105,6 +105,23 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerUnlabeledStream):
         """
         raise NotImplementedError(f"{type(self).__name__} must define its unlabeled loss.")
 
+    def unlabeled_step(
+        self,
+        images: Tensor,
+        weak: Tensor | None,
+        where: Tensor | None,
+        labeled: tuple[Tensor, Tensor],
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Pass unlabeled patches through the training network and compute their loss.
+
+        Args:
+            images: (B, channels, ...).
+            weak: the same patches without intensity augmentation, if `needs_weak_view`.
+            where: see `unlabeled_loss`.
+            labeled: images and full-resolution target of the labeled patches of the step.
+        """
+        return self.unlabeled_loss(self.training_network(images), where)
+
     def branch_logits(self, outputs: Any) -> dict[str, Tensor]:
         """Name the full-resolution logits, (B, C, ...), of each branch for the curves."""
         return {"main": full_resolution(outputs)}
@@ -214,15 +231,18 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerUnlabeledStream):
         self.optimizer.zero_grad(set_to_none=True)
         images, target = self._to_device(batch["data"]), self._to_device(batch["target"])
         ignored = self.ignored_voxels(full_resolution(target)) if self.learns_from_ignored else None
-        drawn = batch.get("unlabeled", {})
+        weight = self.ramp_up_weight()
+        drawn = batch.get("unlabeled", {}) if weight > 0 else {}
         unlabeled = self._to_device(drawn["data"]) if drawn else None
+        weak = self._to_device(drawn["weak"]) if "weak" in drawn else None
         where = self._to_device(drawn["unlabeled_voxels"]) if "unlabeled_voxels" in drawn else None
         share, ignored_share = self._shares_of_unlabeled_voxels(unlabeled, where, ignored)
-        weight = self.ramp_up_weight()
         total = torch.zeros((), device=self.device)
         values: dict[str, Tensor] = {}
         if unlabeled is not None:
-            total, values = self._unlabeled_pass(unlabeled, where, weight * share)
+            total, values = self._unlabeled_pass(
+                unlabeled, weak, where, (images, full_resolution(target)), weight * share
+            )
         loss, labeled_values, ignored_values = self._labeled_pass(
             images, target, ignored, weight * ignored_share
         )
@@ -235,11 +255,16 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerUnlabeledStream):
         return {key: value.detach() for key, value in values.items()}
 
     def _unlabeled_pass(
-        self, images: Tensor, where: Tensor | None, weight: Tensor | float
+        self,
+        images: Tensor,
+        weak: Tensor | None,
+        where: Tensor | None,
+        labeled: tuple[Tensor, Tensor],
+        weight: Tensor | float,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         with explain_out_of_memory("unlabeled", len(images)), self._without_gradient_sync():
             with self._autocast():
-                loss, values = self.unlabeled_loss(self.training_network(images), where)
+                loss, values = self.unlabeled_step(images, weak, where, labeled)
                 loss = weight * loss
             self._backward(loss)
         return loss.detach(), values
@@ -296,10 +321,15 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerUnlabeledStream):
         return ignored_voxels(target, self.label_manager)
 
     def ramp_up_weight(self, iteration: int | None = None) -> float:
-        """Return lambda(t) of an iteration, or of the coming step."""
+        """Return lambda(t) of an iteration, or of the coming step; 0 in supervised epochs."""
         iteration = self.iteration if iteration is None else iteration
-        total = self.num_epochs * self.num_iterations_per_epoch
-        return gaussian_ramp_up(iteration, total, self.settings.lambda_max)
+        start, end = (
+            round(share * self.num_epochs) * self.num_iterations_per_epoch
+            for share in (self.settings.ramp_start, self.settings.ramp_end)
+        )
+        if iteration < start:
+            return 0.0
+        return gaussian_ramp_up(iteration - start, end - start, self.settings.lambda_max)
 
     def _to_device(self, data: Any) -> Any:
         if isinstance(data, list):

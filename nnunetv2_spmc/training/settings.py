@@ -61,6 +61,8 @@ class SemiSupervisedSettings(ScheduleSettings):
     """What every semi-supervised method needs beside its schedule."""
 
     lambda_max: float = 0.1  # weight of the unsupervised terms after the ramp-up, Eq. (3)-(5)
+    ramp_start: float = 0.0  # share of the epochs that is supervised only
+    ramp_end: float = 1.0  # share of the epochs after which the weight is lambda_max
     unlabeled_batch_size: int | None = None  # patches per step; None: the plans' batch size
     learn_from_ignored: bool = True  # labeled cases: voxels under the ignore label are unlabeled
     pseudo_label_cases: int = 4  # withheld cases to log the pseudo-label Dice on; 0: none
@@ -70,6 +72,9 @@ class SemiSupervisedSettings(ScheduleSettings):
         """Check types and ranges of all fields."""
         super().__post_init__()
         require(self.lambda_max >= 0, "lambda_max", self.lambda_max, "at least 0")
+        start, end = self.ramp_start, self.ramp_end
+        require(0 <= start < 1, "ramp_start", start, "in [0, 1)")
+        require(start <= end <= 1, "ramp_end", end, f"between ramp_start ({start}) and 1")
         number = self.pseudo_label_cases
         require(number >= 0, "pseudo_label_cases", number, "at least 0")
         size = self.unlabeled_batch_size

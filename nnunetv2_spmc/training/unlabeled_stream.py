@@ -62,6 +62,11 @@ class nnUNetTrainerUnlabeledStream(nnUNetTrainerScheduled):
             and self.label_manager.has_ignore_label
         )
 
+    @property
+    def needs_weak_view(self) -> bool:
+        """Whether unlabeled patches come without intensity augmentation too, under "weak"."""
+        return False
+
     def on_train_start(self) -> None:
         """Find the unlabeled cases, which a resumed run must share, before data is loaded."""
         self.check_resumed_settings()
@@ -123,6 +128,7 @@ class nnUNetTrainerUnlabeledStream(nnUNetTrainerScheduled):
                 train,
                 self.label_manager,
                 shares,
+                weak_view=self.needs_weak_view,
             )
             train = PairedDataLoader(train, unlabeled)
         # mirrors the end of nnUNetTrainer.get_dataloaders (nnunetv2 2.8.1); differs in the seeds

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.nnunet_masking import MaskImageTransform
 from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTansform
@@ -253,3 +254,15 @@ def test_cases_are_drawn_in_proportion_to_what_is_unlabeled_in_them(loader, plan
 def test_the_share_of_ignored_voxels_is_counted():
     assert ignored_shares(SparseCases(), 3).keys() == {"sparse"}
     assert ignored_shares(SparseCases(), 3)["sparse"] == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_weak_view_shows_the_same_voxels(loader, masked):
+    pair = loader()
+    transforms = [MirrorTransform((0, 1)), *([MaskImageTransform([0])] if masked else [])]
+    pair.labeled.transforms = ComposeTransforms(transforms)  # no intensity transform
+    manager = pair.unlabeled.label_manager
+    views = UnlabeledDataLoader(unlabeled_dataset(pair), 3, pair.labeled, manager, weak_view=True)
+    batch = next(views)
+    assert batch["weak"].shape == (3, 1, *pair.labeled.patch_size[1:])
+    assert torch.equal(batch["data"], batch["weak"])

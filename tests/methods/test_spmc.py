@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
@@ -6,6 +8,7 @@ from torch import nn
 
 from nnunetv2_spmc import losses
 from nnunetv2_spmc.methods import nnUNetTrainerSPMC
+from nnunetv2_spmc.training.pasting import draw_boxes
 
 REGIONS = {"background": 0, "whole": [1, 2], "core": 2}
 IGNORE = 3
@@ -191,3 +194,90 @@ def test_a_network_without_deep_supervision_is_trained_too(make_trainer):
     trainer.run_training()
     assert isinstance(trainer.network, PlainConvUNet)
     assert not trainer.network.decoder.deep_supervision
+
+
+@pytest.mark.parametrize("paste_from", ["nothing", "unlabeled", "labeled"])
+def test_the_weak_view_and_pasted_labels_teach_the_strong_view(make_started, paste_from):
+    trainer = make_started(noise=0.0, views="weak-to-strong", paste_from=paste_from)
+    strong, weak, target = patches(0), patches(1), targets(trainer)[0]
+    labeled = (patches(2), target)
+    torch.manual_seed(5)
+    _, values = trainer.unlabeled_step(strong, weak, None, labeled)
+
+    main_label, auxiliary_label = (output[0].argmax(1) for output in trainer.training_network(weak))
+    torch.manual_seed(5)
+    boxes = draw_boxes(strong, 1.0)
+    if paste_from == "unlabeled":  # of two patches each gets a box of the other one
+        strong = torch.where(boxes, strong.flip(0), strong)
+        main_label, auxiliary_label = (
+            torch.where(boxes[:, 0], label.flip(0), label)
+            for label in (main_label, auxiliary_label)
+        )
+    elif paste_from == "labeled":
+        source = torch.randint(2, (2,))
+        strong = torch.where(boxes, labeled[0][source], strong)
+        main_label, auxiliary_label = (
+            torch.where(boxes[:, 0], target[source][:, 0].long(), label)
+            for label in (main_label, auxiliary_label)
+        )
+    main, auxiliary = (output[0] for output in trainer.training_network(strong))
+    for term, student, label in (
+        ("cps_main", main, auxiliary_label),
+        ("cps_auxiliary", auxiliary, main_label),
+    ):
+        expected = nn.functional.cross_entropy(student, label)
+        torch.testing.assert_close(values[term], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_pseudo_labels_are_made_without_noise_and_gradient(make_started):
+    trainer = make_started(noise=0.3, views="weak-to-strong")
+    one, other = (trainer._pseudo_probabilities(patches()) for _ in range(2))
+    for first, second in zip(one, other, strict=True):
+        assert torch.equal(first, second)
+        assert not first.requires_grad
+    assert trainer.training_network.feature_noise.training
+    noisy = [trainer.training_network(patches())[1][0] for _ in range(2)]
+    assert not torch.equal(*noisy)
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_pasted_voxels_count_unless_they_are_under_the_ignore_label(
+    make_started, monkeypatch, regions
+):
+    labels = REGIONS if regions else {"background": 0, "one": 1, "two": 2}
+    trainer = make_started(labels=labels | {"ignore": IGNORE}, paste_from="labeled")
+    target = targets(trainer, channels=3 if regions else 1, high=2)[0]
+    ignored = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0)) > 0.5
+    if regions:
+        target[:, -1:] = ignored
+    else:
+        target[ignored] = IGNORE
+    seen = []
+    monkeypatch.setattr(trainer, "unlabeled_loss", lambda *arguments: seen.append(arguments))
+    nowhere = torch.zeros(2, 1, 16, 16, dtype=torch.bool)
+    for where in (nowhere, None):
+        torch.manual_seed(5)
+        trainer.unlabeled_step(patches(), None, where, (patches(2), target))
+    torch.manual_seed(5)
+    boxes = draw_boxes(patches(), 1.0)
+    valid = ~ignored[torch.randint(2, (2,))]
+    assert torch.equal(seen[0][1], boxes & valid)
+    assert torch.equal(seen[1][1], ~boxes | valid)
+
+
+@pytest.mark.parametrize("configuration", ["2d_small", "3d_fullres_small"])
+def test_a_training_with_supervised_epochs_weak_views_and_pasted_labels(
+    make_trainer, configuration
+):
+    trainer = make_trainer(
+        configuration=configuration,
+        ramp_start=0.5,
+        views="weak-to-strong",
+        paste_from="labeled",
+        unlabeled_batch_size=3,
+    )
+    trainer.run_training()
+    curves = trainer.logger.local_logger.my_fantastic_logging
+    assert [math.isnan(value) for value in curves["cps_main"]] == [True, False]
+    assert curves["lambda"][0] == 0
+    assert curves["lambda"][1] > 0

@@ -37,3 +37,18 @@ def test_at_least_three_stages_are_kept(planned, patch_size, stages):
     assert arguments["features_per_stage"] == [4, 8, 8, 8][:stages]
     assert len(arguments["kernel_sizes"]) == len(arguments["n_conv_per_stage"]) == stages
     assert len(arguments["n_conv_per_stage_decoder"]) == stages - 1
+
+
+def test_longer_voxels_get_preprocessed_data_of_their_own(planned):
+    planned |= {
+        "data_identifier": "nnUNetPlans_3d_fullres",
+        "spacing": [3.0, 1.0, 1.0],
+        "median_image_size_in_voxels": [20.0, 100.0, 100.0],
+    }
+    options = {"features": (4, 8), "patch_size": None, "batch_size": None}
+    same = small_configuration(planned, "3d_fullres", **options)
+    assert not same.keys() & {"data_identifier", "spacing", "median_image_size_in_voxels"}
+    coarse = small_configuration(planned, "3d_fullres", **options, coarser=2)
+    assert coarse["data_identifier"] == "nnUNetPlans_3d_fullres_x2"
+    assert coarse["spacing"] == [6.0, 2.0, 2.0]
+    assert coarse["median_image_size_in_voxels"] == [10.0, 50.0, 50.0]

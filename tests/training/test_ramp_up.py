@@ -23,3 +23,7 @@ def test_it_stays_at_its_maximum_after_the_end():
 @given(st.integers(0, 999))
 def test_it_never_falls(iteration):
     assert gaussian_ramp_up(iteration + 1, 1000, 1) > gaussian_ramp_up(iteration, 1000, 1) > 0
+
+
+def test_without_a_ramp_up_it_is_at_its_maximum_at_once():
+    assert gaussian_ramp_up(0, 0, 0.1) == 0.1

@@ -122,6 +122,27 @@ def test_the_ramp_up_counts_iterations_over_the_whole_training(make_trainer):
     assert trainer.ramp_up_weight() == 0.1
 
 
+def test_the_ramp_up_lies_between_its_start_and_its_end(make_trainer):
+    trainer = make_trainer(
+        epochs=10, iterations_per_epoch=3, lambda_max=2.0, ramp_start=0.2, ramp_end=0.5
+    )
+    weights = [trainer.ramp_up_weight(iteration) for iteration in range(30)]
+    assert weights[:6] == [0.0] * 6
+    assert weights[6] == pytest.approx(2.0 * math.exp(-5))
+    assert weights[6:16] == sorted(set(weights[6:16]))  # ever larger
+    assert weights[15:] == [2.0] * 15
+
+
+def test_supervised_epochs_pass_no_unlabeled_patch_through_the_network(make_trainer, monkeypatch):
+    trainer = ready(make_trainer(ramp_start=0.5))
+    monkeypatch.setattr(trainer, "unlabeled_step", lambda *_: pytest.fail("was called"))
+    values = trainer.train_step(next(trainer.dataloader_train))
+    assert "cps_main" not in values
+    trainer.iteration = 2
+    with pytest.raises(pytest.fail.Exception):
+        trainer.train_step(next(trainer.dataloader_train))
+
+
 def test_validation_runs_the_planned_network_alone(make_trainer):
     trainer = ready(make_trainer())
     assert type(unwrapped(trainer.network)).__name__ == "PlainConvUNet"

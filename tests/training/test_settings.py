@@ -45,6 +45,11 @@ def test_the_environment_may_name_a_file(tmp_path):
         ({"temperature": 0}, r"temperature must be in \(0, 1\]"),
         ({"lambda_max": -1}, "lambda_max must be at least 0"),
         ({"noise": 1.0}, r"noise must be in \[0, 1\)"),
+        ({"ramp_start": 1.0}, r"ramp_start must be in \[0, 1\)"),
+        ({"ramp_start": 0.5, "ramp_end": 0.4}, r"ramp_end must be between ramp_start \(0.5\)"),
+        ({"views": "weak"}, "views must be one of same, weak-to-strong"),
+        ({"paste_from": "all"}, "paste_from must be one of nothing, unlabeled, labeled"),
+        ({"paste_probability": 0}, r"paste_probability must be in \(0, 1\]"),
         ({"reduction": "mean"}, "reduction must be one of all, masked, got 'mean'"),
         ({"teaching": "low"}, "teaching must be one of high-to-low"),
         ({"unlabeled_batch_size": 0}, "unlabeled_batch_size must be at least 1"),
@@ -112,7 +117,9 @@ def test_the_trainer_of_the_paper_fixes_its_literal_reading():
     literal = ["all", "sharpened", "binary", "high-to-low", "all"]
     assert [fixed[key] for key in readings] == literal
     assert fixed["cdps"] is fixed["splat"] is True
-    assert fixed.keys() == {*numbers, *readings, "cdps", "splat"}
+    ours = {"ramp_start": 0.0, "ramp_end": 1.0, "views": "same", "paste_from": "nothing"}
+    assert {key: fixed[key] for key in ours} == ours
+    assert fixed.keys() == {*numbers, *readings, *ours, "cdps", "splat"}
 
 
 def test_what_the_name_of_a_trainer_promises_cannot_be_changed():
