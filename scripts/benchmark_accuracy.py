@@ -11,15 +11,18 @@ on, so the script can be stopped and started again. Two of them may share OUTPUT
 are prepared. --table makes all tables and figures from those files and nothing else.
 
 All methods see the same labeled cases and plans, and do the same number of iterations with the same
-labeled batch (control_2x: twice of it). "all_labels", the upper bound, is the control with the
-labels of the unlabeled cases; it takes over the plans of the few. Small plans (small_plans.py) fit
-two CPU cores; --plans full takes nnU-Net's.
+labeled batch; control_2x has twice the batch and control_longer three times the iterations, about
+the time of a run of SPMC. "all_labels", the upper bound, is the control with the labels of the
+unlabeled cases; it takes over the plans of the few. annotate_*: the control with the labels of
+three more patients, which the model of "spmc" with seed 1 ranks first; that run must be there.
+Small plans (small_plans.py) fit two CPU cores; --plans full takes nnU-Net's.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import json
 import os
 import platform
@@ -28,7 +31,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -39,12 +42,21 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     "small": {"epochs": 30, "iterations_per_epoch": 100, "validation_iterations": 10},
     "full": {},  # nnU-Net's own
 }
+FEW, ALL = "few", "all"
+RANKER_SEED = 1
+ANNOTATED = 3  # patients whose labels are added; which ones, nnUNetv2_spmc_rank says
+RANKINGS = {  # label set -> options of the command
+    "difficulty": f"--score difficulty -k {ANNOTATED}",
+    "entropy": "--score entropy",
+    **{f"random{seed}": f"--score random --seed {seed}" for seed in (1, 2, 3)},
+}
+LABELS = (ALL, *RANKINGS)
 CURVES = ("train_losses", "val_losses", "mean_fg_dice", "lambda", "agreement")
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset with few labels, and its twin with all of them."""
+    """A dataset with few labels."""
 
     id: int
     name: str
@@ -52,16 +64,13 @@ class Dataset:
     fold: str
     small: str  # options of small_plans.py
 
-    @property
-    def all_labels(self) -> Dataset:
-        """The same training and test cases, all of them labeled."""
-        return Dataset(
-            self.id + 50,
-            f"Dataset{self.id + 50}_{self.name.split('_')[1]}AllLabels",
-            self.configuration,
-            self.fold,
-            self.small,
-        )
+    def with_labels(self, of: str) -> Dataset:
+        """The same training and test cases with more of their labels."""
+        if of == FEW:
+            return self
+        number = self.id + 50 + LABELS.index(of)
+        name = f"Dataset{number}_{self.name.split('_')[1]}{of.capitalize()}Labels"
+        return replace(self, id=number, name=name)
 
 
 @dataclass(frozen=True)
@@ -70,14 +79,15 @@ class Method:
 
     trainer: str
     settings: dict[str, Any] = field(default_factory=dict)
-    all_labels: bool = False
+    labels: str = FEW  # or one of LABELS
     double_batch: bool = False
+    longer: int = 1  # times as many epochs
 
 
 CONTROL = "nnUNetTrainerSupervisedControl"
 DATASETS = {
     "acdc": Dataset(
-        502, "Dataset502_ACDC", "2d", "0", "--features 8 64 --patch-size 64 64 --batch-size 8"
+        502, "Dataset502_ACDC", "2d", "0", "--patch-size 64 64 --batch-size 4 --coarser 2"
     ),
     "la": Dataset(
         511,
@@ -100,8 +110,9 @@ MAIN_METHODS = {
     "spmc_paper": Method("nnUNetTrainerSPMC_paper"),
     "cps": Method("nnUNetTrainerSPMC_cpsOnly", LITERAL),
     "noUnlabeled": Method("nnUNetTrainerSPMC_noUnlabeled"),
-    "all_labels": Method(CONTROL, all_labels=True),
+    "all_labels": Method(CONTROL, labels=ALL),
     "control_2x": Method(CONTROL, double_batch=True),
+    "control_longer": Method(CONTROL, longer=3),
 }
 ABLATIONS = {
     **{  # tables 4 and 5 of the paper
@@ -122,7 +133,8 @@ CANDIDATES = {  # for the default, compared on validation cases
     "cutmix": Method("nnUNetTrainerSPMC", WEAK_TO_STRONG | {"paste_from": "unlabeled"}),
     "paste": Method("nnUNetTrainerSPMC", WEAK_TO_STRONG | {"paste_from": "labeled"}),
 }
-METHODS = MAIN_METHODS | ABLATIONS | CANDIDATES
+ANNOTATE = {f"annotate_{labels}": Method(CONTROL, labels=labels) for labels in RANKINGS}
+METHODS = MAIN_METHODS | ABLATIONS | CANDIDATES | ANNOTATE
 
 
 def run(command: str, **environment: str) -> None:
@@ -171,7 +183,6 @@ def prepare(kind: str, dataset: Dataset, data: Path, output: Path, plans: str) -
     add_double_batch(preprocessed / "nnUNetPlans.json", configuration)
     run(f"nnUNetv2_preprocess -d {dataset.id} -c {configuration} -np 2")
     run(f"nnUNetv2_spmc_preprocess -d {dataset.id} -c {configuration}")
-    prepare_all_labels(dataset, output, configuration)
     mark.touch()
 
 
@@ -189,37 +200,53 @@ def add_double_batch(plans_file: Path, configuration: str) -> None:
     write_json(plans_file, plans)
 
 
-def prepare_all_labels(few: Dataset, output: Path, configuration: str) -> None:
-    """Make the labels of the unlabeled cases training labels, under the plans of the few."""
-    whole = few.all_labels
-    raw, raw_few = (output / "nnUNet_raw" / name for name in (whole.name, few.name))
+def prepare_more_labels(
+    few: Dataset, labels: str, model: Path, output: Path, configuration: str
+) -> None:
+    """Make labels of unlabeled cases training labels, under the plans of the few."""
+    more = few.with_labels(labels)
+    mark = output / "nnUNet_preprocessed" / more.name / f"prepared_{configuration}"
+    if mark.exists():
+        return
+    cases = cases_to_label(few, labels, model, output)
+    raw, raw_few = (output / "nnUNet_raw" / name for name in (more.name, few.name))
     shutil.rmtree(raw, ignore_errors=True)
-    for target, sources in {
-        "imagesTr": ("imagesTr", "imagesUn"),
-        "labelsTr": ("labelsTr", "labelsUn"),
-    }.items():
-        for source in sources:
-            shutil.copytree(raw_few / source, raw / target, dirs_exist_ok=True)
     dataset_json = json.loads((raw_few / "dataset.json").read_text(encoding="utf-8"))
+    ending = dataset_json["file_ending"]
+    for kind in ("images", "labels"):
+        shutil.copytree(raw_few / f"{kind}Tr", raw / f"{kind}Tr")
+        channel = "_0000" if kind == "images" else ""
+        for case in cases:
+            shutil.copy(raw_few / f"{kind}Un" / f"{case}{channel}{ending}", raw / f"{kind}Tr")
     dataset_json["numTraining"] = len(list((raw / "labelsTr").iterdir()))
     write_json(raw / "dataset.json", dataset_json)
 
-    folder, folder_few = (output / "nnUNet_preprocessed" / name for name in (whole.name, few.name))
+    folder, folder_few = (output / "nnUNet_preprocessed" / name for name in (more.name, few.name))
     folder.mkdir(exist_ok=True)
     plans = json.loads((folder_few / "nnUNetPlans.json").read_text(encoding="utf-8"))
-    write_json(folder / "nnUNetPlans.json", plans | {"dataset_name": whole.name})
+    write_json(folder / "nnUNetPlans.json", plans | {"dataset_name": more.name})
     write_json(folder / "dataset.json", dataset_json)
     shutil.copy(folder_few / "dataset_fingerprint.json", folder)
     if few.fold != "all":
         splits = json.loads((folder_few / "splits_final.json").read_text(encoding="utf-8"))
-        ending = dataset_json["file_ending"]
-        unlabeled = sorted(
-            file.name.removesuffix(ending) for file in (raw_few / "labelsUn").iterdir()
-        )
         for split in splits:
-            split["train"] = [*split["train"], *unlabeled]
+            split["train"] = [*split["train"], *sorted(cases)]
         write_json(folder / "splits_final.json", splits)
-    run(f"nnUNetv2_preprocess -d {whole.id} -c {configuration} -np 2")
+    run(f"nnUNetv2_preprocess -d {more.id} -c {configuration} -np 2")
+    mark.touch()
+
+
+def cases_to_label(few: Dataset, labels: str, model: Path, output: Path) -> list[str]:
+    """Return the unlabeled cases to add: all, or those of the patients that are ranked first."""
+    if labels == ALL:
+        files = (output / "nnUNet_raw" / few.name / "labelsUn").iterdir()
+        return sorted(file.name.split(".")[0] for file in files)
+    ranking = model / f"ranking_{labels}.csv"
+    rank = f"nnUNetv2_spmc_rank -d {few.id} -m {shlex.quote(str(model))} -f {few.fold} -device cpu"
+    run(f"{rank} --by_patient --disable_tta {RANKINGS[labels]} -o {shlex.quote(str(ranking))}")
+    with ranking.open(encoding="utf-8", newline="") as file:
+        first = list(csv.DictReader(file))[:ANNOTATED]
+    return [case for patient in first for case in patient["case"].split()]
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -236,10 +263,10 @@ def benchmark(
 ) -> dict[str, Any]:
     """Train, predict and measure; return the row of runs.csv."""
     few, method, output = DATASETS[kind], METHODS[name], arguments.output
-    dataset = few.all_labels if method.all_labels else few
-    configuration = planned_configuration(dataset, arguments.plans)
-    configuration += "_2x" if method.double_batch else ""
-    settings = json.dumps(schedule | method.settings | {"seed": seed})
+    dataset = few.with_labels(method.labels)
+    planned = planned_configuration(dataset, arguments.plans)
+    configuration = planned + ("_2x" if method.double_batch else "")
+    settings = json.dumps(lengthened(schedule, method.longer) | method.settings | {"seed": seed})
     here = output / "runs" / run_name(kind, name, seed, arguments.plans, schedule)
     (here / "results").mkdir(parents=True, exist_ok=True)
     model = f"-d {dataset.id} -c {configuration} -f {dataset.fold} -tr {method.trainer}"
@@ -254,6 +281,10 @@ def benchmark(
     }
     results = {"nnUNet_results": str(here / "results"), "nnUNet_spmc_settings": settings}
     trained = here / "results" / dataset.name / f"{method.trainer}__nnUNetPlans__{configuration}"
+    if method.labels != FEW:
+        ranker = output / "runs" / run_name(kind, "spmc", RANKER_SEED, arguments.plans, schedule)
+        model = ranker / "results" / few.name / f"nnUNetTrainerSPMC__nnUNetPlans__{planned}"
+        prepare_more_labels(few, method.labels, model, output, planned)
     checkpoint = trained / f"fold_{dataset.fold}" / "checkpoint_final.pth"
     summary = checkpoint.parent / "validation" / "summary.json"
     if not summary.exists():
@@ -286,6 +317,12 @@ def benchmark(
     }
 
 
+def lengthened(schedule: dict[str, Any], factor: int) -> dict[str, Any]:
+    if factor == 1:
+        return schedule
+    return schedule | {"epochs": factor * schedule.get("epochs", 1000)}
+
+
 def read_validation_dice(summary: Path) -> float:
     """Return nnU-Net's mean foreground Dice of the validation cases."""
     dice = json.loads(summary.read_text(encoding="utf-8"))["foreground_mean"]["Dice"]
@@ -302,17 +339,17 @@ def write_curves(checkpoint: Path, path: Path) -> float:
     import torch
 
     logged = torch.load(checkpoint, map_location="cpu", weights_only=False)["logging"]
+    starts, ends = logged["epoch_start_timestamps"], logged["epoch_end_timestamps"]
+    lengths = (end - start for start, end in zip(starts, ends, strict=True))
+    seconds = [round(passed, 1) for passed in itertools.accumulate(lengths)]
     keys = [key for key in CURVES if logged.get(key)]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["epoch", *keys])
-        writer.writerows(enumerate_rows(zip(*(logged[key] for key in keys), strict=True)))
-    starts, ends = logged["epoch_start_timestamps"], logged["epoch_end_timestamps"]
-    return round(sum(end - start for start, end in zip(starts, ends, strict=True)), 1)
-
-
-def enumerate_rows(rows: Any) -> list[list[float]]:
-    return [[epoch, *(float(value) for value in row)] for epoch, row in enumerate(rows)]
+        writer.writerow(["epoch", "seconds", *keys])
+        epochs = zip(*(logged[key] for key in keys), strict=True)
+        for epoch, values in enumerate(epochs):
+            writer.writerow([epoch, seconds[epoch], *(f"{value:.5g}" for value in values)])
+    return seconds[-1]
 
 
 def machine(device: str) -> str:

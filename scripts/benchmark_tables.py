@@ -2,8 +2,9 @@
 
     python scripts/benchmark_tables.py docs/benchmarks
 
-Reads runs.csv and, per run, metrics.csv and curves.csv; writes tables.md and, per group of runs
-that compare (dataset, plans, length), comparison.csv, comparison.png and curves.png.
+Reads runs.csv, validation.csv and, per run, metrics.csv and curves.csv; writes tables.md and, per
+group of runs that compare (dataset, plans, length), comparison.csv, comparison.png and curves.png;
+fills in the tables of docs/benchmarks.md.
 
 Share of the gap closed = (method - control) / (all_labels - control), of mean Dice over seeds.
 """
@@ -11,10 +12,13 @@ Share of the gap closed = (method - control) / (all_labels - control), of mean D
 from __future__ import annotations
 
 import csv
+import itertools
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from performance_table import DOCS, filled
 
 from nnunetv2_spmc.evaluation.box_plot import draw_box_plot
 from nnunetv2_spmc.evaluation.comparison import MEAN, SeedMeans
@@ -24,17 +28,30 @@ from nnunetv2_spmc.evaluation.text_table import mean_and_std_text
 from nnunetv2_spmc.evaluation.whole_file import whole_file
 
 Row = Mapping[str, str]
+PAGE = DOCS / "benchmarks.md"
+RANKING = "ranking"
 BASELINE, UPPER_BOUND = "control", "all_labels"
 SHOWN = {"dice": "Dice", "jaccard": "Jaccard", "hd95_mm": "HD95 mm", "asd_mm": "ASD mm"}
 
 
 def read_groups(folder: Path) -> dict[str, list[Row]]:
-    """Return the runs that compare with each other, by a name made of what they share."""
+    """Return the runs that compare with each other, by a name made of what they share.
+
+    What more labels are worth is a comparison of its own, with both ends of the gap.
+    """
     groups: dict[str, list[Row]] = {}
     with (folder / "runs.csv").open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            name = row["folder"].removesuffix(f"-{row['method']}-seed{row['seed']}")
-            groups.setdefault(name, []).append(row)
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        name = row["folder"].removesuffix(f"-{row['method']}-seed{row['seed']}")
+        if row["method"].startswith("annotate_"):
+            row["method"] = row["method"].rstrip("0123456789")  # draws are like seeds
+            name += f"-{RANKING}"
+        groups.setdefault(name, []).append(row)
+    for name, compared in groups.items():
+        if name.endswith(RANKING):
+            ends = groups.get(name.removesuffix(f"-{RANKING}"), [])
+            compared += [row for row in ends if row["method"] in (BASELINE, UPPER_BOUND)]
     return groups
 
 
@@ -99,52 +116,87 @@ def commands(rows: Sequence[Row]) -> str:
 
 
 def draw_curves(folder: Path, rows: Sequence[Row], path: Path) -> None:
-    """Draw the online pseudo Dice per epoch, one color per method, one line per seed."""
+    """Draw nnU-Net's Dice on validation patches over epochs and over minutes of training.
+
+    One color per method, one line per seed; smoothed as nnU-Net's own curve is.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(11, 5), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots()
+    over_epochs, over_time = figure.subplots(1, 2, sharey=True)
     methods = sorted({row["method"] for row in rows})
     for row in rows:
         with (folder / row["folder"] / "curves.csv").open(encoding="utf-8", newline="") as file:
             epochs = list(csv.DictReader(file))
-        color = f"C{methods.index(row['method']) % 10}"
-        axes.plot(
-            [float(epoch["epoch"]) for epoch in epochs],
-            [float(epoch["mean_fg_dice"]) for epoch in epochs],
-            color=color,
-            label=row["method"],
-        )
-    handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    axes.legend(handles.values(), handles.keys())
-    axes.set(xlabel="epoch", ylabel="Dice on validation patches")
+        dice = smoothed([float(epoch["mean_fg_dice"]) for epoch in epochs])
+        style = {"color": f"C{methods.index(row['method']) % 10}", "label": row["method"]}
+        over_epochs.plot([float(epoch["epoch"]) for epoch in epochs], dice, **style)
+        over_time.plot([float(epoch["seconds"]) / 60 for epoch in epochs], dice, **style)
+    handles = dict(zip(*reversed(over_epochs.get_legend_handles_labels()), strict=True))
+    over_epochs.legend(handles.values(), handles.keys())
+    over_epochs.set(xlabel="epoch", ylabel="Dice on validation patches")
+    over_time.set(xlabel="minutes of training")
     with whole_file(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+        figure.savefig(temporary, format="png", dpi=100)
+
+
+def smoothed(values: Sequence[float], kept: float = 0.9) -> list[float]:
+    """Return nnU-Net's moving average."""
+    return list(itertools.accumulate(values, lambda mean, new: kept * mean + (1 - kept) * new))
+
+
+def summary(name: str, rows: Sequence[Row], comparison: Comparison) -> str:
+    """Return what the page shows of a group: table, machine, figures."""
+    machines = ", ".join(sorted({row["machine"] for row in rows}))
+    return (
+        f"{table(rows, overall(comparison))}\n\n"
+        f"`{name}` on {machines}; {rows[0]['versions']}.\n\n"
+        f"![Dice of all test cases](benchmarks/{name}/comparison.png)\n\n"
+        f"![Dice during training](benchmarks/{name}/curves.png)"
+    )
+
+
+def choice_table(folder: Path) -> str:
+    """Return the table of what was tried on validation cases."""
+    file = folder / "validation.csv"
+    if not file.is_file():
+        return "Nothing was tried."
+    with file.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    rows.sort(key=lambda row: (row["dataset"], -float(row["validation_dice"])))
+    lines = ["| dataset | method | seed | validation Dice | settings |", "|---|---|---|---|---|"]
+    for row in rows:
+        cells = (row[key] for key in ("dataset", "method", "seed", "validation_dice"))
+        lines.append(f"| {' | '.join(cells)} | `{row['settings']}` |")
+    return "\n".join(lines)
 
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    parts = ["# Accuracy on real scans\n\nMade by `python scripts/benchmark_accuracy.py --table`."]
-    for name, rows in sorted(read_groups(folder).items()):
+    details = ["# Accuracy on real scans: the details\n\nSee [benchmarks.md](../benchmarks.md)."]
+    sections: dict[str, list[str]] = {}
+    groups = read_groups(folder) if (folder / "runs.csv").is_file() else {}
+    for name, rows in sorted(groups.items()):
+        section = RANKING if name.endswith(RANKING) else rows[0]["dataset"]
         output = folder / name
         comparison = compare_runs(folder, rows, output)
         draw_curves(folder, rows, output / "curves.png")
-        machines = ", ".join(sorted({row["machine"] for row in rows}))
-        parts += [
-            f"## {name}",
-            table(rows, overall(comparison)),
-            f"Machine: {machines}. {rows[0]['versions']}.",
-            f"![cases]({name}/comparison.png)\n\n![curves]({name}/curves.png)",
-        ]
+        sections.setdefault(section, []).append(summary(name, rows, comparison))
+        details += [f"## {name}", f"```\n{comparison.means_table()}\n```"]
         if comparison.differences:
-            parts.append(
-                f"Against the control, case by case:\n\n```\n{comparison.differences_table()}\n```"
-            )
-        parts.append(f"Trainings:\n\n{commands(rows)}")
+            differences = comparison.differences_table()
+            details.append(f"Against the control, case by case:\n\n```\n{differences}\n```")
+        details.append(f"Trainings:\n\n{commands(rows)}")
     with whole_file(folder / "tables.md") as temporary:
-        temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+        temporary.write_text("\n\n".join(details) + "\n", encoding="utf-8")
+    if folder.resolve() == PAGE.with_suffix(""):
+        page = filled(PAGE.read_text(encoding="utf-8"), "validation.csv", choice_table(folder))
+        for section, parts in sections.items():
+            page = filled(page, f"runs.csv: {section}", "\n\n".join(parts))
+        with whole_file(PAGE) as temporary:
+            temporary.write_text(page, encoding="utf-8")
     print(f"Written: {folder / 'tables.md'}")
 
 

@@ -71,7 +71,7 @@ def filled(page: str, name: str, content: str) -> str:
     before, found, rest = page.partition(begin)
     _, closed, after = rest.partition(end)
     if not (found and closed):
-        raise ValueError(f"{PAGE} has no markers {begin} ... {end}; add them.")
+        raise ValueError(f"The page has no markers {begin} ... {end}; add them.")
     return f"{before}{begin}\n\n{content}\n\n{end}{after}"
 
 

@@ -30,7 +30,7 @@ def write_run(folder: Path, method: str, seed: int, dice: float, cases: int = 6)
         for label in ("RV", "LV")
     ]
     write_metrics_csv(folder / name / "metrics.csv", rows)
-    (folder / name / "curves.csv").write_text("epoch,mean_fg_dice\n0,0.1\n1,0.2\n")
+    (folder / name / "curves.csv").write_text("epoch,seconds,mean_fg_dice\n0,5,0.1\n1,9,0.2\n")
     row: dict[str, Any] = {
         "dataset": "acdc",
         "method": method,
@@ -80,13 +80,63 @@ def test_tables_are_made_from_the_csvs_alone_and_name_every_command(tmp_path: Pa
     subprocess.run([sys.executable, SCRIPT, tmp_path], check=True)
     text = (tmp_path / "tables.md").read_text()
     assert "## acdc-small-2x3" in text
-    assert text.index("| spmc |") < text.index("| control |")  # best first
     for method in ("control", "spmc"):
         assert f"nnUNetv2_train 502 2d_small 0 -tr {method}" in text
-    assert (tmp_path / "acdc-small-2x3" / "comparison.png").stat().st_size > 1000
+    for figure in ("comparison.png", "curves.png"):
+        assert (tmp_path / "acdc-small-2x3" / figure).stat().st_size > 1000
     before = text
     subprocess.run([sys.executable, SCRIPT, tmp_path], check=True)
     assert (tmp_path / "tables.md").read_text() == before
+
+
+def test_the_page_gets_the_tables_between_its_markers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "benchmarks"
+    write_run(folder, "control", 1, 0.6)
+    write_run(folder, "spmc", 1, 0.7)
+    tried = {"dataset": "acdc", "method": "x", "seed": 1, "validation_dice": 0.5, "settings": "{}"}
+    benchmark_accuracy.append_row(folder / "validation.csv", tried)
+    page = tmp_path / "benchmarks.md"
+    markers = [
+        f"<!-- {name} --><!-- end of {name} -->" for name in ("validation.csv", "runs.csv: acdc")
+    ]
+    page.write_text("\n".join(["before", *markers, "after"]))
+    monkeypatch.setattr(benchmark_tables, "PAGE", page)
+    monkeypatch.setattr(sys, "argv", ["benchmark_tables.py", str(folder)])
+    benchmark_tables.main()
+    text = page.read_text()
+    assert text.startswith("before")
+    assert text.endswith("after")
+    assert "| acdc | x | 1 | 0.5 | `{}` |" in text
+    assert text.index("| spmc |") < text.index("| control |")  # best first
+
+
+def test_draws_of_a_ranking_are_compared_with_both_ends_of_the_gap(tmp_path: Path) -> None:
+    for method, dice in (
+        ("control", 0.5),
+        ("all_labels", 0.9),
+        ("spmc", 0.8),
+        ("annotate_difficulty", 0.8),
+        ("annotate_random1", 0.6),
+        ("annotate_random2", 0.7),
+    ):
+        write_run(tmp_path, method, 1, dice)
+    groups = benchmark_tables.read_groups(tmp_path)
+    assert {name: sorted(row["method"] for row in rows) for name, rows in groups.items()} == {
+        "acdc-small-2x3": ["all_labels", "control", "spmc"],
+        "acdc-small-2x3-ranking": [
+            "all_labels",
+            "annotate_difficulty",
+            "annotate_random",
+            "annotate_random",
+            "control",
+        ],
+    }
+    means = benchmark_tables.overall(
+        benchmark_tables.compare_runs(tmp_path, groups["acdc-small-2x3-ranking"], tmp_path / "out")
+    )
+    assert benchmark_tables.gap_closed(means, "annotate_random") == pytest.approx(0.375)
 
 
 def test_a_finished_run_is_known_by_its_row(tmp_path: Path) -> None:
@@ -129,9 +179,9 @@ def test_all_labels_takes_over_plans_test_cases_and_validation(
     commands: list[str] = []
     monkeypatch.setattr(benchmark_accuracy, "run", commands.append)
 
-    benchmark_accuracy.prepare_all_labels(few, tmp_path)
+    benchmark_accuracy.prepare_more_labels(few, "all", tmp_path, tmp_path, "2d_small")
 
-    whole = few.all_labels
+    whole = few.with_labels("all")
     folder = tmp_path / "nnUNet_preprocessed" / whole.name
     assert json.loads((folder / "splits_final.json").read_text()) == [
         {"train": ["a", "b"], "val": ["v"]}
@@ -141,7 +191,20 @@ def test_all_labels_takes_over_plans_test_cases_and_validation(
     assert json.loads((folder / "dataset.json").read_text())["numTraining"] == 2
     images = tmp_path / "nnUNet_raw" / whole.name / "imagesTr"
     assert sorted(file.name for file in images.iterdir()) == ["a_0000.nii.gz", "b_0000.nii.gz"]
-    assert commands == [f"nnUNetv2_preprocess -d {whole.id} -c 2d -np 2"]
+    assert commands == [f"nnUNetv2_preprocess -d {whole.id} -c 2d_small -np 2"]
+
+
+def test_a_longer_run_has_more_epochs() -> None:
+    schedule = {"epochs": 20, "iterations_per_epoch": 10}
+    assert benchmark_accuracy.lengthened(schedule, 1) == schedule
+    assert benchmark_accuracy.lengthened(schedule, 3) == schedule | {"epochs": 60}
+    assert benchmark_accuracy.lengthened({}, 3) == {"epochs": 3000}
+
+
+def test_the_validation_dice_is_nnunets(tmp_path: Path) -> None:
+    summary = tmp_path / "summary.json"
+    summary.write_text(json.dumps({"foreground_mean": {"Dice": 0.81236}}))
+    assert benchmark_accuracy.read_validation_dice(summary) == 0.8124
 
 
 def test_rows_are_appended_under_one_header(tmp_path: Path) -> None:
