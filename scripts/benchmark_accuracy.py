@@ -7,8 +7,9 @@ DATA holds acdc128/, la_half/ and splits/; OUTPUT receives datasets, models and 
 is trained, predicts the test cases with its final checkpoint and is measured; then a row of
 docs/benchmarks/runs.csv names its commands, and its folder beside it holds metrics.csv (cases and
 classes) and curves.csv (epochs). Runs that have their row are skipped and interrupted trainings go
-on, so the script can be stopped and started again. Two of them may share OUTPUT once the datasets
-are prepared. --table makes all tables and figures from those files and nothing else.
+on, so the script can be stopped and started again; a finished training with other settings than a
+row would claim is refused. Two processes may share OUTPUT once the datasets are prepared, if no run
+is asked of both. --table makes all tables and figures from those files and nothing else.
 
 All methods see the same labeled cases and plans, and do the same number of iterations with the same
 labeled batch; control_2x has twice the batch and control_longer three times the iterations, about
@@ -31,7 +32,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,7 @@ DATASETS = {
         "Dataset511_LAhalf",
         "3d_fullres",
         "all",
-        "--features 8 64 --patch-size 20 32 40 --batch-size 2 --coarser 2",
+        "--patch-size 16 32 32 --batch-size 2 --coarser 2",
     ),
 }
 LITERAL: dict[str, Any] = {  # the schedule of the paper and nothing of ours
@@ -126,12 +127,19 @@ ABLATIONS = {
     **{f"tau_{tau}": Method("nnUNetTrainerSPMC", {"tau": tau}) for tau in (0.6, 0.8)},
     **{f"beta_{beta}": Method("nnUNetTrainerSPMC", {"beta": beta}) for beta in (0.3, 0.7)},
 }
-LAMBDA_1 = {"lambda_max": 1.0, "ramp_start": 0.25, "ramp_end": 0.5}
-WEAK_TO_STRONG = LAMBDA_1 | {"views": "weak-to-strong"}
-CANDIDATES = {  # for the default, compared on validation cases
-    "lambda_1": Method("nnUNetTrainerSPMC", LAMBDA_1),
-    "cutmix": Method("nnUNetTrainerSPMC", WEAK_TO_STRONG | {"paste_from": "unlabeled"}),
-    "paste": Method("nnUNetTrainerSPMC", WEAK_TO_STRONG | {"paste_from": "labeled"}),
+OURS: dict[str, Any] = {  # candidates for the default, compared on validation cases
+    "lambda_max": 1.0,
+    "ramp_start": 0.25,
+    "ramp_end": 0.5,
+    "views": "weak-to-strong",
+    "paste_from": "labeled",
+}
+CANDIDATES = {
+    "paste": Method("nnUNetTrainerSPMC", OURS),
+    "early": Method("nnUNetTrainerSPMC", OURS | {"ramp_start": 0.1, "ramp_end": 0.3}),
+    "lambda_2": Method("nnUNetTrainerSPMC", OURS | {"lambda_max": 2.0}),
+    "no_paste": Method("nnUNetTrainerSPMC", OURS | {"paste_from": "nothing"}),
+    "same_view": Method("nnUNetTrainerSPMC", OURS | {"paste_from": "nothing", "views": "same"}),
 }
 ANNOTATE = {f"annotate_{labels}": Method(CONTROL, labels=labels) for labels in RANKINGS}
 METHODS = MAIN_METHODS | ABLATIONS | CANDIDATES | ANNOTATE
@@ -168,7 +176,7 @@ def prepare(kind: str, dataset: Dataset, data: Path, output: Path, plans: str) -
     """Convert, plan and preprocess; the mark is written last, so that a broken one is repeated."""
     preprocessed = output / "nnUNet_preprocessed" / dataset.name
     mark = preprocessed / f"prepared_{plans}"
-    if mark.exists():
+    if mark.exists() and mark.read_text(encoding="utf-8") == dataset.small:
         return
     configuration = planned_configuration(dataset, plans)
     if not (output / "nnUNet_raw" / dataset.name).exists():
@@ -183,7 +191,7 @@ def prepare(kind: str, dataset: Dataset, data: Path, output: Path, plans: str) -
     add_double_batch(preprocessed / "nnUNetPlans.json", configuration)
     run(f"nnUNetv2_preprocess -d {dataset.id} -c {configuration} -np 2")
     run(f"nnUNetv2_spmc_preprocess -d {dataset.id} -c {configuration}")
-    mark.touch()
+    mark.write_text(dataset.small, encoding="utf-8")
 
 
 def planned_configuration(dataset: Dataset, plans: str) -> str:
@@ -201,13 +209,17 @@ def add_double_batch(plans_file: Path, configuration: str) -> None:
 
 
 def prepare_more_labels(
-    few: Dataset, labels: str, model: Path, output: Path, configuration: str
-) -> None:
-    """Make labels of unlabeled cases training labels, under the plans of the few."""
+    few: Dataset, labels: str, ranker: Path, output: Path, configuration: str
+) -> list[str]:
+    """Make labels of unlabeled cases training labels, under the plans of the few; return these."""
     more = few.with_labels(labels)
-    mark = output / "nnUNet_preprocessed" / more.name / f"prepared_{configuration}"
+    source = {"few": few.small, "ranker": None if labels == ALL else ranker.name}
+    mark = output / "nnUNet_preprocessed" / more.name / f"prepared_{configuration}.json"
     if mark.exists():
-        return
+        prepared = json.loads(mark.read_text(encoding="utf-8"))
+        if prepared["source"] == source:
+            return list(prepared["cases"])
+    model = ranker / "results" / few.name / f"nnUNetTrainerSPMC__nnUNetPlans__{configuration}"
     cases = cases_to_label(few, labels, model, output)
     raw, raw_few = (output / "nnUNet_raw" / name for name in (more.name, few.name))
     shutil.rmtree(raw, ignore_errors=True)
@@ -232,8 +244,11 @@ def prepare_more_labels(
         for split in splits:
             split["train"] = [*split["train"], *sorted(cases)]
         write_json(folder / "splits_final.json", splits)
+    for before in folder.glob("nnUNetPlans_*"):
+        shutil.rmtree(before)
     run(f"nnUNetv2_preprocess -d {more.id} -c {configuration} -np 2")
-    mark.touch()
+    write_json(mark, {"source": source, "cases": cases})
+    return cases
 
 
 def cases_to_label(few: Dataset, labels: str, model: Path, output: Path) -> list[str]:
@@ -281,14 +296,15 @@ def benchmark(
     }
     results = {"nnUNet_results": str(here / "results"), "nnUNet_spmc_settings": settings}
     trained = here / "results" / dataset.name / f"{method.trainer}__nnUNetPlans__{configuration}"
+    added: list[str] = []
     if method.labels != FEW:
         ranker = output / "runs" / run_name(kind, "spmc", RANKER_SEED, arguments.plans, schedule)
-        model = ranker / "results" / few.name / f"nnUNetTrainerSPMC__nnUNetPlans__{planned}"
-        prepare_more_labels(few, method.labels, model, output, planned)
+        added = prepare_more_labels(few, method.labels, ranker, output, planned)
     checkpoint = trained / f"fold_{dataset.fold}" / "checkpoint_final.pth"
     summary = checkpoint.parent / "validation" / "summary.json"
     if not summary.exists():
         run(commands["train"], **results)
+    check_settings(checkpoint, method.trainer, settings)
     seconds = write_curves(checkpoint, here / "curves.csv")
     files = ["curves.csv"]
     if arguments.validation_only:
@@ -306,7 +322,8 @@ def benchmark(
         "method": name,
         "seed": seed,
         "plans": arguments.plans,
-        "epochs": schedule.get("epochs", ""),
+        "epochs": json.loads(settings).get("epochs", ""),
+        "added_labels": " ".join(added) if method.labels in RANKINGS else method.labels,
         "folder": here.name,
         "validation_dice": "" if dataset.fold == "all" else read_validation_dice(summary),
         "seconds": seconds,
@@ -315,6 +332,22 @@ def benchmark(
         "settings": settings,
         **commands,
     }
+
+
+def check_settings(checkpoint: Path, trainer: str, settings: str) -> None:
+    """Refuse a finished training that had other settings than these and the trainer's defaults."""
+    import torch
+
+    from nnunetv2_spmc import methods
+    from nnunetv2_spmc.training.settings import changed_settings, resolve_settings
+
+    kind = getattr(methods, trainer)
+    defaults = replace(kind.default_settings, **kind.fixed_settings)
+    expected, _ = resolve_settings(defaults, {}, {"nnUNet_spmc_settings": settings})
+    stored = torch.load(checkpoint, map_location="cpu", weights_only=False)["semi_supervised"]
+    changes = changed_settings(stored["settings"], asdict(expected))
+    if changes:
+        sys.exit(f"error: {checkpoint} was trained with {', '.join(changes)}; remove its run.")
 
 
 def lengthened(schedule: dict[str, Any], factor: int) -> dict[str, Any]:
@@ -401,6 +434,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if not arguments.table and arguments.output is None:
         parser.error("give DATA and OUTPUT, or --table")
+    if arguments.validation_only and any(DATASETS[d].fold == "all" for d in arguments.datasets):
+        parser.error("la has no validation cases: --validation-only needs --datasets acdc")
     return arguments
 
 

@@ -90,7 +90,7 @@ def gap_closed(means: Mapping[str, SeedMeans], method: str) -> float | None:
 
 def table(rows: Sequence[Row], means: Mapping[str, SeedMeans]) -> str:
     """Return the markdown table of a group, best Dice first."""
-    header = ["method", "seeds", *SHOWN.values(), "failures", "gap closed", "s per run"]
+    header = ["method", "runs", *SHOWN.values(), "failures", "gap closed", "s per run"]
     lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
     for method, mean in sorted(means.items(), key=lambda item: -item[1].metrics["dice"].mean):
         seconds = statistics.median(float(r["seconds"]) for r in rows if r["method"] == method)
@@ -136,7 +136,9 @@ def draw_curves(folder: Path, rows: Sequence[Row], path: Path) -> None:
         over_time.plot([float(epoch["seconds"]) / 60 for epoch in epochs], dice, **style)
     handles = dict(zip(*reversed(over_epochs.get_legend_handles_labels()), strict=True))
     over_epochs.legend(handles.values(), handles.keys())
-    over_epochs.set(xlabel="epoch", ylabel="Dice on validation patches")
+    # with fold all the validation cases are the training cases
+    cases = "training" if rows[0]["train"].split()[3] == "all" else "validation"
+    over_epochs.set(xlabel="epoch", ylabel=f"Dice on patches of {cases} cases")
     over_time.set(xlabel="minutes of training")
     with whole_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)

@@ -4,10 +4,12 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from nnunetv2_spmc import methods
 from nnunetv2_spmc.evaluation.case_metrics import ClassMetrics
@@ -179,7 +181,9 @@ def test_all_labels_takes_over_plans_test_cases_and_validation(
     commands: list[str] = []
     monkeypatch.setattr(benchmark_accuracy, "run", commands.append)
 
-    benchmark_accuracy.prepare_more_labels(few, "all", tmp_path, tmp_path, "2d_small")
+    for _ in range(2):  # the second finds it done
+        added = benchmark_accuracy.prepare_more_labels(few, "all", tmp_path, tmp_path, "2d_small")
+        assert added == ["b"]
 
     whole = few.with_labels("all")
     folder = tmp_path / "nnUNet_preprocessed" / whole.name
@@ -192,6 +196,35 @@ def test_all_labels_takes_over_plans_test_cases_and_validation(
     images = tmp_path / "nnUNet_raw" / whole.name / "imagesTr"
     assert sorted(file.name for file in images.iterdir()) == ["a_0000.nii.gz", "b_0000.nii.gz"]
     assert commands == [f"nnUNetv2_preprocess -d {whole.id} -c 2d_small -np 2"]
+
+
+def test_a_ranking_by_another_model_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = benchmark_accuracy.DATASETS["acdc"]
+    mark = tmp_path / "nnUNet_preprocessed" / few.with_labels("entropy").name
+    mark.mkdir(parents=True)
+    source = {"few": few.small, "ranker": "one"}
+    (mark / "prepared_2d_small.json").write_text(json.dumps({"source": source, "cases": ["a"]}))
+    prepare = benchmark_accuracy.prepare_more_labels
+    assert prepare(few, "entropy", tmp_path / "one", tmp_path, "2d_small") == ["a"]
+
+    def ranked(*_: Any) -> list[str]:
+        raise InterruptedError
+
+    monkeypatch.setattr(benchmark_accuracy, "cases_to_label", ranked)
+    with pytest.raises(InterruptedError):
+        prepare(few, "entropy", tmp_path / "two", tmp_path, "2d_small")
+
+
+def test_a_training_with_other_settings_is_refused(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint_final.pth"
+    settings = asdict(methods.nnUNetTrainerSPMC.default_settings) | {"seed": 3, "tau": 0.8}
+    torch.save({"semi_supervised": {"settings": settings}}, checkpoint)
+    check = benchmark_accuracy.check_settings
+    check(checkpoint, "nnUNetTrainerSPMC", '{"seed": 3, "tau": 0.8}')
+    with pytest.raises(SystemExit, match=r"was trained with tau: 0.8 -> 0.7"):
+        check(checkpoint, "nnUNetTrainerSPMC", '{"seed": 3}')
 
 
 def test_a_longer_run_has_more_epochs() -> None:

@@ -139,7 +139,8 @@ class UnlabeledDataLoader(nnUNetDataLoader):
         batch = super().generate_train_batch()
         drawn = {"data": batch["data"], "keys": batch["keys"]}
         if self.has_weak_view:
-            drawn["data"], drawn["weak"] = batch["data"].chunk(2, dim=1)
+            views = batch["data"].chunk(2, dim=1)
+            drawn["data"], drawn["weak"] = (view.contiguous() for view in views)
         if self.is_mixed:
             target = batch["target"]
             target = target[0] if isinstance(target, list) else target

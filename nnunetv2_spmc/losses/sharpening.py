@@ -30,4 +30,6 @@ def sharpen(
     probabilities = probabilities.detach()
     if form == "binary":
         return torch.logit(probabilities).div_(temperature).sigmoid_()
-    return torch.softmax(torch.log(probabilities).div_(temperature), dim=1)
+    # pasted labels are 0 in all channels under the ignore label: no logarithm of 0 in all of them
+    smallest = torch.finfo(probabilities.dtype).tiny
+    return torch.softmax(probabilities.clamp(min=smallest).log_().div_(temperature), dim=1)

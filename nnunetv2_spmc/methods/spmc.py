@@ -19,7 +19,7 @@ from nnunetv2_spmc.networks.dual_branch import Logits
 from nnunetv2_spmc.networks.feature_noise import NoiseLevels
 from nnunetv2_spmc.networks.unwrap import full_resolution, unwrapped
 from nnunetv2_spmc.training.epoch_log import Panels
-from nnunetv2_spmc.training.pasting import draw_boxes, other_patches, paste
+from nnunetv2_spmc.training.pasting import draw_boxes, paste
 from nnunetv2_spmc.training.semi_supervised import nnUNetTrainerSemiSupervised
 from nnunetv2_spmc.training.settings import SemiSupervisedSettings, require
 
@@ -30,7 +30,7 @@ CHOICES = {
     "teaching": get_args(TeachingMode),
     "noise_levels": get_args(NoiseLevels),
     "views": ("same", "weak-to-strong"),
-    "paste_from": ("nothing", "unlabeled", "labeled"),
+    "paste_from": ("nothing", "labeled"),
 }
 
 
@@ -51,7 +51,7 @@ class SPMCSettings(SemiSupervisedSettings):
     noise_levels: NoiseLevels = "all"
     shared_encoder: bool = True
     views: str = "same"  # "weak-to-strong": pseudo-labels from patches with untouched intensities
-    paste_from: str = "nothing"  # boxes of "unlabeled" or "labeled" patches in unlabeled ones
+    paste_from: str = "nothing"  # "labeled": boxes of labeled patches in unlabeled ones
     paste_probability: float = 1.0  # of an unlabeled patch to get a box
 
     def __post_init__(self) -> None:
@@ -145,9 +145,12 @@ class nnUNetTrainerSPMC(nnUNetTrainerSemiSupervised):
         if weak is None and not pastes:
             return super().unlabeled_step(images, weak, where, labeled)
         teachers = self._pseudo_probabilities(images if weak is None else weak)
+        main, auxiliary = (self._prediction(teacher) for teacher in teachers)
+        unlabeled = self._branch_values(main, auxiliary, where)
         if pastes:
             images, teachers, where = self._paste(images, teachers, where, labeled)
-        return self.unlabeled_loss(self.training_network(images), where, teachers)
+        loss, values = self.unlabeled_loss(self.training_network(images), where, teachers)
+        return loss, values | unlabeled  # pasted boxes say nothing about the branches
 
     def _paste(
         self,
@@ -156,22 +159,16 @@ class nnUNetTrainerSPMC(nnUNetTrainerSemiSupervised):
         where: Tensor | None,
         labeled: tuple[Tensor, Tensor],
     ) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor | None]:
+        """Paste boxes of labeled patches and their labels; where neither is ignored."""
         boxes = draw_boxes(images, self.settings.paste_probability)
-        if self.settings.paste_from == "unlabeled":
-            source = other_patches(len(images)).to(images.device)
-            others, other_where = (images, *teachers), where
-        else:
-            labeled_images, target = labeled
-            source = torch.randint(len(labeled_images), (len(images),), device=images.device)
-            labels, ignored = self._one_hot(target), self.ignored_voxels(target)
-            others = (labeled_images, labels, labels)
-            other_where = None if ignored is None else ~ignored
-        mixed, main, auxiliary = paste(
-            boxes, (images, *teachers), [other[source] for other in others]
-        )
-        if where is not None or other_where is not None:
+        labeled_images, target = labeled
+        source = torch.randint(len(labeled_images), (len(images),), device=images.device)
+        labels, ignored = self._one_hot(target), self.ignored_voxels(target)
+        others = [other[source] for other in (labeled_images, labels, labels)]
+        mixed, main, auxiliary = paste(boxes, (images, *teachers), others)
+        if where is not None or ignored is not None:
             where = torch.ones_like(boxes) if where is None else where
-            inside = torch.ones_like(boxes) if other_where is None else other_where[source]
+            inside = torch.ones_like(boxes) if ignored is None else ~ignored[source]
             where = torch.where(boxes, inside, where)
         return mixed, (main, auxiliary), where
 
@@ -181,7 +178,23 @@ class nnUNetTrainerSPMC(nnUNetTrainerSemiSupervised):
         network.feature_noise.eval()
         main, auxiliary = self.training_network(images)
         network.feature_noise.train()
+        # weights that autocast has cast here have no gradient: older PyTorch would take them for
+        # the pass that follows, too
+        torch.clear_autocast_cache()
         return self._probabilities(main), self._probabilities(auxiliary)
+
+    def _prediction(self, probabilities: Tensor) -> Tensor:
+        regions = self.label_manager.has_regions
+        return losses.confidence_and_prediction(probabilities, regions=regions)[1]
+
+    @staticmethod
+    def _branch_values(main: Tensor, auxiliary: Tensor, where: Tensor | None) -> dict[str, Tensor]:
+        """Say how far the predictions agree, and whether a branch predicts a single class."""
+        return {
+            "agreement": losses.share(main == auxiliary, where),
+            "single_class_main": losses.is_single_class(main, where),
+            "single_class_auxiliary": losses.is_single_class(auxiliary, where),
+        }
 
     def unlabeled_loss(
         self,
@@ -207,9 +220,7 @@ class nnUNetTrainerSPMC(nnUNetTrainerSemiSupervised):
         main_teacher, auxiliary_teacher = (main, auxiliary) if teachers is None else teachers
         main_label, auxiliary_label = main_class, auxiliary_class
         if teachers is not None:
-            main_label, auxiliary_label = (
-                losses.confidence_and_prediction(p, regions=regions)[1] for p in teachers
-            )
+            main_label, auxiliary_label = (self._prediction(teacher) for teacher in teachers)
         values = {
             "cps_main": losses.cps(main_logits, auxiliary_label, regions=regions, where=where),
             "cps_auxiliary": losses.cps(auxiliary_logits, main_label, regions=regions, where=where),
@@ -221,9 +232,7 @@ class nnUNetTrainerSPMC(nnUNetTrainerSemiSupervised):
             values["suspicious_main"] = losses.share(main_confidence <= tau, where)
             values["suspicious_auxiliary"] = losses.share(auxiliary_confidence <= tau, where)
             values["common_difficulty_unlabeled"] = losses.share(mask, where)
-            values["agreement"] = losses.share(main_class == auxiliary_class, where)
-            values["single_class_main"] = losses.is_single_class(main_class, where)
-            values["single_class_auxiliary"] = losses.is_single_class(auxiliary_class, where)
+            values |= self._branch_values(main_class, auxiliary_class, where)
         if self.settings.splat:
             main_splat, main_taught = self._splat(main, main_confidence, auxiliary_teacher, where)
             auxiliary_splat, auxiliary_taught = self._splat(

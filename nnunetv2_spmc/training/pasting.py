@@ -1,8 +1,7 @@
-"""Boxes of other patches pasted into unlabeled ones.
+"""Boxes of labeled patches pasted into unlabeled ones, with their labels.
 
-From unlabeled patches: CutMix (Yun et al., ICCV 2019), with the pseudo-labels in the same boxes
-(French et al., BMVC 2020; cross pseudo supervision: Chen et al., CVPR 2021). From labeled patches,
-with their labels: copy-paste as in Bai et al., CVPR 2023.
+One half of bidirectional copy-paste (Bai et al., CVPR 2023): it shows the network labeled anatomy
+in unlabeled surroundings.
 """
 
 from __future__ import annotations
@@ -29,16 +28,9 @@ def draw_boxes(images: Tensor, probability: float) -> Tensor:
     for box in boxes[:, 0]:
         if torch.rand(()) < probability:
             box[_random_box(box.shape)] = True
+    if images.is_cuda:
+        boxes = boxes.pin_memory()  # so that the host need not wait for the copy
     return boxes.to(images.device, non_blocking=True)
-
-
-def other_patches(batch: int) -> Tensor:
-    """Return for each patch the index of another one, each used once, (B,).
-
-    The only patch of a batch gets itself.
-    """
-    order = torch.randperm(batch)
-    return torch.empty_like(order).scatter_(0, order, order.roll(1))
 
 
 def paste(boxes: Tensor, values: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:

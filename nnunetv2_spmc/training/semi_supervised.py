@@ -230,8 +230,9 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerUnlabeledStream):
         """
         self.optimizer.zero_grad(set_to_none=True)
         images, target = self._to_device(batch["data"]), self._to_device(batch["target"])
-        ignored = self.ignored_voxels(full_resolution(target)) if self.learns_from_ignored else None
         weight = self.ramp_up_weight()
+        learns_from_ignored = self.learns_from_ignored and weight > 0
+        ignored = self.ignored_voxels(full_resolution(target)) if learns_from_ignored else None
         drawn = batch.get("unlabeled", {}) if weight > 0 else {}
         unlabeled = self._to_device(drawn["data"]) if drawn else None
         weak = self._to_device(drawn["weak"]) if "weak" in drawn else None
@@ -297,7 +298,8 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerUnlabeledStream):
             ignored: bool, (B, 1, ...): the unlabeled voxels of labeled patches, if they are used.
 
         Returns:
-            The weights of the two means; they sum to 1 in a single process.
+            The weights of the two means; they sum to 1 in a single process. They count the
+            patches as drawn, before a method pastes anything into them.
         """
         if ignored is None and not self.is_ddp:
             return 1.0, 0.0
@@ -323,13 +325,13 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerUnlabeledStream):
     def ramp_up_weight(self, iteration: int | None = None) -> float:
         """Return lambda(t) of an iteration, or of the coming step; 0 in supervised epochs."""
         iteration = self.iteration if iteration is None else iteration
-        start, end = (
-            round(share * self.num_epochs) * self.num_iterations_per_epoch
-            for share in (self.settings.ramp_start, self.settings.ramp_end)
-        )
+        settings = self.settings
+        first = min(round(settings.ramp_start * self.num_epochs), self.num_epochs - 1)
+        last = max(round(settings.ramp_end * self.num_epochs), first)
+        start, end = (epoch * self.num_iterations_per_epoch for epoch in (first, last))
         if iteration < start:
             return 0.0
-        return gaussian_ramp_up(iteration - start, end - start, self.settings.lambda_max)
+        return gaussian_ramp_up(iteration - start, end - start, settings.lambda_max)
 
     def _to_device(self, data: Any) -> Any:
         if isinstance(data, list):

@@ -50,3 +50,8 @@ def test_temperature_one_changes_nothing():
 def test_pseudo_labels_carry_no_gradient():
     p = torch.rand(1, 2, 3, requires_grad=True)
     assert not sharpen(p, 0.1).requires_grad
+
+
+def test_softmax_form_of_no_class_at_all_is_finite():
+    """As of a label under the ignore label, which is 0 in all channels."""
+    assert sharpen(torch.zeros(1, 4, 2), 0.1, form="softmax").flatten().tolist() == [0.25] * 8

@@ -196,7 +196,7 @@ def test_a_network_without_deep_supervision_is_trained_too(make_trainer):
     assert not trainer.network.decoder.deep_supervision
 
 
-@pytest.mark.parametrize("paste_from", ["nothing", "unlabeled", "labeled"])
+@pytest.mark.parametrize("paste_from", ["nothing", "labeled"])
 def test_the_weak_view_and_pasted_labels_teach_the_strong_view(make_started, paste_from):
     trainer = make_started(noise=0.0, views="weak-to-strong", paste_from=paste_from)
     strong, weak, target = patches(0), patches(1), targets(trainer)[0]
@@ -207,13 +207,7 @@ def test_the_weak_view_and_pasted_labels_teach_the_strong_view(make_started, pas
     main_label, auxiliary_label = (output[0].argmax(1) for output in trainer.training_network(weak))
     torch.manual_seed(5)
     boxes = draw_boxes(strong, 1.0)
-    if paste_from == "unlabeled":  # of two patches each gets a box of the other one
-        strong = torch.where(boxes, strong.flip(0), strong)
-        main_label, auxiliary_label = (
-            torch.where(boxes[:, 0], label.flip(0), label)
-            for label in (main_label, auxiliary_label)
-        )
-    elif paste_from == "labeled":
+    if paste_from == "labeled":
         source = torch.randint(2, (2,))
         strong = torch.where(boxes, labeled[0][source], strong)
         main_label, auxiliary_label = (
@@ -227,6 +221,28 @@ def test_the_weak_view_and_pasted_labels_teach_the_strong_view(make_started, pas
     ):
         expected = nn.functional.cross_entropy(student, label)
         torch.testing.assert_close(values[term], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_agreement_is_that_on_unlabeled_patches_before_boxes_are_pasted(make_started):
+    trainer = make_started(noise=0.0, paste_from="labeled")
+    images, labeled = patches(0), (patches(2), targets(trainer)[0])
+    _, pasted = trainer.unlabeled_step(images, None, None, labeled)
+    _, values = trainer.unlabeled_loss(trainer.training_network(images))
+    assert 0 < values["agreement"] < 1
+    assert pasted["agreement"] == values["agreement"]
+
+
+def test_the_pass_for_pseudo_labels_leaves_the_gradient_of_the_next_one_whole(make_started):
+    """Weights that autocast casts without gradient must not be used again."""
+    trainer = make_started(noise=0.0, views="weak-to-strong")
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, _ = trainer.unlabeled_step(patches(0), patches(1), None, (None, None))
+    loss.backward()
+    assert all(
+        p.grad is not None and p.grad.any()
+        for p in trainer.training_network.main.encoder.parameters()
+        if p.dim() > 1
+    )
 
 
 def test_pseudo_labels_are_made_without_noise_and_gradient(make_started):
@@ -253,7 +269,12 @@ def test_pasted_voxels_count_unless_they_are_under_the_ignore_label(
     else:
         target[ignored] = IGNORE
     seen = []
-    monkeypatch.setattr(trainer, "unlabeled_loss", lambda *arguments: seen.append(arguments))
+
+    def note(*arguments):
+        seen.append(arguments)
+        return torch.zeros(()), {}
+
+    monkeypatch.setattr(trainer, "unlabeled_loss", note)
     nowhere = torch.zeros(2, 1, 16, 16, dtype=torch.bool)
     for where in (nowhere, None):
         torch.manual_seed(5)

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nnunetv2_spmc.training.pasting import SHARE_OF_PATCH, draw_boxes, other_patches, paste
+from nnunetv2_spmc.training.pasting import SHARE_OF_PATCH, draw_boxes, paste
 
 
 @given(st.sampled_from([(20, 20), (12, 16, 20)]), st.integers(0, 1000))
@@ -29,18 +29,6 @@ def test_the_probability_is_that_of_a_patch_to_get_a_box():
     with_box = draw_boxes(torch.zeros(2000, 1, 4, 4), 0.25).flatten(1).any(1)
     assert with_box.float().mean().item() == pytest.approx(0.25, abs=0.04)
     assert not draw_boxes(torch.zeros(9, 1, 4, 4), 0.0).any()
-
-
-@given(st.integers(2, 9), st.integers(0, 1000))
-def test_each_patch_has_another_one_and_each_is_used_once(batch, seed):
-    torch.manual_seed(seed)
-    others = other_patches(batch)
-    assert sorted(others.tolist()) == list(range(batch))
-    assert (others != torch.arange(batch)).all()
-
-
-def test_a_single_patch_has_itself():
-    assert other_patches(1).tolist() == [0]
 
 
 def test_what_is_inside_comes_from_the_others():

@@ -133,6 +133,13 @@ def test_the_ramp_up_lies_between_its_start_and_its_end(make_trainer):
     assert weights[15:] == [2.0] * 15
 
 
+def test_at_least_the_last_epoch_sees_unlabeled_patches(make_trainer):
+    trainer = make_trainer(epochs=2, iterations_per_epoch=3, ramp_start=0.75)
+    assert [trainer.ramp_up_weight(iteration) > 0 for iteration in range(6)] == [False] * 3 + [
+        True
+    ] * 3
+
+
 def test_supervised_epochs_pass_no_unlabeled_patch_through_the_network(make_trainer, monkeypatch):
     trainer = ready(make_trainer(ramp_start=0.5))
     monkeypatch.setattr(trainer, "unlabeled_step", lambda *_: pytest.fail("was called"))

@@ -48,7 +48,7 @@ def test_the_environment_may_name_a_file(tmp_path):
         ({"ramp_start": 1.0}, r"ramp_start must be in \[0, 1\)"),
         ({"ramp_start": 0.5, "ramp_end": 0.4}, r"ramp_end must be between ramp_start \(0.5\)"),
         ({"views": "weak"}, "views must be one of same, weak-to-strong"),
-        ({"paste_from": "all"}, "paste_from must be one of nothing, unlabeled, labeled"),
+        ({"paste_from": "all"}, "paste_from must be one of nothing, labeled"),
         ({"paste_probability": 0}, r"paste_probability must be in \(0, 1\]"),
         ({"reduction": "mean"}, "reduction must be one of all, masked, got 'mean'"),
         ({"teaching": "low"}, "teaching must be one of high-to-low"),
