@@ -32,7 +32,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -110,7 +110,10 @@ MAIN_METHODS = {
     "spmc": Method("nnUNetTrainerSPMC"),
     "spmc_paper": Method("nnUNetTrainerSPMC_paper"),
     "cps": Method("nnUNetTrainerSPMC_cpsOnly", LITERAL),
-    "noUnlabeled": Method("nnUNetTrainerSPMC_noUnlabeled"),
+    "noUnlabeled": Method(
+        "nnUNetTrainerSPMC_noUnlabeled",
+        {key: value for key, value in LITERAL.items() if key != "lambda_max"},
+    ),
     "all_labels": Method(CONTROL, labels=ALL),
     "control_2x": Method(CONTROL, double_batch=True),
     "control_longer": Method(CONTROL, longer=3),
@@ -302,7 +305,8 @@ def benchmark(
         added = prepare_more_labels(few, method.labels, ranker, output, planned)
     checkpoint = trained / f"fold_{dataset.fold}" / "checkpoint_final.pth"
     summary = checkpoint.parent / "validation" / "summary.json"
-    if not summary.exists():
+    last = checkpoint if dataset.fold == "all" else summary  # what a finished training wrote last
+    if not last.exists():
         run(commands["train"], **results)
     check_settings(checkpoint, method.trainer, settings)
     seconds = write_curves(checkpoint, here / "curves.csv")
@@ -339,13 +343,19 @@ def check_settings(checkpoint: Path, trainer: str, settings: str) -> None:
     import torch
 
     from nnunetv2_spmc import methods
-    from nnunetv2_spmc.training.settings import changed_settings, resolve_settings
+    from nnunetv2_spmc.training.settings import (
+        ScheduleSettings,
+        changed_settings,
+        resolve_settings,
+    )
 
     kind = getattr(methods, trainer)
     defaults = replace(kind.default_settings, **kind.fixed_settings)
     expected, _ = resolve_settings(defaults, {}, {"nnUNet_spmc_settings": settings})
     stored = torch.load(checkpoint, map_location="cpu", weights_only=False)["semi_supervised"]
-    changes = changed_settings(stored["settings"], asdict(expected))
+    used = {field.name for field in fields(ScheduleSettings if trainer == CONTROL else expected)}
+    now = {key: value for key, value in asdict(expected).items() if key in used}
+    changes = changed_settings(stored["settings"], now)
     if changes:
         sys.exit(f"error: {checkpoint} was trained with {', '.join(changes)}; remove its run.")
 

@@ -39,7 +39,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from performance_table import MACHINE, machine, publish
 from torch import Tensor
 
-from nnunetv2_spmc.methods import nnUNetTrainerSPMC
+from nnunetv2_spmc.methods import nnUNetTrainerSPMC, nnUNetTrainerSPMC_paper
 from nnunetv2_spmc.training.memory import activation_bytes
 from nnunetv2_spmc.training.ramp_up import gaussian_ramp_up
 
@@ -117,7 +117,7 @@ def trainer(kind: type, patch: str, classes: int, device: torch.device) -> Any:
     built = kind(plans(patch), "benchmark", 0, dataset_json, device)
     built.initialize()
     built.network.train()
-    if kind is nnUNetTrainerSPMC:
+    if issubclass(kind, nnUNetTrainerSPMC):
         built.training_network.train()
         built.iteration = built.num_epochs * built.num_iterations_per_epoch
     return built
@@ -308,7 +308,7 @@ def measure(
     os.environ["nnUNet_compile"] = str(mode == "compiled").lower()
     torch.manual_seed(0)
     stock = trainer(nnUNetTrainer, patch, classes, device)
-    spmc = trainer(nnUNetTrainerSPMC, patch, classes, device)
+    spmc = trainer(nnUNetTrainerSPMC_paper, patch, classes, device)
     used = memory_of_steps(stock, spmc, classes, device)
     batch_size = batch_size or spmc.configuration_manager.batch_size
     batch = random_batch(spmc, batch_size, classes, device)
@@ -350,7 +350,7 @@ def measure(
 def measure_terms(patch: str, classes: int, device: torch.device, repeats: int) -> dict[str, Any]:
     """Measure the loss terms of one patch alone: their time and their error."""
     torch.manual_seed(0)
-    spmc = trainer(nnUNetTrainerSPMC, patch, classes, device)
+    spmc = trainer(nnUNetTrainerSPMC_paper, patch, classes, device)
     target = random_batch(spmc, 1, classes, device)["target"]
     shape = (1, classes, *spmc.configuration_manager.patch_size)
     logits = [2 * torch.randn(shape, device=device) for _ in range(4)]
@@ -387,9 +387,9 @@ def joint_step(spmc: Any, batch: dict[str, Any]) -> None:
 def measure_variants(
     patch: str, device: torch.device, repeats: int, batch_size: int | None
 ) -> list[dict[str, Any]]:
-    """Measure what might make a step cheaper against the step as it is, with two classes."""
+    """Measure other steps against that of the paper's method, with two classes."""
     torch.manual_seed(0)
-    spmc, variant = (trainer(nnUNetTrainerSPMC, patch, 2, device) for _ in range(2))
+    spmc, variant = (trainer(nnUNetTrainerSPMC_paper, patch, 2, device) for _ in range(2))
     batch_size = batch_size or spmc.configuration_manager.batch_size
     batch = random_batch(spmc, batch_size, 2, device)
     last = torch.channels_last_3d if patch == "3d" else torch.channels_last
@@ -397,6 +397,8 @@ def measure_variants(
         "data": batch["data"].to(memory_format=last),
         "unlabeled": {"data": batch["unlabeled"]["data"].to(memory_format=last)},
     }
+    default = trainer(nnUNetTrainerSPMC, patch, 2, device)
+    two_views = batch | {"unlabeled": dict.fromkeys(("data", "weak"), batch["unlabeled"]["data"])}
     labeled_only = {key: value for key, value in batch.items() if key != "unlabeled"}
     total = 10_000
     early = sum(gaussian_ramp_up(t, total, 1.0) < 0.01 for t in range(total)) / total
@@ -415,6 +417,7 @@ def measure_variants(
         ),
         "channels last": channels_last,
         f"{str(lower).removeprefix('torch.')} autocast": lambda: variant.train_step(batch),
+        "the default: weak view, pasted boxes": lambda: default.train_step(two_views),
     }
     rows = []
     as_is: Step = lambda: spmc.train_step(batch)  # noqa: E731

@@ -225,6 +225,7 @@ def test_a_training_with_other_settings_is_refused(tmp_path: Path) -> None:
     check(checkpoint, "nnUNetTrainerSPMC", '{"seed": 3, "tau": 0.8}')
     with pytest.raises(SystemExit, match=r"was trained with tau: 0.8 -> 0.7"):
         check(checkpoint, "nnUNetTrainerSPMC", '{"seed": 3}')
+    check(checkpoint, benchmark_accuracy.CONTROL, '{"seed": 3}')  # uses the schedule alone
 
 
 def test_a_longer_run_has_more_epochs() -> None:

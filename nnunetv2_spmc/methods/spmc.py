@@ -36,8 +36,11 @@ CHOICES = {
 
 @dataclass(frozen=True)
 class SPMCSettings(SemiSupervisedSettings):
-    """Settings of SPMC; the defaults are the paper's, read literally."""
+    """Settings of SPMC: the paper's, read literally, but for those that are marked as ours."""
 
+    lambda_max: float = 1.0  # ours; the paper: 0.1
+    ramp_start: float = 0.1  # ours; the paper: 0
+    ramp_end: float = 0.3  # ours; the paper: 1
     tau: float = 0.7  # a voxel is suspicious at confidence <= tau, trusted above; BraTS: 0.65
     beta: float = 0.5  # weight of the mean squared errors, Eq. (3)-(5)
     temperature: float = 0.1  # T of the sharpening, Eq. (12)
@@ -50,8 +53,8 @@ class SPMCSettings(SemiSupervisedSettings):
     noise: float = 0.3  # amplitude r of the feature noise, Eq. (1)-(2)
     noise_levels: NoiseLevels = "all"
     shared_encoder: bool = True
-    views: str = "same"  # "weak-to-strong": pseudo-labels from patches with untouched intensities
-    paste_from: str = "nothing"  # "labeled": boxes of labeled patches in unlabeled ones
+    views: str = "weak-to-strong"  # ours: pseudo-labels from patches with untouched intensities
+    paste_from: str = "labeled"  # ours: boxes of labeled patches in unlabeled ones
     paste_probability: float = 1.0  # of an unlabeled patch to get a box
 
     def __post_init__(self) -> None:

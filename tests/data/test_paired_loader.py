@@ -46,11 +46,17 @@ def test_an_item_holds_a_labeled_and_an_unlabeled_batch(loader, configuration, p
     assert batch["data"].shape == (2, 1, *patch)
     assert batch["target"][0].shape == (2, 1, *patch)
     unlabeled = batch["unlabeled"]
-    assert unlabeled.keys() == {"data", "keys"}
-    assert unlabeled["data"].shape == (3, 1, *patch)
-    assert unlabeled["data"].dtype == torch.float32
+    assert unlabeled.keys() == {"data", "weak", "keys"}
+    for view in ("data", "weak"):
+        assert unlabeled[view].shape == (3, 1, *patch)
+        assert unlabeled[view].dtype == torch.float32
+        assert unlabeled[view].is_contiguous()
     assert all(key.startswith("unlabeled_") for key in unlabeled["keys"])
     assert all(key.startswith("train_") for key in batch["keys"])
+
+
+def test_one_view_is_drawn_where_one_is_used(loader):
+    assert next(loader(views="same"))["unlabeled"].keys() == {"data", "keys"}
 
 
 @pytest.mark.parametrize("configuration", ["2d_small", "3d_fullres_small"])

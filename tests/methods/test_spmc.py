@@ -224,7 +224,7 @@ def test_the_weak_view_and_pasted_labels_teach_the_strong_view(make_started, pas
 
 
 def test_agreement_is_that_on_unlabeled_patches_before_boxes_are_pasted(make_started):
-    trainer = make_started(noise=0.0, paste_from="labeled")
+    trainer = make_started(noise=0.0, views="same", paste_from="labeled")
     images, labeled = patches(0), (patches(2), targets(trainer)[0])
     _, pasted = trainer.unlabeled_step(images, None, None, labeled)
     _, values = trainer.unlabeled_loss(trainer.training_network(images))
@@ -234,7 +234,7 @@ def test_agreement_is_that_on_unlabeled_patches_before_boxes_are_pasted(make_sta
 
 def test_the_pass_for_pseudo_labels_leaves_the_gradient_of_the_next_one_whole(make_started):
     """Weights that autocast casts without gradient must not be used again."""
-    trainer = make_started(noise=0.0, views="weak-to-strong")
+    trainer = make_started(noise=0.0, views="weak-to-strong", paste_from="nothing")
     with torch.autocast("cpu", torch.bfloat16):
         loss, _ = trainer.unlabeled_step(patches(0), patches(1), None, (None, None))
     loss.backward()
@@ -293,6 +293,7 @@ def test_a_training_with_supervised_epochs_weak_views_and_pasted_labels(
     trainer = make_trainer(
         configuration=configuration,
         ramp_start=0.5,
+        ramp_end=1.0,
         views="weak-to-strong",
         paste_from="labeled",
         unlabeled_batch_size=3,

@@ -48,7 +48,13 @@ def test_two_processes_step_as_one_with_the_whole_batch(
 ):
     """Both passes and all loss parts; in 2D nnU-Net's Dice is one of the whole batch."""
     single = make_trainer(
-        configuration=configuration, noise=0.0, lambda_max=1.0, unlabeled_batch_size=4, tau=0.9
+        configuration=configuration,
+        noise=0.0,
+        lambda_max=1.0,
+        views="same",
+        paste_from="nothing",  # boxes are drawn by each process
+        unlabeled_batch_size=4,
+        tau=0.9,
     )
     single.on_train_start()
     single.on_train_epoch_start()

@@ -91,7 +91,7 @@ def terms(trainer, outputs, where):
 @pytest.mark.parametrize("labels", [LABELS, REGIONS], ids=["labels", "regions"])
 @pytest.mark.parametrize("unlabeled", [True, False], ids=["beside unlabeled cases", "alone"])
 def test_all_unlabeled_voxels_of_a_step_count_alike(make_started, monkeypatch, labels, unlabeled):
-    trainer = make_started(labels, lambda_max=1.0)
+    trainer = make_started(labels, lambda_max=1.0, views="same", paste_from="nothing")
     batch = sparse_batch(trainer, unlabeled=unlabeled)
     weight = trainer.ramp_up_weight()
     two_passes, values = gradients(trainer, batch, monkeypatch)

@@ -17,6 +17,9 @@ from nnunetv2_spmc.methods import (
 from nnunetv2_spmc.networks.unwrap import unwrapped
 from nnunetv2_spmc.training.settings import SettingsError
 
+# the unlabeled loss acts on the patches as they were drawn
+SAME_PATCHES = {"views": "same", "paste_from": "nothing"}
+
 
 def ready(trainer):
     """Start a trainer up to its first step."""
@@ -31,7 +34,7 @@ def gradients(trainer):
 
 
 def test_the_two_backward_passes_give_the_gradient_of_the_joint_loss(make_trainer, monkeypatch):
-    trainer = ready(make_trainer(noise=0.0, lambda_max=1.0))
+    trainer = ready(make_trainer(noise=0.0, lambda_max=1.0, **SAME_PATCHES))
     monkeypatch.setattr(trainer, "_optimizer_step", lambda: None)
     trainer.iteration = 4  # t_max, so that the unlabeled part weighs as much as it ever does
     batch = next(trainer.dataloader_train)
@@ -111,7 +114,7 @@ def test_gradients_are_clipped_per_branch(make_trainer):
 
 
 def test_the_ramp_up_counts_iterations_over_the_whole_training(make_trainer):
-    trainer = ready(make_trainer())
+    trainer = ready(make_trainer(lambda_max=0.1, ramp_start=0.0, ramp_end=1.0))
     assert trainer.ramp_up_weight() == pytest.approx(0.1 * math.exp(-5))
     trainer.train_step(next(trainer.dataloader_train))
     assert trainer.iteration == 1
@@ -134,14 +137,14 @@ def test_the_ramp_up_lies_between_its_start_and_its_end(make_trainer):
 
 
 def test_at_least_the_last_epoch_sees_unlabeled_patches(make_trainer):
-    trainer = make_trainer(epochs=2, iterations_per_epoch=3, ramp_start=0.75)
+    trainer = make_trainer(epochs=2, iterations_per_epoch=3, ramp_start=0.75, ramp_end=1.0)
     assert [trainer.ramp_up_weight(iteration) > 0 for iteration in range(6)] == [False] * 3 + [
         True
     ] * 3
 
 
 def test_supervised_epochs_pass_no_unlabeled_patch_through_the_network(make_trainer, monkeypatch):
-    trainer = ready(make_trainer(ramp_start=0.5))
+    trainer = ready(make_trainer(ramp_start=0.5, ramp_end=1.0))
     monkeypatch.setattr(trainer, "unlabeled_step", lambda *_: pytest.fail("was called"))
     values = trainer.train_step(next(trainer.dataloader_train))
     assert "cps_main" not in values

@@ -12,10 +12,12 @@ def resolve(dataset_json=None, environment=None):
     return resolve_settings(SPMCSettings(), dataset_json or {}, variables)
 
 
-def test_the_defaults_are_those_of_the_paper():
+def test_the_defaults_are_those_of_the_paper_but_for_ours():
     settings, origins = resolve()
     assert (settings.tau, settings.beta, settings.temperature) == (0.7, 0.5, 0.1)
-    assert (settings.lambda_max, settings.noise, settings.shared_encoder) == (0.1, 0.3, True)
+    assert (settings.noise, settings.shared_encoder) == (0.3, True)
+    assert (settings.lambda_max, settings.ramp_start, settings.ramp_end) == (1.0, 0.1, 0.3)
+    assert (settings.views, settings.paste_from) == ("weak-to-strong", "labeled")
     assert origins == {}
 
 
