@@ -118,7 +118,7 @@ def commands(rows: Sequence[Row]) -> str:
 def draw_curves(folder: Path, rows: Sequence[Row], path: Path) -> None:
     """Draw nnU-Net's Dice on validation patches over epochs and over minutes of training.
 
-    One color per method, one line per seed; smoothed as nnU-Net's own curve is.
+    One color per method, one line per seed, smoothed.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -144,8 +144,8 @@ def draw_curves(folder: Path, rows: Sequence[Row], path: Path) -> None:
         figure.savefig(temporary, format="png", dpi=100)
 
 
-def smoothed(values: Sequence[float], kept: float = 0.9) -> list[float]:
-    """Return nnU-Net's moving average."""
+def smoothed(values: Sequence[float], kept: float = 0.7) -> list[float]:
+    """Return the exponential moving average."""
     return list(itertools.accumulate(values, lambda mean, new: kept * mean + (1 - kept) * new))
 
 
