@@ -211,7 +211,7 @@ class nnUNetTrainerSPMC(nnUNetTrainerSemiSupervised):
             outputs: logits of the main and the auxiliary branch.
             where: bool, (B, 1, ...): the unlabeled voxels; None takes all.
             teachers: (B, C, ...) probabilities of the main and the auxiliary branch, from which
-                the other one learns; None takes those of the outputs.
+                the other one learns; None takes those of the outputs, and says how far they agree.
         """
         # cast once, so that the gradients of all terms are summed in float32
         main_logits, auxiliary_logits = (full_resolution(logits).float() for logits in outputs)
@@ -235,7 +235,8 @@ class nnUNetTrainerSPMC(nnUNetTrainerSemiSupervised):
             values["suspicious_main"] = losses.share(main_confidence <= tau, where)
             values["suspicious_auxiliary"] = losses.share(auxiliary_confidence <= tau, where)
             values["common_difficulty_unlabeled"] = losses.share(mask, where)
-            values |= self._branch_values(main_class, auxiliary_class, where)
+            if teachers is None:
+                values |= self._branch_values(main_class, auxiliary_class, where)
         if self.settings.splat:
             main_splat, main_taught = self._splat(main, main_confidence, auxiliary_teacher, where)
             auxiliary_splat, auxiliary_taught = self._splat(
