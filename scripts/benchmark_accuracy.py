@@ -12,8 +12,8 @@ row would claim is refused. Two processes may share OUTPUT once the datasets are
 is asked of both. --table makes all tables and figures from those files and nothing else.
 
 All methods see the same labeled cases and plans, and do the same number of iterations with the same
-labeled batch; control_2x has twice the batch and control_longer three times the iterations, about
-the time of a run of SPMC. "all_labels", the upper bound, is the control with the labels of the
+labeled batch; control_2x has twice the batch and control_longer four times the iterations, more
+than the time of a run of SPMC. "all_labels", the upper bound, is the control with the labels of the
 unlabeled cases; it takes over the plans of the few. annotate_*: the control with the labels of
 three more patients, which the model of "spmc" with seed 1 ranks first; that run must be there.
 Small plans (small_plans.py) fit two CPU cores; --plans full takes nnU-Net's.
@@ -32,248 +32,27 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from accuracy_datasets import planned_configuration, prepare, prepare_more_labels, run
+from accuracy_methods import (
+    ABLATIONS,
+    CONTROL,
+    DATASETS,
+    FEW,
+    MAIN_METHODS,
+    METHODS,
+    RANKER_SEED,
+    RANKINGS,
+    SCHEDULES,
+)
+
 SCRIPTS = Path(__file__).resolve().parent
 BENCHMARKS = SCRIPTS.parent / "docs" / "benchmarks"
-SCHEDULES: dict[str, dict[str, Any]] = {
-    "small": {"epochs": 30, "iterations_per_epoch": 100, "validation_iterations": 10},
-    "full": {},  # nnU-Net's own
-}
-FEW, ALL = "few", "all"
-RANKER_SEED = 1
-ANNOTATED = 3  # patients whose labels are added; which ones, nnUNetv2_spmc_rank says
-RANKINGS = {  # label set -> options of the command
-    "difficulty": f"--score difficulty -k {ANNOTATED}",
-    "entropy": "--score entropy",
-    **{f"random{seed}": f"--score random --seed {seed}" for seed in (1, 2, 3)},
-}
-LABELS = (ALL, *RANKINGS)
 CURVES = ("train_losses", "val_losses", "mean_fg_dice", "lambda", "agreement")
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A dataset with few labels."""
-
-    id: int
-    name: str
-    configuration: str
-    fold: str
-    small: str  # options of small_plans.py
-
-    def with_labels(self, of: str) -> Dataset:
-        """The same training and test cases with more of their labels."""
-        if of == FEW:
-            return self
-        number = self.id + 50 + LABELS.index(of)
-        name = f"Dataset{number}_{self.name.split('_')[1]}{of.capitalize()}Labels"
-        return replace(self, id=number, name=name)
-
-
-@dataclass(frozen=True)
-class Method:
-    """A trainer with its settings."""
-
-    trainer: str
-    settings: dict[str, Any] = field(default_factory=dict)
-    labels: str = FEW  # or one of LABELS
-    double_batch: bool = False
-    longer: int = 1  # times as many epochs
-
-
-CONTROL = "nnUNetTrainerSupervisedControl"
-DATASETS = {
-    "acdc": Dataset(
-        502, "Dataset502_ACDC", "2d", "0", "--patch-size 64 64 --batch-size 4 --coarser 2"
-    ),
-    "la": Dataset(
-        511,
-        "Dataset511_LAhalf",
-        "3d_fullres",
-        "all",
-        "--patch-size 16 32 32 --batch-size 2 --coarser 2",
-    ),
-}
-LITERAL: dict[str, Any] = {  # the schedule of the paper and nothing of ours
-    "lambda_max": 0.1,
-    "ramp_start": 0.0,
-    "ramp_end": 1.0,
-    "views": "same",
-    "paste_from": "nothing",
-}
-MAIN_METHODS = {
-    "control": Method(CONTROL),
-    "spmc": Method("nnUNetTrainerSPMC"),
-    "spmc_paper": Method("nnUNetTrainerSPMC_paper"),
-    "cps": Method("nnUNetTrainerSPMC_cpsOnly", LITERAL),
-    "noUnlabeled": Method(
-        "nnUNetTrainerSPMC_noUnlabeled",
-        {key: value for key, value in LITERAL.items() if key != "lambda_max"},
-    ),
-    "all_labels": Method(CONTROL, labels=ALL),
-    "control_2x": Method(CONTROL, double_batch=True),
-    "control_longer": Method(CONTROL, longer=3),
-}
-ABLATIONS = {
-    **{  # tables 4 and 5 of the paper
-        name: Method(f"nnUNetTrainerSPMC_{name}")
-        for name in ("noNoise", "noCDPS", "noSPLAT", "cpsOnly")
-    },
-    **{
-        name: Method(f"nnUNetTrainerSPMC_{name}")
-        for name in ("ordinaryToLow", "highToOrdinary", "separateEncoders")
-    },
-    **{f"tau_{tau}": Method("nnUNetTrainerSPMC", {"tau": tau}) for tau in (0.6, 0.8)},
-    **{f"beta_{beta}": Method("nnUNetTrainerSPMC", {"beta": beta}) for beta in (0.3, 0.7)},
-}
-OURS: dict[str, Any] = {  # candidates for the default, compared on validation cases
-    "lambda_max": 1.0,
-    "ramp_start": 0.25,
-    "ramp_end": 0.5,
-    "views": "weak-to-strong",
-    "paste_from": "labeled",
-}
-CANDIDATES = {
-    "paste": Method("nnUNetTrainerSPMC", OURS),
-    "early": Method("nnUNetTrainerSPMC", OURS | {"ramp_start": 0.1, "ramp_end": 0.3}),
-    "lambda_2": Method("nnUNetTrainerSPMC", OURS | {"lambda_max": 2.0}),
-    "no_paste": Method("nnUNetTrainerSPMC", OURS | {"paste_from": "nothing"}),
-    "same_view": Method("nnUNetTrainerSPMC", OURS | {"paste_from": "nothing", "views": "same"}),
-}
-ANNOTATE = {f"annotate_{labels}": Method(CONTROL, labels=labels) for labels in RANKINGS}
-METHODS = MAIN_METHODS | ABLATIONS | CANDIDATES | ANNOTATE
-
-
-def run(command: str, **environment: str) -> None:
-    print(f"$ {command}", flush=True)
-    subprocess.run(shlex.split(command), check=True, env=os.environ | environment)
-
-
-# ---- datasets ----------------------------------------------------------------------------------
-
-
-def convert(kind: str, dataset: Dataset, data: Path, output: Path) -> None:
-    if kind == "acdc":
-        source = shlex.quote(str(data / "acdc128"))
-        run(f"nnUNetv2_spmc_convert acdc -i {source} -d {dataset.id} --labeled 7 --allow-missing")
-        return
-    images, splits = data / "la_half" / "images", data / "splits" / "LA"
-    cases = {part: (splits / f"{part}.list").read_text().split() for part in ("train", "test")}
-    test = [case for case in cases["test"] if (images / f"{case}.nii.gz").exists()]
-    for name, listed in (("la_labeled", cases["train"][:8]), ("la_test", test)):
-        (output / f"{name}.txt").write_text("\n".join(listed), encoding="utf-8")
-    run(
-        f"nnUNetv2_spmc_convert folder -i {shlex.quote(str(images))} "
-        f"-l {shlex.quote(str(data / 'la_half' / 'labels'))} -d {dataset.id} "
-        f"-n {dataset.name.split('_')[1]} --labels background=0 atrium=1 --channels MRI "
-        f"--labeled {shlex.quote(str(output / 'la_labeled.txt'))} "
-        f"--test {shlex.quote(str(output / 'la_test.txt'))}"
-    )
-
-
-def prepare(kind: str, dataset: Dataset, data: Path, output: Path, plans: str) -> None:
-    """Convert, plan and preprocess; the mark is written last, so that a broken one is repeated."""
-    preprocessed = output / "nnUNet_preprocessed" / dataset.name
-    mark = preprocessed / f"prepared_{plans}"
-    if mark.exists() and mark.read_text(encoding="utf-8") == dataset.small:
-        return
-    configuration = planned_configuration(dataset, plans)
-    if not (output / "nnUNet_raw" / dataset.name).exists():
-        convert(kind, dataset, data, output)
-    if not (preprocessed / "nnUNetPlans.json").exists():
-        plan = f"nnUNetv2_plan_and_preprocess -d {dataset.id} -npfp 2 --no_pp"
-        run(plan, nnUNet_n_proc_DA="1")  # planning takes it for a number of threads: 0 fails
-    if plans == "small":
-        script = shlex.quote(str(SCRIPTS / "small_plans.py"))
-        small = f"-d {dataset.id} -c {dataset.configuration} {dataset.small}"
-        run(f"{sys.executable} {script} {small}")
-    add_double_batch(preprocessed / "nnUNetPlans.json", configuration)
-    run(f"nnUNetv2_preprocess -d {dataset.id} -c {configuration} -np 2")
-    run(f"nnUNetv2_spmc_preprocess -d {dataset.id} -c {configuration}")
-    mark.write_text(dataset.small, encoding="utf-8")
-
-
-def planned_configuration(dataset: Dataset, plans: str) -> str:
-    return dataset.configuration + ("_small" if plans == "small" else "")
-
-
-def add_double_batch(plans_file: Path, configuration: str) -> None:
-    plans = json.loads(plans_file.read_text(encoding="utf-8"))
-    batch_size = 2 * plans["configurations"][configuration]["batch_size"]
-    plans["configurations"][f"{configuration}_2x"] = {
-        "inherits_from": configuration,
-        "batch_size": batch_size,
-    }
-    write_json(plans_file, plans)
-
-
-def prepare_more_labels(
-    few: Dataset, labels: str, ranker: Path, output: Path, configuration: str
-) -> list[str]:
-    """Make labels of unlabeled cases training labels, under the plans of the few; return these."""
-    more = few.with_labels(labels)
-    source = {"few": few.small, "ranker": None if labels == ALL else ranker.name}
-    mark = output / "nnUNet_preprocessed" / more.name / f"prepared_{configuration}.json"
-    if mark.exists():
-        prepared = json.loads(mark.read_text(encoding="utf-8"))
-        if prepared["source"] == source:
-            return list(prepared["cases"])
-    model = ranker / "results" / few.name / f"nnUNetTrainerSPMC__nnUNetPlans__{configuration}"
-    cases = cases_to_label(few, labels, model, output)
-    raw, raw_few = (output / "nnUNet_raw" / name for name in (more.name, few.name))
-    shutil.rmtree(raw, ignore_errors=True)
-    dataset_json = json.loads((raw_few / "dataset.json").read_text(encoding="utf-8"))
-    ending = dataset_json["file_ending"]
-    for kind in ("images", "labels"):
-        shutil.copytree(raw_few / f"{kind}Tr", raw / f"{kind}Tr")
-        channel = "_0000" if kind == "images" else ""
-        for case in cases:
-            shutil.copy(raw_few / f"{kind}Un" / f"{case}{channel}{ending}", raw / f"{kind}Tr")
-    dataset_json["numTraining"] = len(list((raw / "labelsTr").iterdir()))
-    write_json(raw / "dataset.json", dataset_json)
-
-    folder, folder_few = (output / "nnUNet_preprocessed" / name for name in (more.name, few.name))
-    folder.mkdir(exist_ok=True)
-    plans = json.loads((folder_few / "nnUNetPlans.json").read_text(encoding="utf-8"))
-    write_json(folder / "nnUNetPlans.json", plans | {"dataset_name": more.name})
-    write_json(folder / "dataset.json", dataset_json)
-    shutil.copy(folder_few / "dataset_fingerprint.json", folder)
-    if few.fold != "all":
-        splits = json.loads((folder_few / "splits_final.json").read_text(encoding="utf-8"))
-        for split in splits:
-            split["train"] = [*split["train"], *sorted(cases)]
-        write_json(folder / "splits_final.json", splits)
-    for before in folder.glob("nnUNetPlans_*"):
-        shutil.rmtree(before)
-    run(f"nnUNetv2_preprocess -d {more.id} -c {configuration} -np 2")
-    write_json(mark, {"source": source, "cases": cases})
-    return cases
-
-
-def cases_to_label(few: Dataset, labels: str, model: Path, output: Path) -> list[str]:
-    """Return the unlabeled cases to add: all, or those of the patients that are ranked first."""
-    if labels == ALL:
-        files = (output / "nnUNet_raw" / few.name / "labelsUn").iterdir()
-        return sorted(file.name.split(".")[0] for file in files)
-    ranking = model / f"ranking_{labels}.csv"
-    rank = f"nnUNetv2_spmc_rank -d {few.id} -m {shlex.quote(str(model))} -f {few.fold} -device cpu"
-    run(f"{rank} --by_patient --disable_tta {RANKINGS[labels]} -o {shlex.quote(str(ranking))}")
-    with ranking.open(encoding="utf-8", newline="") as file:
-        first = list(csv.DictReader(file))[:ANNOTATED]
-    return [case for patient in first for case in patient["case"].split()]
-
-
-def write_json(path: Path, content: Any) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=4), encoding="utf-8")
-    os.replace(temporary, path)
-
-
-# ---- runs --------------------------------------------------------------------------------------
 
 
 def benchmark(

@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import accuracy_datasets
+import accuracy_methods
 import pytest
 import torch
 
@@ -53,7 +55,7 @@ def write_run(folder: Path, method: str, seed: int, dice: float, cases: int = 6)
 
 def test_every_method_names_a_trainer_of_the_package() -> None:
     known = {trainer.__name__ for trainer in methods.TRAINERS}
-    assert {method.trainer for method in benchmark_accuracy.METHODS.values()} <= known
+    assert {method.trainer for method in accuracy_methods.METHODS.values()} <= known
 
 
 def test_gap_closed_is_measured_between_the_means_of_control_and_all_labels(
@@ -154,7 +156,7 @@ def test_a_finished_run_is_known_by_its_row(tmp_path: Path) -> None:
 def test_the_doubled_batch_inherits_everything_else(tmp_path: Path) -> None:
     plans = tmp_path / "nnUNetPlans.json"
     plans.write_text(json.dumps({"configurations": {"2d": {"batch_size": 7}}}))
-    benchmark_accuracy.add_double_batch(plans, "2d")
+    accuracy_datasets.add_double_batch(plans, "2d")
     configurations = json.loads(plans.read_text())["configurations"]
     assert configurations["2d_2x"] == {"inherits_from": "2d", "batch_size": 14}
 
@@ -162,7 +164,7 @@ def test_the_doubled_batch_inherits_everything_else(tmp_path: Path) -> None:
 def test_all_labels_takes_over_plans_test_cases_and_validation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    few = benchmark_accuracy.DATASETS["acdc"]
+    few = accuracy_methods.DATASETS["acdc"]
     raw, preprocessed = (
         tmp_path / folder / few.name for folder in ("nnUNet_raw", "nnUNet_preprocessed")
     )
@@ -179,10 +181,10 @@ def test_all_labels_takes_over_plans_test_cases_and_validation(
     splits = [{"train": ["a"], "val": ["v"]}]
     (preprocessed / "splits_final.json").write_text(json.dumps(splits))
     commands: list[str] = []
-    monkeypatch.setattr(benchmark_accuracy, "run", commands.append)
+    monkeypatch.setattr(accuracy_datasets, "run", commands.append)
 
     for _ in range(2):  # the second finds it done
-        added = benchmark_accuracy.prepare_more_labels(few, "all", tmp_path, tmp_path, "2d_small")
+        added = accuracy_datasets.prepare_more_labels(few, "all", tmp_path, tmp_path, "2d_small")
         assert added == ["b"]
 
     whole = few.with_labels("all")
@@ -201,18 +203,18 @@ def test_all_labels_takes_over_plans_test_cases_and_validation(
 def test_a_ranking_by_another_model_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    few = benchmark_accuracy.DATASETS["acdc"]
+    few = accuracy_methods.DATASETS["acdc"]
     mark = tmp_path / "nnUNet_preprocessed" / few.with_labels("entropy").name
     mark.mkdir(parents=True)
     source = {"few": few.small, "ranker": "one"}
     (mark / "prepared_2d_small.json").write_text(json.dumps({"source": source, "cases": ["a"]}))
-    prepare = benchmark_accuracy.prepare_more_labels
+    prepare = accuracy_datasets.prepare_more_labels
     assert prepare(few, "entropy", tmp_path / "one", tmp_path, "2d_small") == ["a"]
 
     def ranked(*_: Any) -> list[str]:
         raise InterruptedError
 
-    monkeypatch.setattr(benchmark_accuracy, "cases_to_label", ranked)
+    monkeypatch.setattr(accuracy_datasets, "cases_to_label", ranked)
     with pytest.raises(InterruptedError):
         prepare(few, "entropy", tmp_path / "two", tmp_path, "2d_small")
 
@@ -225,7 +227,7 @@ def test_a_training_with_other_settings_is_refused(tmp_path: Path) -> None:
     check(checkpoint, "nnUNetTrainerSPMC", '{"seed": 3, "tau": 0.8}')
     with pytest.raises(SystemExit, match=r"was trained with tau: 0.8 -> 0.7"):
         check(checkpoint, "nnUNetTrainerSPMC", '{"seed": 3}')
-    check(checkpoint, benchmark_accuracy.CONTROL, '{"seed": 3}')  # uses the schedule alone
+    check(checkpoint, accuracy_methods.CONTROL, '{"seed": 3}')  # uses the schedule alone
 
 
 def test_a_longer_run_has_more_epochs() -> None:

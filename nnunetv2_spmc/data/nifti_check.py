@@ -55,6 +55,12 @@ def check_nifti(file: Path) -> None:
         )
 
 
+def num_dimensions(file: Path) -> int:
+    """Return how many axes the header of a NIfTI file states; the file has been checked."""
+    image: Any = nibabel.load(file)
+    return len(image.shape)
+
+
 def _skip(stream: ByteStream, num_bytes: int) -> None:
     while num_bytes > 0 and (block := stream.read(min(num_bytes, BLOCK_BYTES))):
         num_bytes -= len(block)

@@ -14,7 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunetv2_spmc.data.errors import DataError
-from nnunetv2_spmc.data.nifti_check import NIFTI_ENDINGS, check_nifti
+from nnunetv2_spmc.data.nifti_check import NIFTI_ENDINGS, check_nifti, num_dimensions
 from nnunetv2_spmc.data.raw_cases import ConversionError
 
 VOLUME_ENDINGS = (
@@ -48,7 +48,7 @@ class ImageFile:
     @property
     def is_3d_nifti_gz(self) -> bool:
         """Whether the file already has the format and the dimensions that are written."""
-        return self.path.name.endswith(".nii.gz") and len(image_size(self.path)) == 3
+        return self.path.name.endswith(".nii.gz") and num_dimensions(self.path) == 3
 
     def read(self) -> sitk.Image:
         """Return the 3D volume; a fourth dimension of length 1 is dropped."""
@@ -189,6 +189,8 @@ class _Quiet:
 def _execute(reader: sitk.ImageFileReader | sitk.ImageSeriesReader, path: Path) -> sitk.Image:
     if isinstance(reader, sitk.ImageFileReader):
         reader.SetFileName(str(path))
+        if path.name.endswith(NIFTI_ENDINGS):
+            reader.SetImageIO("NiftiImageIO")  # trying all formats takes as long as reading
     try:
         with _Quiet():
             return reader.Execute()

@@ -58,16 +58,17 @@ def image_files(folder: Path, file_ending: str) -> dict[str, dict[int, str]]:
     cases: dict[str, dict[int, str]] = {}
     if not folder.is_dir():
         return cases
-    for file in sorted(folder.iterdir()):
-        if file.name.startswith(".") or not file.name.endswith(file_ending):
+    for name in sorted(os.listdir(folder)):  # pathlib would take longer: there may be 100,000
+        if name.startswith(".") or not name.endswith(file_ending):
             continue
-        match = re.fullmatch(r"(.+)_(\d{4})", file.name.removesuffix(file_ending))
+        file = os.path.join(folder, name)
+        match = re.fullmatch(r"(.+)_(\d{4})", name.removesuffix(file_ending))
         if match is None:
             raise DataError(
                 f"{file} has no channel suffix; rename it to "
-                f"{file.name.removesuffix(file_ending)}_0000{file_ending}."
+                f"{name.removesuffix(file_ending)}_0000{file_ending}."
             )
-        cases.setdefault(match[1], {})[int(match[2])] = str(file)
+        cases.setdefault(match[1], {})[int(match[2])] = file
     return cases
 
 

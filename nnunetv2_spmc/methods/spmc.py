@@ -19,6 +19,7 @@ from nnunetv2_spmc.networks.dual_branch import Logits
 from nnunetv2_spmc.networks.feature_noise import NoiseLevels
 from nnunetv2_spmc.networks.unwrap import full_resolution, unwrapped
 from nnunetv2_spmc.training.epoch_log import Panels
+from nnunetv2_spmc.training.memory import recomputed
 from nnunetv2_spmc.training.pasting import draw_boxes, paste
 from nnunetv2_spmc.training.semi_supervised import nnUNetTrainerSemiSupervised
 from nnunetv2_spmc.training.settings import SemiSupervisedSettings, require
@@ -112,8 +113,8 @@ class nnUNetTrainerSPMC(nnUNetTrainerSemiSupervised):
         """Compute L_sup + beta * L_mse of both branches, Eq. (3)-(11)."""
         main_logits, auxiliary_logits = outputs
         values = {
-            "supervised_main": self.loss(main_logits, target),
-            "supervised_auxiliary": self.loss(auxiliary_logits, target),
+            "supervised_main": recomputed(self.loss, main_logits, target),
+            "supervised_auxiliary": recomputed(self.loss, auxiliary_logits, target),
         }
         loss = values["supervised_main"] + values["supervised_auxiliary"]
         main, auxiliary = self._probabilities(main_logits), self._probabilities(auxiliary_logits)

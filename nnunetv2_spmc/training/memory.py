@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 GIBIBYTE = 1 << 30
 
@@ -71,6 +73,36 @@ def activation_bytes(network: nn.Module, shape: tuple[int, ...], dtype: torch.dt
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         twin(torch.empty(shape, device="meta", dtype=dtype))
     return sum(storage.nbytes() for storage in saved.values())
+
+
+def recomputed(loss: Callable[..., Tensor], *arguments: Any) -> Tensor:
+    """Compute a loss, and again in the backward pass, instead of keeping what that needs of it.
+
+    nnU-Net's loss keeps more than three float32 tensors of the size of the logits for each branch:
+    with many classes a good part of what the networks keep, while computing it hardly shows.
+    """
+    result: Tensor = checkpoint(loss, *arguments, use_reentrant=False, preserve_rng_state=False)
+    return result
+
+
+def memory_estimate(
+    network: nn.Module, labeled: int, unlabeled: int, patch: tuple[int, ...], device: torch.device
+) -> str:
+    """Say in a sentence what a step needs, or why that is not known.
+
+    Args:
+        network: the training network.
+        labeled: labeled patches in a step.
+        unlabeled: unlabeled patches in a step; 0 for none.
+        patch: (channels, ...), the shape of one.
+        device: where it is trained.
+    """
+    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    try:
+        memory = step_memory(network, (labeled, *patch), (unlabeled, *patch), dtype)
+    except (RuntimeError, ValueError, NotImplementedError) as error:
+        return f"No estimate of the memory that a step needs ({error})."
+    return describe(memory, labeled, unlabeled, device)
 
 
 def describe(memory: StepMemory, labeled: int, unlabeled: int, device: torch.device) -> str:

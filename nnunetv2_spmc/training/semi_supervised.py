@@ -19,12 +19,13 @@ from nnunetv2_spmc.data.withheld_labels import WithheldPatches, withheld_patches
 from nnunetv2_spmc.networks.unwrap import full_resolution, unwrapped
 from nnunetv2_spmc.training.checkpoint import CheckpointError, read_extra_state
 from nnunetv2_spmc.training.epoch_log import Panels, log_lines, log_values, plot_progress
-from nnunetv2_spmc.training.memory import describe, explain_out_of_memory, step_memory
+from nnunetv2_spmc.training.memory import explain_out_of_memory, memory_estimate
 from nnunetv2_spmc.training.progress_bar import ProgressBar
 from nnunetv2_spmc.training.pseudo_label_dice import pseudo_label_dice
 from nnunetv2_spmc.training.ramp_up import gaussian_ramp_up
 from nnunetv2_spmc.training.stability import check_finite, collapse_warnings
 from nnunetv2_spmc.training.unlabeled_stream import nnUNetTrainerUnlabeledStream
+from nnunetv2_spmc.training.voxel_shares import unlabeled_voxel_shares
 from nnunetv2_spmc.training.warm_start import (
     auxiliary_source,
     check_pretrained_weights,
@@ -170,19 +171,10 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerUnlabeledStream):
 
     def _log_memory(self) -> None:
         patch = (self.num_input_channels, *self.configuration_manager.patch_size)
-        labeled = self.batch_size
         unlabeled = self._unlabeled_batch_size() if self.uses_unlabeled_data else 0
-        try:
-            memory = step_memory(
-                unwrapped(self.training_network),
-                (labeled, *patch),
-                (unlabeled, *patch),
-                torch.float16 if self.device.type == "cuda" else torch.float32,
-            )
-        except (RuntimeError, ValueError, NotImplementedError) as error:
-            self.print_to_log_file(f"No estimate of the memory that a step needs ({error}).")
-        else:
-            self.print_to_log_file(describe(memory, labeled, unlabeled, self.device))
+        network = unwrapped(self.training_network)
+        text = memory_estimate(network, self.batch_size, unlabeled, patch, self.device)
+        self.print_to_log_file(text)
 
     def _look_for_withheld_labels(self) -> None:
         raw = raw_dataset_folder(self.plans_manager.dataset_name)
@@ -237,7 +229,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerUnlabeledStream):
         unlabeled = self._to_device(drawn["data"]) if drawn else None
         weak = self._to_device(drawn["weak"]) if "weak" in drawn else None
         where = self._to_device(drawn["unlabeled_voxels"]) if "unlabeled_voxels" in drawn else None
-        share, ignored_share = self._shares_of_unlabeled_voxels(unlabeled, where, ignored)
+        share, ignored_share = unlabeled_voxel_shares(unlabeled, where, ignored, is_ddp=self.is_ddp)
         total = torch.zeros((), device=self.device)
         values: dict[str, Tensor] = {}
         if unlabeled is not None:
@@ -283,38 +275,6 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerUnlabeledStream):
                     loss = loss + weight * ignored_loss
             self._backward(loss)
         return loss.detach(), values, ignored_values
-
-    def _shares_of_unlabeled_voxels(
-        self, unlabeled: Tensor | None, where: Tensor | None, ignored: Tensor | None
-    ) -> tuple[Tensor | float, Tensor | float]:
-        """Weigh the unlabeled voxels of unlabeled and of labeled patches: all count alike.
-
-        With several processes the weights make the mean over the processes, which
-        DistributedDataParallel takes, the mean over the voxels of all of them.
-
-        Args:
-            unlabeled: (B, channels, ...) unlabeled patches, if there are any.
-            where: bool, (B, 1, ...): their unlabeled voxels; None takes all.
-            ignored: bool, (B, 1, ...): the unlabeled voxels of labeled patches, if they are used.
-
-        Returns:
-            The weights of the two means; they sum to 1 in a single process. They count the
-            patches as drawn, before a method pastes anything into them.
-        """
-        if ignored is None and not self.is_ddp:
-            return 1.0, 0.0
-        counts = torch.zeros(2, device=self.device)
-        if unlabeled is not None:
-            counts[0] = unlabeled[:, 0].numel() if where is None else where.sum()
-        if ignored is not None:
-            counts[1] = ignored.sum()
-        everywhere = counts.sum()
-        processes = 1
-        if self.is_ddp:
-            dist.all_reduce(everywhere)
-            processes = dist.get_world_size()
-        share, ignored_share = processes * counts / everywhere.clamp(min=1)
-        return share, ignored_share
 
     def ignored_voxels(self, target: Tensor) -> Tensor | None:
         """Return where a target is under the ignore label, bool (B, 1, ...); None without one."""

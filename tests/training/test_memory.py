@@ -6,6 +6,7 @@ from nnunetv2_spmc.training.memory import (
     activation_bytes,
     describe,
     explain_out_of_memory,
+    recomputed,
     step_memory,
 )
 
@@ -44,6 +45,34 @@ def test_estimating_leaves_the_network_as_it_is(make_trainer):
     assert memory.parameters == 3 * 4 * sum(p.numel() for p in network.parameters())
     assert not network.training
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
+
+
+def saved_tensors(loss):
+    """Return how many tensors a loss keeps for its backward pass."""
+    saved = []
+
+    def note(tensor):
+        saved.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        loss()
+    return len(saved)
+
+
+def test_a_recomputed_loss_keeps_nothing_and_has_the_same_value_and_gradient(make_trainer):
+    trainer = make_trainer()
+    trainer.initialize()
+    scales = trainer._get_deep_supervision_scales()
+    shapes = [[round(32 * factor) for factor in scale] for scale in scales]
+    target = [torch.randint(0, 2, (2, 1, *shape)) for shape in shapes]
+    logits = [torch.randn(2, 2, *shape, requires_grad=True) for shape in shapes]
+    kept, again = trainer.loss(logits, target), recomputed(trainer.loss, logits, target)
+    assert torch.equal(kept, again)
+    expected, gradient = (torch.autograd.grad(loss, logits[0])[0] for loss in (kept, again))
+    assert torch.equal(expected, gradient)
+    assert saved_tensors(lambda: trainer.loss(logits, target)) > 3
+    assert saved_tensors(lambda: recomputed(trainer.loss, logits, target)) == 0
 
 
 def test_the_sentence_names_both_passes_and_the_sum():

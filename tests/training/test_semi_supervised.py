@@ -307,7 +307,7 @@ def test_an_architecture_that_cannot_be_estimated_trains_without(make_trainer, m
     def fail(*_):
         raise NotImplementedError("no such kernel for meta tensors")
 
-    monkeypatch.setattr("nnunetv2_spmc.training.semi_supervised.step_memory", fail)
+    monkeypatch.setattr("nnunetv2_spmc.training.memory.step_memory", fail)
     trainer = make_trainer()
     trainer.on_train_start()
     log = next(Path(trainer.output_folder).glob("training_log*.txt")).read_text(encoding="utf-8")
