@@ -84,6 +84,8 @@ MAIN_METHODS = {
     "control_longer": Method(CONTROL, longer=4),
 }
 ABLATIONS = {
+    "no_paste": Method("nnUNetTrainerSPMC", {"paste_from": "nothing"}),  # of what is ours
+    "same_view": Method("nnUNetTrainerSPMC", {"paste_from": "nothing", "views": "same"}),
     **{  # tables 4 and 5 of the paper
         name: Method(f"nnUNetTrainerSPMC_{name}")
         for name in ("noNoise", "noCDPS", "noSPLAT", "cpsOnly")
@@ -105,11 +107,7 @@ OURS: dict[str, Any] = {  # candidates for the default, compared on validation c
 CANDIDATES = {
     "paste": Method("nnUNetTrainerSPMC", OURS),
     "early": Method("nnUNetTrainerSPMC", OURS | {"ramp_start": 0.1, "ramp_end": 0.3}),
-    "late": Method("nnUNetTrainerSPMC", OURS | {"ramp_start": 0.2, "ramp_end": 0.6}),
-    "later": Method("nnUNetTrainerSPMC", OURS | {"ramp_start": 0.4, "ramp_end": 0.8}),
     "lambda_2": Method("nnUNetTrainerSPMC", OURS | {"lambda_max": 2.0}),
-    "no_paste": Method("nnUNetTrainerSPMC", OURS | {"paste_from": "nothing"}),
-    "same_view": Method("nnUNetTrainerSPMC", OURS | {"paste_from": "nothing", "views": "same"}),
 }
 ANNOTATE = {f"annotate_{labels}": Method(CONTROL, labels=labels) for labels in RANKINGS}
 METHODS = MAIN_METHODS | ABLATIONS | CANDIDATES | ANNOTATE
