@@ -22,16 +22,11 @@ from nnunetv2_spmc.training.epoch_log import Panels, log_lines, log_values, plot
 from nnunetv2_spmc.training.memory import explain_out_of_memory, memory_estimate
 from nnunetv2_spmc.training.progress_bar import ProgressBar
 from nnunetv2_spmc.training.pseudo_label_dice import pseudo_label_dice
-from nnunetv2_spmc.training.ramp_up import gaussian_ramp_up
+from nnunetv2_spmc.training.ramp_up import gaussian_ramp_up, ramp_up_epochs
 from nnunetv2_spmc.training.stability import check_finite, collapse_warnings
 from nnunetv2_spmc.training.unlabeled_stream import nnUNetTrainerUnlabeledStream
 from nnunetv2_spmc.training.voxel_shares import unlabeled_voxel_shares
-from nnunetv2_spmc.training.warm_start import (
-    auxiliary_source,
-    check_pretrained_weights,
-    pretrained_weights_file,
-    take_what_fits,
-)
+from nnunetv2_spmc.training.warm_start import check_pretrained_weights, fill_auxiliary_branch
 
 GRADIENT_NORM_LIMIT = 12  # nnU-Net's own
 
@@ -163,7 +158,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerUnlabeledStream):
         if not self.was_initialized:
             self.initialize()
         if self._main_was_loaded and self._resumed_from is None:
-            self._warm_start_auxiliary_branch()
+            self.print_to_log_file(fill_auxiliary_branch(unwrapped(self.training_network)))
         super().on_train_start()
         self._log_memory()
         if self.unlabeled_cases:
@@ -197,16 +192,6 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerUnlabeledStream):
                 "labels in labelsUn are not trained on: " + ", ".join(self.withheld.identifiers)
             )
 
-    def _warm_start_auxiliary_branch(self) -> None:
-        network = unwrapped(self.training_network)
-        file = pretrained_weights_file()
-        source, weights = auxiliary_source(network, file)
-        taken = take_what_fits(network, weights)
-        self.print_to_log_file(
-            f"Warm start: the auxiliary branch took {len(taken)} of "
-            f"{len(self._auxiliary_weights())} tensors from {source}."
-        )
-
     # ---- one step ------------------------------------------------------------------------------
 
     def train_step(self, batch: dict) -> dict:
@@ -226,9 +211,10 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerUnlabeledStream):
         learns_from_ignored = self.learns_from_ignored and weight > 0
         ignored = self.ignored_voxels(full_resolution(target)) if learns_from_ignored else None
         drawn = batch.get("unlabeled", {}) if weight > 0 else {}
-        unlabeled = self._to_device(drawn["data"]) if drawn else None
-        weak = self._to_device(drawn["weak"]) if "weak" in drawn else None
-        where = self._to_device(drawn["unlabeled_voxels"]) if "unlabeled_voxels" in drawn else None
+        unlabeled, weak, where = (
+            self._to_device(drawn[key]) if key in drawn else None
+            for key in ("data", "weak", "unlabeled_voxels")
+        )
         share, ignored_share = unlabeled_voxel_shares(unlabeled, where, ignored, is_ddp=self.is_ddp)
         total = torch.zeros((), device=self.device)
         values: dict[str, Tensor] = {}
@@ -284,14 +270,10 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerUnlabeledStream):
 
     def ramp_up_weight(self, iteration: int | None = None) -> float:
         """Return lambda(t) of an iteration, or of the coming step; 0 in supervised epochs."""
-        iteration = self.iteration if iteration is None else iteration
-        settings = self.settings
-        first = min(round(settings.ramp_start * self.num_epochs), self.num_epochs - 1)
-        last = max(round(settings.ramp_end * self.num_epochs), first)
-        start, end = (epoch * self.num_iterations_per_epoch for epoch in (first, last))
-        if iteration < start:
-            return 0.0
-        return gaussian_ramp_up(iteration - start, end - start, settings.lambda_max)
+        settings, steps = self.settings, self.num_iterations_per_epoch
+        start, end = ramp_up_epochs(self.num_epochs, settings.ramp_start, settings.ramp_end)
+        passed = (self.iteration if iteration is None else iteration) - start * steps
+        return gaussian_ramp_up(passed, (end - start) * steps, settings.lambda_max)
 
     def _to_device(self, data: Any) -> Any:
         if isinstance(data, list):

@@ -64,6 +64,16 @@ def take_what_fits(network: nn.Module, weights: Mapping[str, Tensor]) -> list[st
     return sorted(fitting)
 
 
+def fill_auxiliary_branch(network: nn.Module) -> str:
+    """Fill the auxiliary branch of the training network with what is there; say what it took."""
+    source, weights = auxiliary_source(network, pretrained_weights_file())
+    taken = take_what_fits(network, weights)
+    own = [key for key in network.state_dict() if not key.startswith("main.")]
+    return (
+        f"Warm start: the auxiliary branch took {len(taken)} of {len(own)} tensors from {source}."
+    )
+
+
 def check_pretrained_weights(main: nn.Module, arguments: Sequence[str] | None = None) -> None:
     """Check the file behind -pretrained_weights before nnU-Net loads it, if there is one.
 
