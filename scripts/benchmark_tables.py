@@ -90,10 +90,12 @@ def gap_closed(means: Mapping[str, SeedMeans], method: str) -> float | None:
 
 def table(rows: Sequence[Row], means: Mapping[str, SeedMeans]) -> str:
     """Return the markdown table of a group, best Dice first."""
-    header = ["method", "runs", *SHOWN.values(), "failures", "gap closed", "s per run"]
+    validated = any(row["validation_dice"] for row in rows)  # fold all has no validation cases
+    header = ["method", "runs", *SHOWN.values(), "failures", "gap closed"]
+    header += ["validation Dice"] * validated + ["s per run"]
     lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
     for method, mean in sorted(means.items(), key=lambda item: -item[1].metrics["dice"].mean):
-        seconds = statistics.median(float(r["seconds"]) for r in rows if r["method"] == method)
+        own = [row for row in rows if row["method"] == method]
         share = gap_closed(means, method)
         cells = [
             method,
@@ -101,8 +103,10 @@ def table(rows: Sequence[Row], means: Mapping[str, SeedMeans]) -> str:
             *(mean_and_std_text(*mean.metrics[metric][:2], metric) for metric in SHOWN),
             str(mean.failures),
             "-" if share is None else f"{100 * share:.0f} %",
-            f"{seconds:.0f}",
         ]
+        if validated:
+            cells.append(f"{statistics.mean(float(row['validation_dice']) for row in own):.3f}")
+        cells.append(f"{statistics.median(float(row['seconds']) for row in own):.0f}")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -180,7 +184,7 @@ def main() -> None:
     details = ["# Accuracy on real scans: the details\n\nSee [benchmarks.md](../benchmarks.md)."]
     sections: dict[str, list[str]] = {}
     groups = read_groups(folder) if (folder / "runs.csv").is_file() else {}
-    for name, rows in sorted(groups.items()):
+    for name, rows in sorted(groups.items(), reverse=True):  # the longest trainings first
         section = RANKING if name.endswith(RANKING) else rows[0]["dataset"]
         output = folder / name
         comparison = compare_runs(folder, rows, output)

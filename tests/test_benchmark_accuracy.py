@@ -42,6 +42,7 @@ def write_run(folder: Path, method: str, seed: int, dice: float, cases: int = 6)
         "plans": "small",
         "epochs": 2,
         "folder": name,
+        "validation_dice": dice - 0.1,
         "seconds": 10.0 * seed,
         "machine": "2 CPU cores, x86_64",
         "versions": "torch 2",
@@ -74,6 +75,8 @@ def test_gap_closed_is_measured_between_the_means_of_control_and_all_labels(
         benchmark_tables.compare_runs(tmp_path, rows, tmp_path / "group")
     )
     assert benchmark_tables.gap_closed(means, "spmc") == pytest.approx(0.75)
+    # share, Dice of the validation cases, seconds
+    assert "| 75 % | 0.650 | 15 |" in benchmark_tables.table(rows, means)
     del means["all_labels"]
     assert benchmark_tables.gap_closed(means, "spmc") is None
 
