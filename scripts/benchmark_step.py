@@ -270,17 +270,20 @@ def memory_of_steps(stock: Any, spmc: Any, classes: int, device: torch.device) -
         [torch.randn(len(t), classes, *t.shape[2:], requires_grad=True) for t in target]
         for _ in range(2)
     )
-    losses: list[Step] = [  # of SPMC, one after the other
-        lambda: spmc.labeled_loss((one, other), target),
-        lambda: spmc.unlabeled_loss((one, other)),
+    supervised = saved_bytes(lambda: stock.loss(one, target))
+    gradients = 2 * sum(scale.nbytes for scale in one)
+    passes = [  # of SPMC, one after the other
+        saved_bytes(lambda: spmc.labeled_loss((one, other), target)),
+        supervised + gradients,  # while nnU-Net's loss of a branch is recomputed
+        saved_bytes(lambda: spmc.unlabeled_loss((one, other))),
     ]
     networks = {"stock": stock.network, "spmc": spmc.training_network}
     used = {
         name: activation_bytes(network, tuple(images.shape), torch.float32)
         for name, network in networks.items()
     }
-    used["stock"] += saved_bytes(lambda: stock.loss(one, target))
-    used["spmc"] += max(saved_bytes(loss) for loss in losses)
+    used["stock"] += supervised
+    used["spmc"] += max(passes)
     return used
 
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import csv
 import itertools
+import math
+import re
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -53,6 +55,12 @@ def read_groups(folder: Path) -> dict[str, list[Row]]:
             ends = groups.get(name.removesuffix(f"-{RANKING}"), [])
             compared += [row for row in ends if row["method"] in (BASELINE, UPPER_BOUND)]
     return groups
+
+
+def iterations(name: str) -> float:
+    """Return how long the trainings of a group are; nnU-Net's own length has no number."""
+    length = re.search(r"-(\d+)x(\d+)", name)
+    return int(length[1]) * int(length[2]) if length else math.inf
 
 
 def compare_runs(folder: Path, rows: Sequence[Row], output: Path) -> Comparison:
@@ -184,7 +192,7 @@ def main() -> None:
     details = ["# Accuracy on real scans: the details\n\nSee [benchmarks.md](../benchmarks.md)."]
     sections: dict[str, list[str]] = {}
     groups = read_groups(folder) if (folder / "runs.csv").is_file() else {}
-    for name, rows in sorted(groups.items(), reverse=True):  # the longest trainings first
+    for name, rows in sorted(groups.items(), key=lambda group: -iterations(group[0])):
         section = RANKING if name.endswith(RANKING) else rows[0]["dataset"]
         output = folder / name
         comparison = compare_runs(folder, rows, output)

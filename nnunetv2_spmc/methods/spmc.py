@@ -7,6 +7,7 @@ beta * L_rp,a), where a is the main and b the auxiliary branch.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, get_args
 
 import torch
@@ -112,9 +113,11 @@ class nnUNetTrainerSPMC(nnUNetTrainerSemiSupervised):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute L_sup + beta * L_mse of both branches, Eq. (3)-(11)."""
         main_logits, auxiliary_logits = outputs
+        # a compiled loss may take another graph when it is computed again
+        supervised = self.loss if self._do_i_compile() else partial(recomputed, self.loss)
         values = {
-            "supervised_main": recomputed(self.loss, main_logits, target),
-            "supervised_auxiliary": recomputed(self.loss, auxiliary_logits, target),
+            "supervised_main": supervised(main_logits, target),
+            "supervised_auxiliary": supervised(auxiliary_logits, target),
         }
         loss = values["supervised_main"] + values["supervised_auxiliary"]
         main, auxiliary = self._probabilities(main_logits), self._probabilities(auxiliary_logits)

