@@ -40,7 +40,7 @@ def main(folder):
         {
             "data": part(batch["data"], rank, size),
             "target": part(batch["target"], rank, size),
-            "unlabeled": {"data": part(batch["unlabeled"]["data"], rank, size)},
+            "unlabeled": {k: part(v, rank, size) for k, v in batch["unlabeled"].items()},
         }
     )
     named = list(trainer.training_network.module.named_parameters())

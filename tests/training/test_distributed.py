@@ -42,16 +42,18 @@ def run_together(commands, environments):
     "two processes give the gradient of one with the whole batch (gloo, on a CPU)",
 )
 @pytest.mark.slow
-@pytest.mark.parametrize("configuration", ["2d_small", "3d_fullres_small"])
+@pytest.mark.parametrize(
+    ("configuration", "views"), [("2d_small", "same"), ("3d_fullres_small", "weak-to-strong")]
+)
 def test_two_processes_step_as_one_with_the_whole_batch(
-    make_trainer, planned_phantom, tmp_path, monkeypatch, configuration
+    make_trainer, planned_phantom, tmp_path, monkeypatch, configuration, views
 ):
     """Both passes and all loss parts; in 2D nnU-Net's Dice is one of the whole batch."""
     single = make_trainer(
         configuration=configuration,
         noise=0.0,
         lambda_max=1.0,
-        views="same",
+        views=views,
         paste_from="nothing",  # boxes are drawn by each process
         unlabeled_batch_size=4,
         tau=0.9,
