@@ -107,6 +107,7 @@ OURS: dict[str, Any] = {  # candidates for the default, compared on validation c
 CANDIDATES = {
     "paste": Method("nnUNetTrainerSPMC", OURS),
     "early": Method("nnUNetTrainerSPMC", OURS | {"ramp_start": 0.1, "ramp_end": 0.3}),
+    "masked": Method("nnUNetTrainerSPMC", {"reduction": "masked"}),
     "lambda_2": Method("nnUNetTrainerSPMC", OURS | {"lambda_max": 2.0}),
 }
 ANNOTATE = {f"annotate_{labels}": Method(CONTROL, labels=labels) for labels in RANKINGS}
