@@ -224,8 +224,8 @@ def measure_parts(cases: int) -> list[dict[str, Any]]:
         image = sitk.ReadImage(str(files[0]))
         parts: dict[str, Callable[[Path], Any]] = {
             "checking and reading": lambda file: ImageFile(file).read(),
-            "header (is it 3D?)": num_dimensions,
             "of which the check: whole, no NaN": check_nifti,
+            "header (is it 3D?)": num_dimensions,
             "hash of the voxels (duplicates)": lambda _: content_digest([image]),
             "copying": lambda file: shutil.copyfile(file, Path(root, "copy")),
         }
