@@ -12,8 +12,8 @@ row would claim is refused. Two processes may share OUTPUT once the datasets are
 is asked of both. --table makes all tables and figures from those files and nothing else.
 
 All methods see the same labeled cases and plans, and do the same number of iterations with the same
-labeled batch; control_2x has twice the batch and control_longer four times the iterations, more
-than the time of a run of SPMC. "all_labels", the upper bound, is the control with the labels of the
+labeled batch; control_2x has twice the batch and control_longer four times the iterations, about
+the time of a run of SPMC. "all_labels", the upper bound, is the control with the labels of the
 unlabeled cases; it takes over the plans of the few. annotate_*: the control with the labels of
 three more patients, which the model of "spmc" with seed 1 ranks first; that run must be there.
 Small plans (small_plans.py) fit two CPU cores; --plans full takes nnU-Net's.
@@ -52,7 +52,10 @@ from accuracy_methods import (
 
 SCRIPTS = Path(__file__).resolve().parent
 BENCHMARKS = SCRIPTS.parent / "docs" / "benchmarks"
-CURVES = ("train_losses", "val_losses", "mean_fg_dice", "lambda", "agreement")
+CURVES = (  # of the log, where a trainer writes them
+    *("train_losses", "val_losses", "mean_fg_dice", "lambda", "agreement"),
+    *("cps_main", "splat_main", "cdps_main"),
+)
 
 
 def benchmark(

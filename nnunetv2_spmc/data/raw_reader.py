@@ -190,7 +190,7 @@ def _execute(reader: sitk.ImageFileReader | sitk.ImageSeriesReader, path: Path) 
     if isinstance(reader, sitk.ImageFileReader):
         reader.SetFileName(str(path))
         if path.name.endswith(NIFTI_ENDINGS):
-            reader.SetImageIO("NiftiImageIO")  # trying all formats takes as long as reading
+            reader.SetImageIO("NiftiImageIO")  # else it tries all formats
     try:
         with _Quiet():
             return reader.Execute()
