@@ -10,7 +10,7 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     "full": {},  # nnU-Net's own
 }
 FEW, ALL = "few", "all"
-RANKER_SEED = 1
+RANKER = "all_voxels", 1  # method and seed
 ANNOTATED = 3  # patients whose labels are added; which ones, nnUNetv2_spmc_rank says
 RANKINGS = {  # label set -> options of the command
     "difficulty": f"--score difficulty -k {ANNOTATED}",
@@ -77,14 +77,16 @@ MAIN_METHODS = {
     "cps": Method("nnUNetTrainerSPMC_cpsOnly", LITERAL),
     "noUnlabeled": Method(
         "nnUNetTrainerSPMC_noUnlabeled",
-        {key: value for key, value in LITERAL.items() if key != "lambda_max"},
+        {key: value for key, value in LITERAL.items() if key != "lambda_max"}
+        | {"reduction": "all"},
     ),
     "all_labels": Method(CONTROL, labels=ALL),
     "control_2x": Method(CONTROL, double_batch=True),
     "control_longer": Method(CONTROL, longer=4),
 }
 ABLATIONS = {
-    "no_paste": Method("nnUNetTrainerSPMC", {"paste_from": "nothing"}),  # of what is ours
+    "all_voxels": Method("nnUNetTrainerSPMC", {"reduction": "all"}),  # of what is ours
+    "no_paste": Method("nnUNetTrainerSPMC", {"paste_from": "nothing"}),
     "same_view": Method("nnUNetTrainerSPMC", {"paste_from": "nothing", "views": "same"}),
     **{  # tables 4 and 5 of the paper
         name: Method(f"nnUNetTrainerSPMC_{name}")
@@ -103,11 +105,11 @@ OURS: dict[str, Any] = {  # candidates for the default, compared on validation c
     "ramp_end": 0.5,
     "views": "weak-to-strong",
     "paste_from": "labeled",
+    "reduction": "all",
 }
 CANDIDATES = {
     "paste": Method("nnUNetTrainerSPMC", OURS),
     "early": Method("nnUNetTrainerSPMC", OURS | {"ramp_start": 0.1, "ramp_end": 0.3}),
-    "masked": Method("nnUNetTrainerSPMC", {"reduction": "masked"}),
     "lambda_2": Method("nnUNetTrainerSPMC", OURS | {"lambda_max": 2.0}),
 }
 ANNOTATE = {f"annotate_{labels}": Method(CONTROL, labels=labels) for labels in RANKINGS}

@@ -15,7 +15,7 @@ All methods see the same labeled cases and plans, and do the same number of iter
 labeled batch; control_2x has twice the batch and control_longer four times the iterations, about
 the time of a run of SPMC. "all_labels", the upper bound, is the control with the labels of the
 unlabeled cases; it takes over the plans of the few. annotate_*: the control with the labels of
-three more patients, which the model of "spmc" with seed 1 ranks first; that run must be there.
+three more patients, which the model of "all_voxels" with seed 1 ranks first; it must be there.
 Small plans (small_plans.py) fit two CPU cores; --plans full takes nnU-Net's.
 """
 
@@ -45,7 +45,7 @@ from accuracy_methods import (
     FEW,
     MAIN_METHODS,
     METHODS,
-    RANKER_SEED,
+    RANKER,
     RANKINGS,
     SCHEDULES,
 )
@@ -66,7 +66,10 @@ def benchmark(
     dataset = few.with_labels(method.labels)
     planned = planned_configuration(dataset, arguments.plans)
     configuration = planned + ("_2x" if method.double_batch else "")
-    settings = json.dumps(lengthened(schedule, method.longer) | method.settings | {"seed": seed})
+    own = lengthened(schedule, method.longer) | method.settings
+    if arguments.keep:
+        own |= {"keep_every": max(1, own.get("epochs", 1000) // arguments.keep)}
+    settings = json.dumps(own | {"seed": seed})
     here = output / "runs" / run_name(kind, name, seed, arguments.plans, schedule)
     (here / "results").mkdir(parents=True, exist_ok=True)
     model = f"-d {dataset.id} -c {configuration} -f {dataset.fold} -tr {method.trainer}"
@@ -83,7 +86,7 @@ def benchmark(
     trained = here / "results" / dataset.name / f"{method.trainer}__nnUNetPlans__{configuration}"
     added: list[str] = []
     if method.labels != FEW:
-        ranker = output / "runs" / run_name(kind, "spmc", RANKER_SEED, arguments.plans, schedule)
+        ranker = output / "runs" / run_name(kind, *RANKER, arguments.plans, schedule)
         added = prepare_more_labels(few, method.labels, ranker, output, planned)
     checkpoint = trained / f"fold_{dataset.fold}" / "checkpoint_final.pth"
     summary = checkpoint.parent / "validation" / "summary.json"
@@ -99,6 +102,9 @@ def benchmark(
         run(commands["predict"], **results)
         run(commands["evaluate"])
         files.append("metrics.csv")
+        if arguments.keep:
+            measure_kept(commands, checkpoint.parent, here, results)
+            files.append("over_time.csv")
     kept = arguments.csv / here.name
     kept.mkdir(parents=True, exist_ok=True)
     for file in files:
@@ -177,6 +183,27 @@ def write_curves(checkpoint: Path, path: Path) -> float:
     return seconds[-1]
 
 
+def measure_kept(
+    commands: dict[str, str], fold: Path, here: Path, environment: dict[str, str]
+) -> None:
+    """Predict and measure the test cases with the checkpoints of the way, too."""
+    with (here / "curves.csv").open(encoding="utf-8", newline="") as file:
+        seconds = [row["seconds"] for row in csv.DictReader(file)]
+    rows = []
+    for checkpoint in fold.glob("checkpoint_epoch_*.pth"):
+        epochs = int(checkpoint.stem.rpartition("_")[2])
+        name = f"predictions_after_{epochs}"
+        run(f"{commands['predict']}_after_{epochs} -chk {checkpoint.name}", **environment)
+        run(commands["evaluate"].replace("/predictions ", f"/{name} ") + f"/{name}")
+        measured = json.loads((here / name / "metrics.json").read_text(encoding="utf-8"))
+        means = measured.get("mean") or next(iter(measured["classes"].values()))
+        rows.append((epochs, seconds[epochs - 1], f"{means['dice']['mean']:.5g}"))
+    with (here / "over_time.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["epochs", "seconds", "test_dice"])
+        writer.writerows(sorted(rows))
+
+
 def machine(device: str) -> str:
     if device == "cuda":
         import torch
@@ -216,6 +243,13 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--device", choices=("cpu", "cuda"), default="cpu")
     add("--epochs", type=int, help="another length, in a table of its own")
     add("--iterations-per-epoch", type=int)
+    add(
+        "--keep",
+        type=int,
+        default=0,
+        metavar="N",
+        help="measure the test cases at N times of the training, for Dice over time (default: end)",
+    )
     add("--csv", type=Path, default=BENCHMARKS, help="folder of the results (default: docs)")
     add(
         "--validation-only",

@@ -2,9 +2,10 @@
 
     python scripts/benchmark_tables.py docs/benchmarks
 
-Reads runs.csv, validation.csv and, per run, metrics.csv and curves.csv; writes tables.md and, per
-group of runs that compare (dataset, plans, length), comparison.csv, comparison.png and curves.png;
-fills in the tables of docs/benchmarks.md.
+Reads runs.csv, validation.csv and, per run, metrics.csv, curves.csv and, where there is one,
+over_time.csv; writes tables.md and, per group of runs that compare (dataset, plans, length),
+comparison.csv, comparison.png, curves.png and over_time.png; fills in the tables of
+docs/benchmarks.md.
 
 Share of the gap closed = (method - control) / (all_labels - control), of mean Dice over seeds.
 """
@@ -127,6 +128,46 @@ def commands(rows: Sequence[Row]) -> str:
     )
 
 
+def over_time(folder: Path, rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
+    """Return (method, seed) -> test Dice at times of the training, of the runs that have it."""
+    times = {}
+    for row in sorted(rows, key=lambda row: row["folder"]):
+        path = folder / row["folder"] / "over_time.csv"
+        if path.is_file():
+            with path.open(encoding="utf-8", newline="") as file:
+                times[row["method"], row["seed"]] = list(csv.DictReader(file))
+    return times
+
+
+def over_time_table(times: Mapping[tuple[str, str], Sequence[Row]]) -> str:
+    """Return the test Dice of every run at its times."""
+    lines = ["| method | seed | test Dice (minutes of training) |", "|---|---|---|"]
+    for (method, seed), measured in times.items():
+        cells = (
+            f"{float(at['test_dice']):.3f} ({float(at['seconds']) / 60:.1f})" for at in measured
+        )
+        lines.append(f"| {method} | {seed} | {', '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def draw_over_time(times: Mapping[tuple[str, str], Sequence[Row]], path: Path) -> None:
+    """Draw the test Dice over minutes of training."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for (method, seed), measured in times.items():
+        minutes = [float(at["seconds"]) / 60 for at in measured]
+        dice = [float(at["test_dice"]) for at in measured]
+        axes.plot(minutes, dice, marker="o", label=f"{method}, seed {seed}")
+    axes.set(xlabel="minutes of training", ylabel="Dice of the test cases")
+    axes.legend()
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=100)
+
+
 def draw_curves(folder: Path, rows: Sequence[Row], path: Path) -> None:
     """Draw nnU-Net's Dice on validation patches over epochs and over minutes of training.
 
@@ -161,15 +202,24 @@ def smoothed(values: Sequence[float], kept: float = 0.7) -> list[float]:
     return list(itertools.accumulate(values, lambda mean, new: kept * mean + (1 - kept) * new))
 
 
-def summary(name: str, rows: Sequence[Row], comparison: Comparison) -> str:
+def summary(
+    name: str,
+    rows: Sequence[Row],
+    comparison: Comparison,
+    times: Mapping[tuple[str, str], Sequence[Row]],
+) -> str:
     """Return what the page shows of a group: table, machine, figures."""
     machines = ", ".join(sorted({row["machine"] for row in rows}))
-    return (
+    text = (
         f"{table(rows, overall(comparison))}\n\n"
         f"`{name}` on {machines}; {rows[0]['versions']}.\n\n"
         f"![Dice of all test cases](benchmarks/{name}/comparison.png)\n\n"
         f"![Dice during training](benchmarks/{name}/curves.png)"
     )
+    if times:
+        figure = f"![Test Dice over time](benchmarks/{name}/over_time.png)"
+        text += f"\n\n{over_time_table(times)}\n\n{figure}"
+    return text
 
 
 def choice_table(folder: Path) -> str:
@@ -197,7 +247,10 @@ def main() -> None:
         output = folder / name
         comparison = compare_runs(folder, rows, output)
         draw_curves(folder, rows, output / "curves.png")
-        sections.setdefault(section, []).append(summary(name, rows, comparison))
+        times = {} if section == RANKING else over_time(folder, rows)
+        if times:
+            draw_over_time(times, output / "over_time.png")
+        sections.setdefault(section, []).append(summary(name, rows, comparison, times))
         details += [f"## {name}", f"```\n{comparison.means_table()}\n```"]
         if comparison.differences:
             differences = comparison.differences_table()

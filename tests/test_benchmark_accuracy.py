@@ -84,12 +84,14 @@ def test_gap_closed_is_measured_between_the_means_of_control_and_all_labels(
 def test_tables_are_made_from_the_csvs_alone_and_name_every_command(tmp_path: Path) -> None:
     write_run(tmp_path, "control", 1, 0.6)
     write_run(tmp_path, "spmc", 1, 0.7)
+    kept = tmp_path / "acdc-small-2x3-spmc-seed1" / "over_time.csv"
+    kept.write_text("epochs,seconds,test_dice\n1,30,0.41236\n2,66,0.7\n")
     subprocess.run([sys.executable, SCRIPT, tmp_path], check=True)
     text = (tmp_path / "tables.md").read_text()
     assert "## acdc-small-2x3" in text
     for method in ("control", "spmc"):
         assert f"nnUNetv2_train 502 2d_small 0 -tr {method}" in text
-    for figure in ("comparison.png", "curves.png"):
+    for figure in ("comparison.png", "curves.png", "over_time.png"):
         assert (tmp_path / "acdc-small-2x3" / figure).stat().st_size > 1000
     before = text
     subprocess.run([sys.executable, SCRIPT, tmp_path], check=True)
@@ -102,6 +104,8 @@ def test_the_page_gets_the_tables_between_its_markers(
     folder = tmp_path / "benchmarks"
     write_run(folder, "control", 1, 0.6)
     write_run(folder, "spmc", 1, 0.7)
+    kept = folder / "acdc-small-2x3-spmc-seed1" / "over_time.csv"
+    kept.write_text("epochs,seconds,test_dice\n1,30,0.41236\n2,66,0.7\n")
     tried = {"dataset": "acdc", "method": "x", "seed": 1, "validation_dice": 0.5, "settings": "{}"}
     benchmark_accuracy.append_row(folder / "validation.csv", tried)
     page = tmp_path / "benchmarks.md"
@@ -117,6 +121,7 @@ def test_the_page_gets_the_tables_between_its_markers(
     assert text.endswith("after")
     assert "| acdc | x | 1 | 0.5 | `{}` |" in text
     assert text.index("| spmc |") < text.index("| control |")  # best first
+    assert "| spmc | 1 | 0.412 (0.5), 0.700 (1.1) |" in text
 
 
 def test_draws_of_a_ranking_are_compared_with_both_ends_of_the_gap(tmp_path: Path) -> None:
@@ -238,6 +243,41 @@ def test_a_longer_run_has_more_epochs() -> None:
     assert benchmark_accuracy.lengthened(schedule, 1) == schedule
     assert benchmark_accuracy.lengthened(schedule, 3) == schedule | {"epochs": 60}
     assert benchmark_accuracy.lengthened({}, 3) == {"epochs": 3000}
+
+
+def test_checkpoints_of_the_way_are_measured_as_the_last_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, fold = tmp_path / "runs" / "one", tmp_path / "fold"
+    fold.mkdir()
+    here.mkdir(parents=True)
+    (here / "curves.csv").write_text("epoch,seconds\n0,10\n1,20\n2,30\n")
+    commands: list[str] = []
+
+    def run(command: str, **_: str) -> None:
+        commands.append(command)
+        if "evaluate" in command:
+            output = tmp_path / command.rpartition(" ")[2]
+            output.mkdir(parents=True)
+            dice = {"mean": len(commands) / 10}
+            (output / "metrics.json").write_text(json.dumps({"classes": {"LA": {"dice": dice}}}))
+
+    for epochs in (3, 2):
+        (fold / f"checkpoint_epoch_{epochs}.pth").touch()
+    monkeypatch.setattr(benchmark_accuracy, "run", run)
+    given = {
+        "predict": "predict -o runs/one/predictions",
+        "evaluate": "evaluate -pred runs/one/predictions -o runs/one",
+    }
+    benchmark_accuracy.measure_kept(given, fold, here, {})
+    assert {
+        "predict -o runs/one/predictions_after_2 -chk checkpoint_epoch_2.pth",
+        "evaluate -pred runs/one/predictions_after_2 -o runs/one/predictions_after_2",
+    } < set(commands)
+    with (here / "over_time.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["epochs"], row["seconds"]) for row in rows] == [("2", "20"), ("3", "30")]
+    assert {row["test_dice"] for row in rows} == {"0.2", "0.4"}
 
 
 def test_the_validation_dice_is_nnunets(tmp_path: Path) -> None:

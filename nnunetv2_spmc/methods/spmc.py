@@ -49,7 +49,7 @@ class SPMCSettings(SemiSupervisedSettings):
     sharpening: SharpeningForm = "binary"
     trust_on: str = "sharpened"  # which confidence of the teacher is compared with tau
     teaching: TeachingMode = "high-to-low"  # table 5
-    reduction: Reduction = "all"  # MSE over all voxels, or over the selected ones
+    reduction: Reduction = "masked"  # ours: mean over selected voxels; the paper: "all"
     cdps: bool = True  # table 4
     splat: bool = True  # table 4
     noise: float = 0.3  # amplitude r of the feature noise, Eq. (1)-(2)

@@ -1,7 +1,10 @@
+from unittest import mock
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import distributed as dist
 
 from nnunetv2_spmc.losses import masked_mse
 
@@ -47,6 +50,28 @@ def test_empty_selection_is_exactly_zero_with_zero_gradient(reduction):
     loss.backward()
     assert loss.item() == 0
     assert torch.count_nonzero(p.grad) == 0
+
+
+@given(st.integers(0, 10_000), st.booleans())
+def test_two_processes_average_to_the_mean_over_the_voxels_of_both(seed, with_valid):
+    """The processes are played one after the other; what they sum up is known beforehand."""
+    p, y, mask = random_inputs(seed)
+    valid = torch.rand(mask.shape, generator=torch.Generator().manual_seed(seed)) < 0.7
+    valid = valid if with_valid else torch.ones_like(valid)
+    mask &= valid
+    counts = torch.stack([mask.sum(), valid.sum()]) * 3
+    with (
+        mock.patch.object(dist, "is_initialized", return_value=True),
+        mock.patch.object(dist, "all_reduce", side_effect=lambda tensor: tensor.copy_(counts)),
+    ):
+        losses = [
+            masked_mse(p[i], y[i], mask[i], reduction="masked", valid=valid[i])
+            for i in (slice(0, 1), slice(1, 2))
+        ]
+    # as the trainer weighs them: by the voxels that count
+    weights = [2 * part.sum() / valid.sum().clamp(min=1) for part in valid]
+    mean = (losses[0] * weights[0] + losses[1] * weights[1]) / 2
+    torch.testing.assert_close(mean, masked_mse(p, y, mask, reduction="masked"))
 
 
 def test_mask_with_a_channel_each_selects_single_entries():

@@ -78,8 +78,9 @@ def test_no_labeled_term_of_a_branch_reaches_the_other_branch(make_started):
         assert (main, auxiliary > 0) == (0, True)
 
 
-def test_the_labeled_loss_is_the_sum_of_equations_3_to_11(make_started):
-    trainer = make_started(noise=0.0, tau=0.5)
+@pytest.mark.parametrize("reduction", ["all", "masked"])
+def test_the_labeled_loss_is_the_sum_of_equations_3_to_11(make_started, reduction):
+    trainer = make_started(noise=0.0, tau=0.5, reduction=reduction)
     images, target = patches(), targets(trainer)
     loss, _ = trainer.labeled_loss(trainer.training_network(images), target)
     main, auxiliary = trainer.training_network(images)
@@ -87,14 +88,16 @@ def test_the_labeled_loss_is_the_sum_of_equations_3_to_11(make_started):
     y = nn.functional.one_hot(target[0][:, 0].long(), 3).movedim(-1, 1).float()
     mask = ((p_a.amax(1, True) <= 0.5) & (p_b.amax(1, True) <= 0.5)).float()
     assert 0 < mask.mean() < 1
+    divisor = mask.mean() if reduction == "masked" else 1
     expected = trainer.loss(main, target) + trainer.loss(auxiliary, target)
     for p in (p_a, p_b):
-        expected = expected + 0.5 * nn.functional.mse_loss(p * mask, y * mask)
+        expected = expected + 0.5 * nn.functional.mse_loss(p * mask, y * mask) / divisor
     torch.testing.assert_close(loss, expected)
 
 
-def test_the_unlabeled_loss_is_the_sum_of_equations_12_to_19(make_started):
-    trainer = make_started(noise=0.0, tau=0.5)
+@pytest.mark.parametrize("reduction", ["all", "masked"])
+def test_the_unlabeled_loss_is_the_sum_of_equations_12_to_19(make_started, reduction):
+    trainer = make_started(noise=0.0, tau=0.5, reduction=reduction)
     images = patches()
     loss, values = trainer.unlabeled_loss(trainer.training_network(images))
     main, auxiliary = (output[0].double() for output in trainer.training_network(images))
@@ -108,6 +111,7 @@ def test_the_unlabeled_loss_is_the_sum_of_equations_12_to_19(make_started):
         mask = (p.amax(1, True) <= 0.5) & (sharpened(q).amax(1, True) > 0.5)
         taught.append(mask.float().mean().item())
         term = nn.functional.mse_loss(p * mask, sharpened(q) * mask)
+        term = term / mask.double().mean() if reduction == "masked" else term
         expected = expected + nn.functional.cross_entropy(logits, q.argmax(1)) + 0.5 * term
     torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-6)
     assert [values["taught_main"], values["taught_auxiliary"]] == pytest.approx(taught)
@@ -137,7 +141,7 @@ def test_ignored_voxels_enter_no_labeled_term(make_started, planned_phantom):
 
 
 def test_regions_are_treated_per_channel(make_started):
-    trainer = make_started(labels=REGIONS, noise=0.0, tau=0.6)
+    trainer = make_started(labels=REGIONS, noise=0.0, tau=0.6, reduction="all")
     assert trainer.label_manager.has_regions
     images = patches()
     target = [t.bool() for t in targets(trainer, channels=2, high=2)]

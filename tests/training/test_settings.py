@@ -18,6 +18,7 @@ def test_the_defaults_are_those_of_the_paper_but_for_ours():
     assert (settings.noise, settings.shared_encoder) == (0.3, True)
     assert (settings.lambda_max, settings.ramp_start, settings.ramp_end) == (1.0, 0.1, 0.3)
     assert (settings.views, settings.paste_from) == ("weak-to-strong", "labeled")
+    assert settings.reduction == "masked"
     assert origins == {}
 
 
