@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from accuracy_methods import ALL, ANNOTATED, RANKINGS, Dataset
+from accuracy_methods import ALL, ANNOTATED, METHODS, RANKER, RANKINGS, Dataset
 
 SCRIPTS = Path(__file__).resolve().parent
 
@@ -88,7 +88,8 @@ def prepare_more_labels(
         prepared = json.loads(mark.read_text(encoding="utf-8"))
         if prepared["source"] == source:
             return list(prepared["cases"])
-    model = ranker / "results" / few.name / f"nnUNetTrainerSPMC__nnUNetPlans__{configuration}"
+    trainer = METHODS[RANKER[0]].trainer
+    model = ranker / "results" / few.name / f"{trainer}__nnUNetPlans__{configuration}"
     cases = cases_to_label(few, labels, model, output)
     raw, raw_few = (output / "nnUNet_raw" / name for name in (more.name, few.name))
     shutil.rmtree(raw, ignore_errors=True)

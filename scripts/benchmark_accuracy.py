@@ -262,6 +262,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("give DATA and OUTPUT, or --table")
     if arguments.validation_only and any(DATASETS[d].fold == "all" for d in arguments.datasets):
         parser.error("la has no validation cases: --validation-only needs --datasets acdc")
+    if arguments.validation_only and arguments.keep:
+        parser.error("--keep measures the test cases: leave it out or --validation-only")
     return arguments
 
 
@@ -282,7 +284,9 @@ def main() -> None:
         for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
             (arguments.output / variable).mkdir(exist_ok=True)
             os.environ[variable] = str(arguments.output / variable)
-        trainers = subprocess.run(["nnUNetv2_spmc_trainers"], capture_output=True, text=True)
+        trainers = subprocess.run(
+            ["nnUNetv2_spmc_trainers"], capture_output=True, text=True, check=True
+        )
         os.environ["nnUNet_extTrainer"] = trainers.stdout.strip()
         arguments.data = arguments.data.resolve()
         os.chdir(arguments.output)  # so that the recorded commands need no path of this machine
@@ -297,7 +301,7 @@ def main() -> None:
                         append_row(rows, benchmark(kind, name, seed, arguments, schedule))
     if not arguments.validation_only:
         tables = shlex.quote(str(SCRIPTS / "benchmark_tables.py"))
-        run(f"{sys.executable} {tables} {arguments.csv}")
+        run(f"{sys.executable} {tables} {shlex.quote(str(arguments.csv))}")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from accuracy_methods import ABLATIONS, ANNOTATE
 from performance_table import DOCS, filled
 
 from nnunetv2_spmc.evaluation.box_plot import draw_box_plot
@@ -32,30 +33,42 @@ from nnunetv2_spmc.evaluation.whole_file import whole_file
 
 Row = Mapping[str, str]
 PAGE = DOCS / "benchmarks.md"
-RANKING = "ranking"
 BASELINE, UPPER_BOUND = "control", "all_labels"
+SIDE_TABLES = {  # what is compared apart -> with which of the main methods
+    "ranking": (BASELINE, UPPER_BOUND),
+    "ablations": (BASELINE, UPPER_BOUND, "spmc"),
+}
 SHOWN = {"dice": "Dice", "jaccard": "Jaccard", "hd95_mm": "HD95 mm", "asd_mm": "ASD mm"}
 
 
 def read_groups(folder: Path) -> dict[str, list[Row]]:
     """Return the runs that compare with each other, by a name made of what they share.
 
-    What more labels are worth is a comparison of its own, with both ends of the gap.
+    What more labels are worth and what single parts are worth are comparisons of their own.
     """
     groups: dict[str, list[Row]] = {}
     with (folder / "runs.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     for row in rows:
         name = row["folder"].removesuffix(f"-{row['method']}-seed{row['seed']}")
-        if row["method"].startswith("annotate_"):
+        if row["method"] in ABLATIONS:
+            name += "-ablations"
+        elif row["method"] in ANNOTATE:
             row["method"] = row["method"].rstrip("0123456789")  # draws are like seeds
-            name += f"-{RANKING}"
+            name += "-ranking"
         groups.setdefault(name, []).append(row)
     for name, compared in groups.items():
-        if name.endswith(RANKING):
-            ends = groups.get(name.removesuffix(f"-{RANKING}"), [])
-            compared += [row for row in ends if row["method"] in (BASELINE, UPPER_BOUND)]
-    return groups
+        main, _, side = name.rpartition("-")
+        if side in SIDE_TABLES:
+            others = groups.get(main, [])
+            compared += [row for row in others if row["method"] in SIDE_TABLES[side]]
+    # a method alone may be there for a table apart
+    apart = {name.rpartition("-")[0] for name in groups if name.rpartition("-")[2] in SIDE_TABLES}
+    return {
+        name: rows
+        for name, rows in groups.items()
+        if name not in apart or len({row["method"] for row in rows}) > 1
+    }
 
 
 def iterations(name: str) -> float:
@@ -128,7 +141,7 @@ def commands(rows: Sequence[Row]) -> str:
     )
 
 
-def over_time(folder: Path, rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
+def measured_over_time(folder: Path, rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
     """Return (method, seed) -> test Dice at times of the training, of the runs that have it."""
     times = {}
     for row in sorted(rows, key=lambda row: row["folder"]):
@@ -158,10 +171,12 @@ def draw_over_time(times: Mapping[tuple[str, str], Sequence[Row]], path: Path) -
     figure = Figure(figsize=(6, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
+    methods = sorted({method for method, _ in times})
     for (method, seed), measured in times.items():
         minutes = [float(at["seconds"]) / 60 for at in measured]
         dice = [float(at["test_dice"]) for at in measured]
-        axes.plot(minutes, dice, marker="o", label=f"{method}, seed {seed}")
+        style = {"color": f"C{methods.index(method) % 10}", "label": f"{method}, seed {seed}"}
+        axes.plot(minutes, dice, marker="o", **style)
     axes.set(xlabel="minutes of training", ylabel="Dice of the test cases")
     axes.legend()
     with whole_file(path) as temporary:
@@ -169,30 +184,25 @@ def draw_over_time(times: Mapping[tuple[str, str], Sequence[Row]], path: Path) -
 
 
 def draw_curves(folder: Path, rows: Sequence[Row], path: Path) -> None:
-    """Draw nnU-Net's Dice on validation patches over epochs and over minutes of training.
-
-    One color per method, one line per seed, smoothed.
-    """
+    """Draw nnU-Net's Dice on validation patches: a color per method, a line per seed, smoothed."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 5), layout="constrained")
+    figure = Figure(figsize=(7, 5), layout="constrained")
     FigureCanvasAgg(figure)
-    over_epochs, over_time = figure.subplots(1, 2, sharey=True)
+    axes = figure.subplots()
     methods = sorted({row["method"] for row in rows})
     for row in rows:
         with (folder / row["folder"] / "curves.csv").open(encoding="utf-8", newline="") as file:
             epochs = list(csv.DictReader(file))
         dice = smoothed([float(epoch["mean_fg_dice"]) for epoch in epochs])
         style = {"color": f"C{methods.index(row['method']) % 10}", "label": row["method"]}
-        over_epochs.plot([float(epoch["epoch"]) for epoch in epochs], dice, **style)
-        over_time.plot([float(epoch["seconds"]) / 60 for epoch in epochs], dice, **style)
-    handles = dict(zip(*reversed(over_epochs.get_legend_handles_labels()), strict=True))
-    over_epochs.legend(handles.values(), handles.keys())
+        axes.plot([float(epoch["epoch"]) for epoch in epochs], dice, **style)
+    handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    axes.legend(handles.values(), handles.keys())
     # with fold all the validation cases are the training cases
     cases = "training" if rows[0]["train"].split()[3] == "all" else "validation"
-    over_epochs.set(xlabel="epoch", ylabel=f"Dice on patches of {cases} cases")
-    over_time.set(xlabel="minutes of training")
+    axes.set(xlabel="epoch", ylabel=f"Dice on patches of {cases} cases")
     with whole_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)
 
@@ -202,24 +212,15 @@ def smoothed(values: Sequence[float], kept: float = 0.7) -> list[float]:
     return list(itertools.accumulate(values, lambda mean, new: kept * mean + (1 - kept) * new))
 
 
-def summary(
-    name: str,
-    rows: Sequence[Row],
-    comparison: Comparison,
-    times: Mapping[tuple[str, str], Sequence[Row]],
-) -> str:
+def summary(name: str, rows: Sequence[Row], comparison: Comparison) -> str:
     """Return what the page shows of a group: table, machine, figures."""
     machines = ", ".join(sorted({row["machine"] for row in rows}))
-    text = (
+    return (
         f"{table(rows, overall(comparison))}\n\n"
         f"`{name}` on {machines}; {rows[0]['versions']}.\n\n"
         f"![Dice of all test cases](benchmarks/{name}/comparison.png)\n\n"
         f"![Dice during training](benchmarks/{name}/curves.png)"
     )
-    if times:
-        figure = f"![Test Dice over time](benchmarks/{name}/over_time.png)"
-        text += f"\n\n{over_time_table(times)}\n\n{figure}"
-    return text
 
 
 def choice_table(folder: Path) -> str:
@@ -243,14 +244,17 @@ def main() -> None:
     sections: dict[str, list[str]] = {}
     groups = read_groups(folder) if (folder / "runs.csv").is_file() else {}
     for name, rows in sorted(groups.items(), key=lambda group: -iterations(group[0])):
-        section = RANKING if name.endswith(RANKING) else rows[0]["dataset"]
+        side = name.rpartition("-")[2]
+        section = side if side in SIDE_TABLES else rows[0]["dataset"]
         output = folder / name
         comparison = compare_runs(folder, rows, output)
         draw_curves(folder, rows, output / "curves.png")
-        times = {} if section == RANKING else over_time(folder, rows)
+        times = {} if side in SIDE_TABLES else measured_over_time(folder, rows)
         if times:
             draw_over_time(times, output / "over_time.png")
-        sections.setdefault(section, []).append(summary(name, rows, comparison, times))
+            figure = f"![Test Dice over time](benchmarks/{name}/over_time.png)"
+            sections.setdefault("time", []).append(f"{over_time_table(times)}\n\n{figure}")
+        sections.setdefault(section, []).append(summary(name, rows, comparison))
         details += [f"## {name}", f"```\n{comparison.means_table()}\n```"]
         if comparison.differences:
             differences = comparison.differences_table()

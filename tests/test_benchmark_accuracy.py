@@ -110,7 +110,8 @@ def test_the_page_gets_the_tables_between_its_markers(
     benchmark_accuracy.append_row(folder / "validation.csv", tried)
     page = tmp_path / "benchmarks.md"
     markers = [
-        f"<!-- {name} --><!-- end of {name} -->" for name in ("validation.csv", "runs.csv: acdc")
+        f"<!-- {name} --><!-- end of {name} -->"
+        for name in ("validation.csv", "runs.csv: acdc", "runs.csv: time")
     ]
     page.write_text("\n".join(["before", *markers, "after"]))
     monkeypatch.setattr(benchmark_tables, "PAGE", page)
@@ -124,8 +125,9 @@ def test_the_page_gets_the_tables_between_its_markers(
     assert "| spmc | 1 | 0.412 (0.5), 0.700 (1.1) |" in text
 
 
-def test_draws_of_a_ranking_are_compared_with_both_ends_of_the_gap(tmp_path: Path) -> None:
+def test_rankings_and_ablations_are_compared_apart(tmp_path: Path) -> None:
     for method, dice in (
+        ("noCDPS", 0.7),
         ("control", 0.5),
         ("all_labels", 0.9),
         ("spmc", 0.8),
@@ -137,6 +139,7 @@ def test_draws_of_a_ranking_are_compared_with_both_ends_of_the_gap(tmp_path: Pat
     groups = benchmark_tables.read_groups(tmp_path)
     assert {name: sorted(row["method"] for row in rows) for name, rows in groups.items()} == {
         "acdc-small-2x3": ["all_labels", "control", "spmc"],
+        "acdc-small-2x3-ablations": ["all_labels", "control", "noCDPS", "spmc"],
         "acdc-small-2x3-ranking": [
             "all_labels",
             "annotate_difficulty",
@@ -149,6 +152,24 @@ def test_draws_of_a_ranking_are_compared_with_both_ends_of_the_gap(tmp_path: Pat
         benchmark_tables.compare_runs(tmp_path, groups["acdc-small-2x3-ranking"], tmp_path / "out")
     )
     assert benchmark_tables.gap_closed(means, "annotate_random") == pytest.approx(0.375)
+
+
+def test_a_method_that_is_there_for_ablations_makes_no_table_of_its_own(tmp_path: Path) -> None:
+    for method in ("control", "noCDPS"):
+        write_run(tmp_path, method, 1, 0.5)
+    assert benchmark_tables.read_groups(tmp_path).keys() == {"acdc-small-2x3-ablations"}
+
+
+def test_the_committed_rows_have_the_settings_of_their_methods() -> None:
+    """Otherwise their commands would train something else."""
+    schedule = {"epochs", "iterations_per_epoch", "validation_iterations", "seed", "keep_every"}
+    for name in ("runs.csv", "validation.csv"):
+        with (benchmark_accuracy.BENCHMARKS / name).open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                settings = json.loads(row["settings"])
+                own = {key: settings[key] for key in settings.keys() - schedule}
+                assert own == accuracy_methods.METHODS[row["method"]].settings, row["folder"]
+                assert row["folder"].endswith(f"-{row['method']}-seed{settings['seed']}")
 
 
 def test_a_finished_run_is_known_by_its_row(tmp_path: Path) -> None:

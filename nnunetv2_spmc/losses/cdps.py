@@ -45,11 +45,13 @@ def cdps(
         target: (B, C, ...) one-hot labels (or region channels).
         mask: bool, from `common_difficulty`; the same for both branches.
         reduction: see `masked_mse`.
-        valid: see `masked_mse`.
+        valid: bool, (B, 1, ...): by what "all" divides, see `masked_mse`.
 
     Returns:
         The scalar losses of the main and of the auxiliary branch.
     """
+    if reduction == "masked":
+        valid = None  # nnU-Net's loss, beside which this stands, weighs all processes alike
     return (
         masked_mse(main, target, mask, reduction=reduction, valid=valid),
         masked_mse(auxiliary, target, mask, reduction=reduction, valid=valid),

@@ -26,10 +26,11 @@ def masked_mse(
         target: (B, C, ...) targets; pass them detached.
         mask: bool, (B, 1, ...) or (B, C, ...): the selected voxels.
         reduction: "all" divides by all voxels and channels, as the paper writes it; "masked" by the
-            selected ones. With several processes each divides by its part of those selected in all
-            of them, so that the mean over the processes is that over the voxels.
+            selected ones, of all processes: each divides by what its voxels are expected to select.
         valid: bool, (B, 1, ...): voxels that count at all (outside of the ignore label). They must
-            be excluded from `mask` already; here they only set the divisor of "all".
+            be excluded from `mask` already. "all" divides by them, and so does the caller's weight
+            of a process in "masked": the mean over processes that are weighed by the number of
+            valid voxels is that over the selected voxels of all of them.
 
     Returns:
         A scalar; exactly 0 with a valid gradient when nothing is selected.
@@ -39,19 +40,23 @@ def masked_mse(
     # because a float32 norm of millions of voxels is off by 1e-4 on CPUs
     squared_error = torch.linalg.vector_norm(error, dim=-1).square().sum()
     channels = prediction.shape[1]
-    if valid is None:
-        entries = torch.full((), prediction.numel(), device=mask.device)
+    if reduction == "all":
+        entries = _valid_entries(prediction, valid)
     else:
-        entries = valid.sum() * channels
-    if reduction == "masked":
-        entries = _selected(mask.sum() * (channels // mask.shape[1]), entries)
+        entries = mask.sum() * (channels // mask.shape[1])
+        if dist.is_available() and dist.is_initialized():
+            entries = _part_of_process(entries, _valid_entries(prediction, valid))
     return squared_error / torch.where(entries > 0, entries, 1)
 
 
-def _selected(selected: Tensor, entries: Tensor) -> Tensor:
-    """Return the number of selected entries; of several processes, this one's part of all."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return selected
-    everywhere = torch.stack([selected, entries])
+def _valid_entries(prediction: Tensor, valid: Tensor | None) -> Tensor:
+    if valid is None:
+        return torch.full((), prediction.numel(), device=prediction.device)
+    return valid.sum() * prediction.shape[1]
+
+
+def _part_of_process(selected: Tensor, valid: Tensor) -> Tensor:
+    """Share the selected entries of all processes out by the number of valid ones."""
+    everywhere = torch.stack([selected, valid]).float()
     dist.all_reduce(everywhere)
-    return entries * everywhere[0] / everywhere[1].clamp(min=1)
+    return valid * (everywhere[0] / everywhere[1].clamp(min=1))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -25,14 +25,17 @@ from nnunetv2_spmc.training.pasting import draw_boxes, paste
 from nnunetv2_spmc.training.semi_supervised import nnUNetTrainerSemiSupervised
 from nnunetv2_spmc.training.settings import SemiSupervisedSettings, require
 
+TrustOn = Literal["sharpened", "raw"]
+Views = Literal["same", "weak-to-strong"]
+PasteFrom = Literal["nothing", "labeled"]
 CHOICES = {
     "reduction": get_args(Reduction),
-    "trust_on": ("sharpened", "raw"),
+    "trust_on": get_args(TrustOn),
     "sharpening": get_args(SharpeningForm),
     "teaching": get_args(TeachingMode),
     "noise_levels": get_args(NoiseLevels),
-    "views": ("same", "weak-to-strong"),
-    "paste_from": ("nothing", "labeled"),
+    "views": get_args(Views),
+    "paste_from": get_args(PasteFrom),
 }
 
 
@@ -47,7 +50,7 @@ class SPMCSettings(SemiSupervisedSettings):
     beta: float = 0.5  # weight of the mean squared errors, Eq. (3)-(5)
     temperature: float = 0.1  # T of the sharpening, Eq. (12)
     sharpening: SharpeningForm = "binary"
-    trust_on: str = "sharpened"  # which confidence of the teacher is compared with tau
+    trust_on: TrustOn = "sharpened"  # which confidence of the teacher is compared with tau
     teaching: TeachingMode = "high-to-low"  # table 5
     reduction: Reduction = "masked"  # ours: mean over selected voxels; the paper: "all"
     cdps: bool = True  # table 4
@@ -55,8 +58,8 @@ class SPMCSettings(SemiSupervisedSettings):
     noise: float = 0.3  # amplitude r of the feature noise, Eq. (1)-(2)
     noise_levels: NoiseLevels = "all"
     shared_encoder: bool = True
-    views: str = "weak-to-strong"  # ours: pseudo-labels from patches with untouched intensities
-    paste_from: str = "labeled"  # ours: boxes of labeled patches in unlabeled ones
+    views: Views = "weak-to-strong"  # ours: pseudo-labels from patches with untouched intensities
+    paste_from: PasteFrom = "labeled"  # ours: boxes of labeled patches in unlabeled ones
     paste_probability: float = 1.0  # of an unlabeled patch to get a box
 
     def __post_init__(self) -> None:

@@ -140,8 +140,9 @@ def test_ignored_voxels_enter_no_labeled_term(make_started, planned_phantom):
     assert branch_gradients(trainer, loss) == [0, 0]
 
 
-def test_regions_are_treated_per_channel(make_started):
-    trainer = make_started(labels=REGIONS, noise=0.0, tau=0.6, reduction="all")
+@pytest.mark.parametrize("reduction", ["all", "masked"])
+def test_regions_are_treated_per_channel(make_started, reduction):
+    trainer = make_started(labels=REGIONS, noise=0.0, tau=0.6, reduction=reduction)
     assert trainer.label_manager.has_regions
     images = patches()
     target = [t.bool() for t in targets(trainer, channels=2, high=2)]
@@ -149,6 +150,8 @@ def test_regions_are_treated_per_channel(make_started):
     main, auxiliary = (torch.sigmoid(output[0]) for output in trainer.training_network(images))
     mask = (torch.maximum(main, 1 - main) <= 0.6) & (torch.maximum(auxiliary, 1 - auxiliary) <= 0.6)
     expected = nn.functional.mse_loss(main * mask, target[0] * mask)
+    if reduction == "masked":
+        expected = expected / mask.float().mean()
     torch.testing.assert_close(values["cdps_main"], expected)
     _, values = trainer.unlabeled_loss(trainer.training_network(images))
     expected = nn.functional.binary_cross_entropy(main, (auxiliary > 0.5).float())

@@ -63,7 +63,10 @@ def gradients(trainer, batch, monkeypatch):
 
 
 def terms(trainer, outputs, where):
-    """CPS and SPLAT on the voxels of a mask, by picking them: sums of both branches."""
+    """CPS and SPLAT on the voxels of a mask, by picking them: sums of both branches.
+
+    Where SPLAT is a mean over the voxels it selects, each stands for as many as there are to one.
+    """
     regions = trainer.label_manager.has_regions
     chosen = [output[0].movedim(1, -1)[where[:, 0]] for output in outputs]  # (voxels, C)
     main, auxiliary = (torch.sigmoid(c) if regions else torch.softmax(c, 1) for c in chosen)
@@ -81,7 +84,10 @@ def terms(trainer, outputs, where):
             suspicious, trusted = p.amax(1, True) <= 0.9, soft.amax(1, True) > 0.9
             cps = cps + F.cross_entropy(logits, q.argmax(1), reduction="sum")
         mask = suspicious & trusted
-        splat = splat + ((p - soft).square() * mask).sum() / p.shape[1]
+        errors = (p - soft).square() * mask
+        if trainer.settings.reduction == "masked":
+            errors = errors / mask.double().mean()
+        splat = splat + errors.sum() / p.shape[1]
     return cps, splat
 
 
@@ -90,8 +96,12 @@ def terms(trainer, outputs, where):
 )
 @pytest.mark.parametrize("labels", [LABELS, REGIONS], ids=["labels", "regions"])
 @pytest.mark.parametrize("unlabeled", [True, False], ids=["beside unlabeled cases", "alone"])
-def test_all_unlabeled_voxels_of_a_step_count_alike(make_started, monkeypatch, labels, unlabeled):
-    trainer = make_started(labels, lambda_max=1.0, views="same", paste_from="nothing")
+@pytest.mark.parametrize("reduction", ["all", "masked"])
+def test_all_unlabeled_voxels_of_a_step_count_alike(
+    make_started, monkeypatch, labels, unlabeled, reduction
+):
+    settings = {"views": "same", "paste_from": "nothing", "reduction": reduction}
+    trainer = make_started(labels, lambda_max=1.0, **settings)
     batch = sparse_batch(trainer, unlabeled=unlabeled)
     weight = trainer.ramp_up_weight()
     two_passes, values = gradients(trainer, batch, monkeypatch)
