@@ -96,7 +96,8 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerUnlabeledStream):
                 the loss must be zero, with a valid gradient.
 
         Returns:
-            The loss to minimize, a mean over the unlabeled voxels, and scalars to log, means too.
+            The loss to minimize, a mean over the unlabeled voxels or those of them that it selects,
+            and scalars to log, means too.
             One that is named "single_class_..." is 1 where a branch predicts one class only.
         """
         raise NotImplementedError(f"{type(self).__name__} must define its unlabeled loss.")
