@@ -68,7 +68,7 @@ def benchmark(
     configuration = planned + ("_2x" if method.double_batch else "")
     own = lengthened(schedule, method.longer) | method.settings
     if arguments.keep:
-        own |= {"keep_every": max(1, own.get("epochs", 1000) // arguments.keep)}
+        own |= {"keep_every": own.get("epochs", 1000) // arguments.keep}
     settings = json.dumps(own | {"seed": seed})
     here = output / "runs" / run_name(kind, name, seed, arguments.plans, schedule)
     (here / "results").mkdir(parents=True, exist_ok=True)
@@ -277,6 +277,8 @@ def main() -> None:
         if schedule:
             schedule.setdefault("iterations_per_epoch", 250)
             schedule.setdefault("epochs", 1000)
+        if arguments.keep and schedule.get("epochs", 1000) % arguments.keep:
+            sys.exit(f"error: --keep {arguments.keep} must divide the epochs: the last one counts.")
         arguments.output.mkdir(parents=True, exist_ok=True)
         arguments.output = arguments.output.resolve()
         arguments.csv.mkdir(parents=True, exist_ok=True)

@@ -301,6 +301,17 @@ def test_checkpoints_of_the_way_are_measured_as_the_last_one_is(
     assert {row["test_dice"] for row in rows} == {"0.2", "0.4"}
 
 
+def test_the_end_of_a_training_is_among_the_times_that_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "output"
+    arguments = ["x", str(tmp_path), str(output), "--epochs", "10", "--keep", "3"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit, match="--keep 3 must divide the epochs"):
+        benchmark_accuracy.main()
+    assert not output.exists()
+
+
 def test_the_validation_dice_is_nnunets(tmp_path: Path) -> None:
     summary = tmp_path / "summary.json"
     summary.write_text(json.dumps({"foreground_mean": {"Dice": 0.81236}}))
