@@ -2,10 +2,10 @@
 
     python scripts/benchmark_tables.py docs/benchmarks
 
-Reads runs.csv, validation.csv and, per run, metrics.csv, curves.csv and, where there is one,
-over_time.csv; writes tables.md and, per group of runs that compare (dataset, plans, length),
-comparison.csv, comparison.png, curves.png and over_time.png; fills in the tables of
-docs/benchmarks.md.
+Reads runs.csv, validation.csv and, per run, metrics.csv, curves.csv and, where they are there,
+over_time.csv, pseudo_labels.csv and calibration.csv; writes tables.md and, per group of runs that
+compare (dataset, plans, length), comparison.csv, comparison.png, curves.png, over_time.png and
+pseudo_labels.png; fills in the tables of docs/benchmarks.md.
 
 Share of the gap closed = (method - control) / (all_labels - control), of mean Dice over seeds.
 """
@@ -22,6 +22,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from accuracy_methods import ABLATIONS, ANNOTATE
+from over_time_tables import (
+    Row,
+    calibration_table,
+    draw_over_time,
+    draw_pseudo_labels,
+    gradient_table,
+    over_time_table,
+    pseudo_label_table,
+    read_runs,
+)
 from performance_table import DOCS, filled
 
 from nnunetv2_spmc.evaluation.box_plot import draw_box_plot
@@ -31,7 +41,6 @@ from nnunetv2_spmc.evaluation.methods import read_methods
 from nnunetv2_spmc.evaluation.text_table import mean_and_std_text
 from nnunetv2_spmc.evaluation.whole_file import whole_file
 
-Row = Mapping[str, str]
 PAGE = DOCS / "benchmarks.md"
 BASELINE, UPPER_BOUND = "control", "all_labels"
 SIDE_TABLES = {  # what is compared apart -> with which of the main methods
@@ -141,48 +150,6 @@ def commands(rows: Sequence[Row]) -> str:
     )
 
 
-def measured_over_time(folder: Path, rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
-    """Return (method, seed) -> test Dice at times of the training, of the runs that have it."""
-    times = {}
-    for row in sorted(rows, key=lambda row: row["folder"]):
-        path = folder / row["folder"] / "over_time.csv"
-        if path.is_file():
-            with path.open(encoding="utf-8", newline="") as file:
-                times[row["method"], row["seed"]] = list(csv.DictReader(file))
-    return times
-
-
-def over_time_table(times: Mapping[tuple[str, str], Sequence[Row]]) -> str:
-    """Return the test Dice of every run at its times."""
-    lines = ["| method | seed | test Dice (minutes of training) |", "|---|---|---|"]
-    for (method, seed), measured in times.items():
-        cells = (
-            f"{float(at['test_dice']):.3f} ({float(at['seconds']) / 60:.1f})" for at in measured
-        )
-        lines.append(f"| {method} | {seed} | {', '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def draw_over_time(times: Mapping[tuple[str, str], Sequence[Row]], path: Path) -> None:
-    """Draw the test Dice over minutes of training."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    methods = sorted({method for method, _ in times})
-    for (method, seed), measured in times.items():
-        minutes = [float(at["seconds"]) / 60 for at in measured]
-        dice = [float(at["test_dice"]) for at in measured]
-        style = {"color": f"C{methods.index(method) % 10}", "label": f"{method}, seed {seed}"}
-        axes.plot(minutes, dice, marker="o", **style)
-    axes.set(xlabel="minutes of training", ylabel="Dice of the test cases")
-    axes.legend()
-    with whole_file(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=100)
-
-
 def draw_curves(folder: Path, rows: Sequence[Row], path: Path) -> None:
     """Draw nnU-Net's Dice on validation patches: a color per method, a line per seed, smoothed."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -223,6 +190,27 @@ def summary(name: str, rows: Sequence[Row], comparison: Comparison) -> str:
     )
 
 
+def over_time(folder: Path, rows: Sequence[Row], output: Path) -> dict[str, str]:
+    """Return what the page shows of runs whose checkpoints were kept; draw its figures."""
+    texts = {}
+    if times := read_runs(folder, rows, "over_time.csv"):
+        draw_over_time(times, output / "over_time.png")
+        figure = f"![Test Dice over time](benchmarks/{output.name}/over_time.png)"
+        texts["time"] = f"{over_time_table(times)}\n\n{figure}"
+    if measured := read_runs(folder, rows, "pseudo_labels.csv"):
+        draw_pseudo_labels(measured, output / "pseudo_labels.png")
+        calibration = calibration_table(read_runs(folder, rows, "calibration.csv"))
+        texts["pseudo-labels"] = "\n\n".join(
+            (
+                pseudo_label_table(measured),
+                gradient_table(measured),
+                calibration,
+                f"![Pseudo-labels over time](benchmarks/{output.name}/pseudo_labels.png)",
+            )
+        )
+    return texts
+
+
 def choice_table(folder: Path) -> str:
     """Return the table of what was tried on validation cases."""
     file = folder / "validation.csv"
@@ -249,11 +237,9 @@ def main() -> None:
         output = folder / name
         comparison = compare_runs(folder, rows, output)
         draw_curves(folder, rows, output / "curves.png")
-        times = {} if side in SIDE_TABLES else measured_over_time(folder, rows)
-        if times:
-            draw_over_time(times, output / "over_time.png")
-            figure = f"![Test Dice over time](benchmarks/{name}/over_time.png)"
-            sections.setdefault("time", []).append(f"{over_time_table(times)}\n\n{figure}")
+        if side not in SIDE_TABLES:
+            for kind, text in over_time(folder, rows, output).items():
+                sections.setdefault(kind, []).append(text)
         sections.setdefault(section, []).append(summary(name, rows, comparison))
         details += [f"## {name}", f"```\n{comparison.means_table()}\n```"]
         if comparison.differences:

@@ -1,0 +1,300 @@
+"""What the branches have to teach each other during a training, and how much of it they are told.
+
+    python scripts/benchmark_accuracy.py DATA OUTPUT --keep 6 ...   # keeps checkpoints of six times
+    python scripts/benchmark_pseudo_labels.py OUTPUT RUN [RUN ...]  # the runs' names in runs.csv
+
+For every kept checkpoint, written to pseudo_labels.csv in the folder of the run:
+
+- Both branches predict the unlabeled cases, without mirroring; withheld labels (labelsUn) tell who
+  is right. The main branch is the student, the auxiliary one the teacher. Of the voxels: how many
+  are suspicious (confidence <= tau), how many does SPLAT select (suspicious student, trusted
+  teacher), on how many do the branches differ, and how often are student and teacher right there?
+- Batches of the training tell how hard each term pulls: norm of the gradient of the main branch's
+  parameters, averaged over batches, every term with its weight in the loss at that time, both
+  branches summed.
+
+calibration.csv says of the last checkpoint how often voxels are right, by their confidence.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nnunetv2.inference.export_prediction import (
+    convert_predicted_logits_to_segmentation_with_correct_shape,
+)
+from torch import Tensor
+
+from nnunetv2_spmc import losses, methods
+from nnunetv2_spmc.data.unlabeled_cases import raw_unlabeled_cases
+from nnunetv2_spmc.evaluation.whole_file import whole_file
+from nnunetv2_spmc.networks.unwrap import unwrapped
+from nnunetv2_spmc.reports.trained_model import load_model
+from nnunetv2_spmc.training.checkpoint import CHECKPOINT_KEY
+
+CONFIDENCES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99, 1.0)  # edges of the bins
+TERMS = {  # of the loss of a step -> whether lambda(t) and beta weigh it
+    "supervised": (False, False),
+    "cdps": (False, True),
+    "cps": (True, False),
+    "splat": (True, True),
+}
+
+
+class Counts:
+    """Voxels of all cases, counted.
+
+    Args:
+        classes: number of classes, the background included.
+        tau: a voxel is suspicious at confidence <= tau.
+        temperature: of the sharpening.
+    """
+
+    def __init__(self, classes: int, tau: float, temperature: float) -> None:
+        self.tau, self.temperature = tau, temperature
+        self.of: dict[str, int] = {}
+        self.dice: dict[str, list[float]] = {"main": [], "auxiliary": []}
+        self.bins = np.zeros((3, len(CONFIDENCES) - 1))  # voxels, right ones, sum of confidence
+        self.classes = classes
+
+    def add(self, main: Tensor, auxiliary: Tensor, labels: Tensor) -> None:
+        """Count a case.
+
+        Args:
+            main: (C, ...) probabilities of the main branch.
+            auxiliary: the same of the auxiliary branch.
+            labels: (...) withheld labels.
+        """
+        (sure, student), teacher = main.max(dim=0), auxiliary.argmax(dim=0)
+        right, teacher_right = student == labels, teacher == labels
+        trusted = losses.sharpen(auxiliary, self.temperature).amax(dim=0)
+        masks = {
+            "all": torch.ones_like(right),
+            "suspicious": sure <= self.tau,
+            "taught": losses.taught(sure, trusted, self.tau),
+            "different": student != teacher,
+        }
+        for name, mask in masks.items():
+            for key, counted in (
+                (name, mask),
+                (f"{name}_student_right", mask & right),
+                (f"{name}_teacher_right", mask & teacher_right),
+            ):
+                self.of[key] = self.of.get(key, 0) + int(counted.sum())
+        for branch, predicted in (("main", student), ("auxiliary", teacher)):
+            scores = [dice(predicted == c, labels == c) for c in range(1, self.classes)]
+            self.dice[branch] += [score for score in scores if score is not None]
+        for values, weights in enumerate((torch.ones_like(sure), right.float(), sure)):
+            self.bins[values] += np.histogram(
+                sure.numpy().ravel(), CONFIDENCES, weights=weights.numpy().ravel()
+            )[0]
+
+    def summary(self) -> dict[str, float]:
+        """Return the mean Dice of both branches, shares of the voxels and who is right there."""
+        of = self.of
+        values = {f"dice_{branch}": float(np.mean(dice)) for branch, dice in self.dice.items()}
+        for name in ("suspicious", "taught", "different"):
+            values[name] = of[name] / of["all"]
+            for who in ("student", "teacher"):
+                values[f"{name}_{who}_right"] = of[f"{name}_{who}_right"] / max(of[name], 1)
+        return values
+
+    def calibration(self) -> list[dict[str, float]]:
+        """Return a row per bin of confidence: its voxels, their mean confidence, share of right."""
+        voxels, right, confidence = self.bins
+        return [
+            {
+                "confidence_above": low,
+                "share": rounded(voxels[i] / voxels.sum()),
+                "mean_confidence": rounded(confidence[i] / max(voxels[i], 1)),
+                "right": rounded(right[i] / max(voxels[i], 1)),
+            }
+            for i, low in enumerate(CONFIDENCES[:-1])
+            if voxels[i]
+        ]
+
+
+def dice(predicted: Tensor, reference: Tensor) -> float | None:
+    """Return the Dice of two masks, None where both are empty."""
+    total = int(predicted.sum() + reference.sum())
+    return 2 * int((predicted & reference).sum()) / total if total else None
+
+
+def count_voxels(fold: Path, checkpoint: Path, raw: Path, device: str) -> Counts:
+    """Predict the unlabeled cases with both branches and compare with their withheld labels."""
+    model = load_model(fold, checkpoint.name, device=device, mirroring=False)
+    if model.auxiliary is None:
+        raise SystemExit(f"error: {checkpoint} has no auxiliary branch.")
+    manager = model.main.label_manager
+    if manager.has_regions or manager.has_ignore_label:
+        raise SystemExit("error: regions and ignore labels are not counted here.")
+    ending = model.file_ending
+    files = raw_unlabeled_cases(raw, ending, model.num_channels)
+    counts = Counts(
+        manager.num_segmentation_heads, model.settings["tau"], model.settings["temperature"]
+    )
+    preprocessor = model.main.configuration_manager.preprocessor_class(verbose=False)
+    reader = model.main.plans_manager.image_reader_writer_class()
+    for case, images in sorted(files.items()):
+        data, _, properties = preprocessor.run_case(
+            [str(image) for image in images],
+            None,
+            model.main.plans_manager,
+            model.main.configuration_manager,
+            model.main.dataset_json,
+        )
+        probabilities = []
+        for predictor in (model.main, model.auxiliary):
+            logits = predictor.predict_logits_from_preprocessed_data(
+                torch.from_numpy(np.asarray(data, dtype=np.float32))
+            )
+            _, predicted = convert_predicted_logits_to_segmentation_with_correct_shape(
+                logits.cpu(),
+                predictor.plans_manager,
+                predictor.configuration_manager,
+                predictor.label_manager,
+                properties,
+                return_probabilities=True,
+            )
+            probabilities.append(torch.from_numpy(predicted))
+        labels, _ = reader.read_seg(str(raw / "labelsUn" / f"{case}{ending}"))
+        counts.add(probabilities[0], probabilities[1], torch.from_numpy(labels[0]).long())
+    return counts
+
+
+def gradient_norms(checkpoint: Path, batches: int, device: str) -> dict[str, float]:
+    """Return how hard each term of the loss pulls at the main branch at the time of a checkpoint.
+
+    A term that the run does not have pulls with 0.
+
+    Args:
+        checkpoint: of SPMC or of an ablation.
+        batches: how many to average over.
+        device: "cpu" or "cuda".
+    """
+    content = torch.load(checkpoint, map_location="cpu", weights_only=False)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["nnUNet_results"] = folder  # read by the trainer; nothing of it is kept
+        trainer = trainer_of(content, device)
+        trainer.load_checkpoint(str(checkpoint))
+        trainer.on_train_start()
+        trainer.on_train_epoch_start()
+        norms: dict[str, list[float]] = {f"gradient_{term}": [] for term in TERMS}
+        for _ in range(batches):
+            gradients = term_gradients(trainer, next(trainer.dataloader_train))
+            for term in TERMS:
+                norm = gradients[term].norm().item() if term in gradients else 0.0
+                norms[f"gradient_{term}"].append(norm)
+        weight = trainer.ramp_up_weight()
+    return {"lambda": weight} | {key: float(np.mean(values)) for key, values in norms.items()}
+
+
+def trainer_of(content: Mapping[str, Any], device: str) -> Any:
+    """Return a trainer with the plans and settings that a checkpoint names."""
+    os.environ["nnUNet_spmc_settings"] = json.dumps(content[CHECKPOINT_KEY]["settings"])
+    arguments = content["init_args"]
+    return getattr(methods, content["trainer_name"])(
+        arguments["plans"] | {"continue_training": True},
+        arguments["configuration"],
+        arguments["fold"],
+        arguments["dataset_json"],
+        torch.device(device),
+    )
+
+
+def term_gradients(trainer: Any, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the gradient of the main branch by every term of a step, as it is weighted there.
+
+    Returns:
+        Term -> float64, (number of parameters,). The terms add up to the gradient of the step.
+    """
+    parameters = list(unwrapped(trainer.network).parameters())
+    images = batch["data"].to(trainer.device)
+    target = [scale.to(trainer.device) for scale in batch["target"]]
+    unlabeled, weak = (
+        batch["unlabeled"][key].to(trainer.device) if key in batch["unlabeled"] else None
+        for key in ("data", "weak")
+    )
+    _, values = trainer.unlabeled_step(unlabeled, weak, None, (images, target[0]))
+    values |= trainer.labeled_loss(trainer.training_network(images), target)[1]
+    gradients = {}
+    for term, (by_lambda, by_beta) in TERMS.items():
+        if f"{term}_main" not in values:
+            continue
+        weight = trainer.ramp_up_weight() if by_lambda else 1.0
+        weight *= trainer.settings.beta if by_beta else 1.0
+        loss = weight * (values[f"{term}_main"] + values[f"{term}_auxiliary"])
+        gradients[term] = torch.cat(
+            [
+                gradient.double().flatten()
+                for gradient in torch.autograd.grad(
+                    loss, parameters, retain_graph=True, materialize_grads=True
+                )
+            ]
+        )
+    return gradients
+
+
+def rounded(value: float) -> str:
+    """Return five digits of a number."""
+    return f"{value:.5g}"
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows whole or not at all."""
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def measure(run: str, arguments: argparse.Namespace) -> None:
+    """Write pseudo_labels.csv and calibration.csv of a run."""
+    kept = {
+        int(path.stem.rpartition("_")[2]): path
+        for path in (arguments.output / "runs" / run / "results").rglob("checkpoint_epoch_*.pth")
+    }
+    if not kept:
+        raise SystemExit(f"error: {run} kept no checkpoints: train it with --keep.")
+    rows = []
+    for epochs, checkpoint in sorted(kept.items()):
+        fold = checkpoint.parent
+        raw = arguments.output / "nnUNet_raw" / fold.parents[1].name
+        counts = count_voxels(fold, checkpoint, raw, arguments.device)
+        norms = gradient_norms(checkpoint, arguments.batches, arguments.device)
+        values = counts.summary() | norms
+        rows.append({"epochs": epochs} | {key: rounded(value) for key, value in values.items()})
+        print(run, rows[-1], flush=True)
+    write_csv(arguments.csv / run / "calibration.csv", counts.calibration())
+    write_csv(arguments.csv / run / "pseudo_labels.csv", rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("output", type=Path, metavar="OUTPUT", help="of benchmark_accuracy.py")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="acdc-small-30x100-spmc-seed3")
+    default = Path(__file__).resolve().parents[1] / "docs" / "benchmarks"
+    parser.add_argument("--csv", type=Path, default=default, help="folder of the results")
+    parser.add_argument("--batches", type=int, default=20, help="per checkpoint, for gradients")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    arguments = parser.parse_args()
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed"):
+        os.environ[variable] = str(arguments.output / variable)
+    os.environ["nnUNet_n_proc_DA"] = "0"  # draws the same patches again
+    for run in arguments.runs:
+        measure(run, arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import csv
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nnunetv2_spmc import methods
+from scripts import benchmark_pseudo_labels, over_time_tables
+from tests.conftest import PlannedPhantom
+from tests.in_process import leave_out_plots
+
+
+def voxels(*foreground: float) -> torch.Tensor:
+    """Return probabilities of two classes, (2, voxels)."""
+    probabilities = torch.tensor(foreground)
+    return torch.stack([1 - probabilities, probabilities])
+
+
+def test_voxels_are_counted_where_they_matter() -> None:
+    counts = benchmark_pseudo_labels.Counts(classes=2, tau=0.7, temperature=0.1)
+    # sure and right; unsure and wrong beside a right teacher; unsure and right beside an unsure
+    # teacher, whose sharpened 0.5 is not trusted; sure and wrong
+    main, auxiliary = voxels(0.9, 0.4, 0.6, 0.95), voxels(0.8, 0.8, 0.5, 0.9)
+    counts.add(main, auxiliary, torch.tensor([1, 1, 1, 0]))
+    summary = counts.summary()
+    assert summary["suspicious"] == 0.5
+    assert summary["taught"] == 0.25
+    assert summary["taught_student_right"] == 0
+    assert summary["taught_teacher_right"] == 1
+    assert summary["different"] == 0.5  # an undecided teacher says background
+    assert summary["different_student_right"] == summary["different_teacher_right"] == 0.5
+    assert summary["dice_main"] == pytest.approx(2 * 2 / (3 + 3))
+    assert summary["dice_auxiliary"] == pytest.approx(2 * 2 / (3 + 3))
+
+
+def test_calibration_says_how_many_voxels_of_a_confidence_are_right() -> None:
+    counts = benchmark_pseudo_labels.Counts(classes=2, tau=0.7, temperature=0.1)
+    main = voxels(0.92, 0.94, 0.64, 0.02)
+    counts.add(main, main, torch.tensor([1, 0, 1, 0]))
+    rows = counts.calibration()
+    assert [row["confidence_above"] for row in rows] == [0.6, 0.9]
+    unsure, sure = rows
+    assert [float(unsure[key]) for key in ("share", "mean_confidence", "right")] == [0.25, 0.64, 1]
+    assert float(sure["share"]) == 0.75
+    assert float(sure["mean_confidence"]) == pytest.approx((0.92 + 0.94 + 0.98) / 3, abs=1e-4)
+    assert float(sure["right"]) == pytest.approx(2 / 3, abs=1e-4)
+
+
+@pytest.mark.parametrize("trainer", [methods.nnUNetTrainerSPMC, methods.nnUNetTrainerSPMC_paper])
+def test_the_terms_add_up_to_the_gradient_of_a_step(
+    make_trainer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, trainer: Any
+) -> None:
+    leave_out_plots(monkeypatch)
+    made = make_trainer(trainer, tau=0.9)
+    made.on_train_start()
+    made.current_epoch = 1  # lambda > 0
+    made.on_train_epoch_start()
+    batch = next(made.dataloader_train)
+    torch.manual_seed(3)
+    terms = benchmark_pseudo_labels.term_gradients(made, batch)
+    assert terms.keys() == {"supervised", "cdps", "cps", "splat"}
+    assert all(gradient.norm() > 0 for gradient in terms.values())
+    torch.manual_seed(3)  # the same noise and boxes
+    monkeypatch.setattr(made, "_optimizer_step", lambda: None)  # leaves the gradients unclipped
+    made.train_step(batch)
+    step = torch.cat(
+        [
+            (torch.zeros_like(p) if p.grad is None else p.grad).double().flatten()
+            for p in made.network.parameters()
+        ]
+    )
+    torch.testing.assert_close(torch.stack(list(terms.values())).sum(0), step, rtol=1e-3, atol=1e-5)
+
+
+def test_a_run_is_measured_and_shown(
+    make_trainer: Callable[..., Any],
+    planned_phantom: PlannedPhantom,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    leave_out_plots(monkeypatch)
+    run = tmp_path / "out" / "runs" / "phantom-spmc-seed1"
+    run.mkdir(parents=True)
+    for folder in (planned_phantom.raw.parent, planned_phantom.preprocessed.parent):
+        (tmp_path / "out" / folder.name).symlink_to(folder)
+    (tmp_path / "csv" / run.name).mkdir(parents=True)
+    trainer = make_trainer(methods.nnUNetTrainerSPMC, epochs=2, keep_every=1)
+    trainer.run_training()
+    (run / "results").symlink_to(Path(os.environ["nnUNet_results"]))
+    arguments = [str(tmp_path / "out"), run.name, "--csv", str(tmp_path / "csv"), "--batches", "2"]
+    monkeypatch.setattr(sys, "argv", ["benchmark_pseudo_labels.py", *arguments])
+    monkeypatch.setenv("nnUNet_spmc_settings", "")  # restores what the script sets
+    benchmark_pseudo_labels.main()
+    with (tmp_path / "csv" / run.name / "pseudo_labels.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epochs"] for row in rows] == ["1", "2"]
+    assert [float(row["lambda"]) for row in rows] == [1.0, 1.0]  # 0.3 of two epochs have passed
+    shown = {"folder": run.name, "method": "spmc", "seed": "1"}
+    runs = over_time_tables.read_runs(tmp_path / "csv", [shown], "pseudo_labels.csv")
+    assert over_time_tables.pseudo_label_table(runs).count("| spmc |") == 2
+    assert over_time_tables.gradient_table(runs).count("| spmc |") == 2
+    calibration = over_time_tables.read_runs(tmp_path / "csv", [shown], "calibration.csv")
+    assert "spmc: right (of voxels)" in over_time_tables.calibration_table(calibration)
+    over_time_tables.draw_pseudo_labels(runs, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 0
+
+
+def test_a_run_without_checkpoints_of_the_way_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmark_pseudo_labels.py", str(tmp_path), "a-run"])
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_n_proc_DA"):
+        monkeypatch.setenv(variable, "")  # restores what the script sets
+    with pytest.raises(SystemExit, match="a-run kept no checkpoints: train it with --keep"):
+        benchmark_pseudo_labels.main()
