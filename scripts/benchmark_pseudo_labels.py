@@ -5,13 +5,14 @@
 
 For every kept checkpoint, written to pseudo_labels.csv in the folder of the run:
 
-- Both branches predict the unlabeled cases, without mirroring; withheld labels (labelsUn) tell who
-  is right. The main branch is the student, the auxiliary one the teacher. Of the voxels: how many
-  are suspicious (confidence <= tau), how many does SPLAT select (suspicious student, trusted
-  teacher), on how many do the branches differ, and how often are student and teacher right there?
-- Batches of the training tell how hard each term pulls: norm of the gradient of the main branch's
-  parameters, averaged over batches, every term with its weight in the loss at that time, both
-  branches summed.
+- Both branches predict the whole unlabeled cases, without augmentation, feature noise or mirroring.
+  Withheld labels (labelsUn) tell who is right, each branch being the student of the other once: how
+  many voxels are wrong, and how many of these confident (> tau); on how many would SPLAT teach
+  (suspicious student, trusted teacher), and how often are student and teacher right there; on how
+  many do the branches differ, and which one is right there?
+- Batches of the training tell how hard each term pulls: the norm of the mean gradient of the
+  parameters of the main branch, its encoder included, by both branches' losses, every term with its
+  weight in the loss at that time. Pasted boxes with their labels count, as in the training.
 
 calibration.csv says of the last checkpoint how often voxels are right, by their confidence.
 """
@@ -23,6 +24,7 @@ import csv
 import json
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,11 +62,10 @@ class Counts:
     """
 
     def __init__(self, classes: int, tau: float, temperature: float) -> None:
-        self.tau, self.temperature = tau, temperature
-        self.of: dict[str, int] = {}
+        self.classes, self.tau, self.temperature = classes, tau, temperature
+        self.of: Counter[str] = Counter()
         self.dice: dict[str, list[float]] = {"main": [], "auxiliary": []}
-        self.bins = np.zeros((3, len(CONFIDENCES) - 1))  # voxels, right ones, sum of confidence
-        self.classes = classes
+        self.bins = np.zeros((2, len(CONFIDENCES) - 1))  # voxels, right ones
 
     def add(self, main: Tensor, auxiliary: Tensor, labels: Tensor) -> None:
         """Count a case.
@@ -74,49 +75,57 @@ class Counts:
             auxiliary: the same of the auxiliary branch.
             labels: (...) withheld labels.
         """
-        (sure, student), teacher = main.max(dim=0), auxiliary.argmax(dim=0)
-        right, teacher_right = student == labels, teacher == labels
-        trusted = losses.sharpen(auxiliary, self.temperature).amax(dim=0)
-        masks = {
-            "all": torch.ones_like(right),
-            "suspicious": sure <= self.tau,
-            "taught": losses.taught(sure, trusted, self.tau),
-            "different": student != teacher,
-        }
+        branches = {"main": main, "auxiliary": auxiliary}
+        confidence = {name: p.amax(dim=0) for name, p in branches.items()}
+        predicted = {name: p.argmax(dim=0) for name, p in branches.items()}
+        right = {name: segmentation == labels for name, segmentation in predicted.items()}
+        different = predicted["main"] != predicted["auxiliary"]
+        masks = {"voxels": torch.ones_like(different), "different": different}
+        masks |= {f"different_{name}_right": different & right[name] for name in branches}
+        for student, teacher in (("main", "auxiliary"), ("auxiliary", "main")):
+            sharpened = losses.sharpen(branches[teacher], self.temperature)
+            taught = losses.taught(confidence[student], sharpened.amax(dim=0), self.tau)
+            masks |= {
+                f"{student}/wrong": ~right[student],
+                f"{student}/wrong_confident": ~right[student] & (confidence[student] > self.tau),
+                f"{student}/suspicious": confidence[student] <= self.tau,
+                f"{student}/taught": taught,
+                f"{student}/taught_student_right": taught & right[student],
+                f"{student}/taught_teacher_right": taught & right[teacher],
+            }
+            for values, of in enumerate((masks["voxels"], right[student])):
+                sure = confidence[student][of].numpy()
+                self.bins[values] += np.histogram(sure, CONFIDENCES)[0]
+            for c in range(1, self.classes):
+                score = dice(predicted[student] == c, labels == c)
+                self.dice[student] += [] if score is None else [score]
         for name, mask in masks.items():
-            for key, counted in (
-                (name, mask),
-                (f"{name}_student_right", mask & right),
-                (f"{name}_teacher_right", mask & teacher_right),
-            ):
-                self.of[key] = self.of.get(key, 0) + int(counted.sum())
-        for branch, predicted in (("main", student), ("auxiliary", teacher)):
-            scores = [dice(predicted == c, labels == c) for c in range(1, self.classes)]
-            self.dice[branch] += [score for score in scores if score is not None]
-        for values, weights in enumerate((torch.ones_like(sure), right.float(), sure)):
-            self.bins[values] += np.histogram(
-                sure.numpy().ravel(), CONFIDENCES, weights=weights.numpy().ravel()
-            )[0]
+            self.of[name.rpartition("/")[2]] += int(mask.sum())
 
     def summary(self) -> dict[str, float]:
         """Return the mean Dice of both branches, shares of the voxels and who is right there."""
-        of = self.of
-        values = {f"dice_{branch}": float(np.mean(dice)) for branch, dice in self.dice.items()}
-        for name in ("suspicious", "taught", "different"):
-            values[name] = of[name] / of["all"]
-            for who in ("student", "teacher"):
-                values[f"{name}_{who}_right"] = of[f"{name}_{who}_right"] / max(of[name], 1)
-        return values
+        of, voxels = self.of, self.of["voxels"]
+        return {
+            **{f"dice_{branch}": float(np.mean(dice)) for branch, dice in self.dice.items()},
+            "wrong": of["wrong"] / (2 * voxels),  # of the voxels of both branches
+            "wrong_confident": of["wrong_confident"] / max(of["wrong"], 1),
+            "suspicious": of["suspicious"] / (2 * voxels),
+            "taught": of["taught"] / (2 * voxels),
+            "taught_student_right": of["taught_student_right"] / max(of["taught"], 1),
+            "taught_teacher_right": of["taught_teacher_right"] / max(of["taught"], 1),
+            "different": of["different"] / voxels,
+            "different_main_right": of["different_main_right"] / max(of["different"], 1),
+            "different_auxiliary_right": of["different_auxiliary_right"] / max(of["different"], 1),
+        }
 
-    def calibration(self) -> list[dict[str, float]]:
-        """Return a row per bin of confidence: its voxels, their mean confidence, share of right."""
-        voxels, right, confidence = self.bins
+    def calibration(self) -> list[dict[str, Any]]:
+        """Return a row per bin of confidence: its part of the voxels, and how many are right."""
+        voxels, right = self.bins
         return [
             {
                 "confidence_above": low,
                 "share": rounded(voxels[i] / voxels.sum()),
-                "mean_confidence": rounded(confidence[i] / max(voxels[i], 1)),
-                "right": rounded(right[i] / max(voxels[i], 1)),
+                "right": rounded(right[i] / voxels[i]),
             }
             for i, low in enumerate(CONFIDENCES[:-1])
             if voxels[i]
@@ -188,14 +197,13 @@ def gradient_norms(checkpoint: Path, batches: int, device: str) -> dict[str, flo
         trainer.load_checkpoint(str(checkpoint))
         trainer.on_train_start()
         trainer.on_train_epoch_start()
-        norms: dict[str, list[float]] = {f"gradient_{term}": [] for term in TERMS}
+        sums: dict[str, Tensor | float] = dict.fromkeys(TERMS, 0.0)
         for _ in range(batches):
-            gradients = term_gradients(trainer, next(trainer.dataloader_train))
-            for term in TERMS:
-                norm = gradients[term].norm().item() if term in gradients else 0.0
-                norms[f"gradient_{term}"].append(norm)
+            for term, gradient in term_gradients(trainer, next(trainer.dataloader_train)).items():
+                sums[term] = sums[term] + gradient
         weight = trainer.ramp_up_weight()
-    return {"lambda": weight} | {key: float(np.mean(values)) for key, values in norms.items()}
+    norms = {term: float(torch.as_tensor(total).norm()) / batches for term, total in sums.items()}
+    return {"lambda": weight} | {f"gradient_{term}": norm for term, norm in norms.items()}
 
 
 def trainer_of(content: Mapping[str, Any], device: str) -> Any:
@@ -224,8 +232,9 @@ def term_gradients(trainer: Any, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         batch["unlabeled"][key].to(trainer.device) if key in batch["unlabeled"] else None
         for key in ("data", "weak")
     )
-    _, values = trainer.unlabeled_step(unlabeled, weak, None, (images, target[0]))
-    values |= trainer.labeled_loss(trainer.training_network(images), target)[1]
+    with trainer._autocast():
+        _, values = trainer.unlabeled_step(unlabeled, weak, None, (images, target[0]))
+        values |= trainer.labeled_loss(trainer.training_network(images), target)[1]
     gradients = {}
     for term, (by_lambda, by_beta) in TERMS.items():
         if f"{term}_main" not in values:
@@ -286,7 +295,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="acdc-small-30x100-spmc-seed3")
     default = Path(__file__).resolve().parents[1] / "docs" / "benchmarks"
     parser.add_argument("--csv", type=Path, default=default, help="folder of the results")
-    parser.add_argument("--batches", type=int, default=20, help="per checkpoint, for gradients")
+    parser.add_argument("--batches", type=int, default=40, help="per checkpoint, for gradients")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     arguments = parser.parse_args()
     for variable in ("nnUNet_raw", "nnUNet_preprocessed"):

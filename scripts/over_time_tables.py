@@ -61,54 +61,61 @@ def draw_over_time(times: Runs, path: Path) -> None:
 
 def pseudo_label_table(runs: Runs) -> str:
     """Return the Dice of the pseudo-labels, and who is right where it matters, over epochs."""
-    header = ["method", "epochs", "Dice main, auxiliary", "suspicious"]
-    header += ["taught by SPLAT: student, teacher right", "different: student, teacher right"]
+    header = ["run", "epochs", "Dice main, auxiliary", "wrong (confident ones of these)"]
+    header += ["SPLAT teaches: student, teacher right", "branches differ: main, auxiliary right"]
     lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
-    for (method, _), rows in runs.items():
+    for (method, seed), rows in runs.items():
         for row in rows:
-            where = [
-                f"{percent(row[name])}: {percent(row[f'{name}_student_right'], 0)}, "
-                f"{percent(row[f'{name}_teacher_right'], 0)}"
-                for name in ("taught", "different")
+            cells = [
+                f"{method}, seed {seed}",
+                row["epochs"],
+                f"{float(row['dice_main']):.3f}, {float(row['dice_auxiliary']):.3f}",
+                f"{percent(row['wrong'], 2)} ({percent(row['wrong_confident'])})",
+                f"{percent(row['taught'], 2)}: {percent(row['taught_student_right'])}, "
+                f"{percent(row['taught_teacher_right'])}",
+                f"{percent(row['different'], 2)}: {percent(row['different_main_right'])}, "
+                f"{percent(row['different_auxiliary_right'])}",
             ]
-            dice = f"{float(row['dice_main']):.3f}, {float(row['dice_auxiliary']):.3f}"
-            cells = [method, row["epochs"], dice, percent(row["suspicious"]), *where]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def gradient_table(runs: Runs) -> str:
     """Return the weighted gradient of every term over epochs."""
-    header = ["method", "epochs", "lambda(t)", *TERMS]
+    header = ["run", "epochs", "lambda(t)", *TERMS]
     lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
-    for (method, _), rows in runs.items():
+    for (method, seed), rows in runs.items():
         for row in rows:
-            norms = (float(row[f"gradient_{term}"]) for term in TERMS)
-            cells = [method, row["epochs"], f"{float(row['lambda']):.3f}"]
-            cells += [f"{norm:.4f}" if norm else "-" for norm in norms]
+            norms = (f"{float(row[f'gradient_{term}']):.2g}" for term in TERMS)
+            cells = [f"{method}, seed {seed}", row["epochs"], f"{float(row['lambda']):.3f}", *norms]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def calibration_table(runs: Runs) -> str:
     """Return how many voxels of a confidence are right, and how many have it."""
-    methods = [method for method, _ in runs]
     bins = sorted({row["confidence_above"] for rows in runs.values() for row in rows}, key=float)
-    header = ["confidence", *(f"{method}: right (of voxels)" for method in methods)]
+    names = (f"{method}, seed {seed}: right (of all voxels)" for method, seed in runs)
+    header = ["confidence", *names]
     lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
     for low, high in zip(bins, [*bins[1:], "1"], strict=True):
         cells = [f"{float(low):g} to {float(high):g}"]
         for rows in runs.values():
-            row = next((row for row in rows if row["confidence_above"] == low), None)
-            counted = row and f"{percent(row['right'], 0)} ({percent(row['share'])})"
-            cells.append(counted or "-")
+            found = {row["confidence_above"]: row for row in rows}.get(low)
+            there = found and f"{percent(found['right'], 1)} ({percent(found['share'], 1)})"
+            cells.append(there or "-")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def percent(share: str, digits: int = 1) -> str:
+def percent(share: str, digits: int = 0) -> str:
     """Return a share as a percentage."""
     return f"{100 * float(share):.{digits}f} %"
+
+
+def column(rows: Sequence[Row], key: str, factor: float = 1) -> list[float]:
+    """Return the numbers of a column."""
+    return [factor * float(row[key]) for row in rows]
 
 
 def draw_pseudo_labels(runs: Runs, path: Path) -> None:
@@ -117,24 +124,23 @@ def draw_pseudo_labels(runs: Runs, path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    figure = Figure(figsize=(9, 7), layout="constrained")
+    figure = Figure(figsize=(11, 8), layout="constrained")
     FigureCanvasAgg(figure)
     (dice, differ), (gain, gradients) = figure.subplots(2, 2)
-    for i, ((method, _), rows) in enumerate(runs.items()):
-        epochs = [int(row["epochs"]) for row in rows]
-
-        def column(key: str, rows: Sequence[Row] = rows) -> list[float]:
-            return [float(row[key]) for row in rows]
-
+    for i, ((method, seed), rows) in enumerate(runs.items()):
+        epochs = column(rows, "epochs")
         color = f"C{i}"
-        dice.plot(epochs, column("dice_main"), color=color, label=method)
-        dice.plot(epochs, column("dice_auxiliary"), "--", color=color)
-        differ.plot(epochs, [100 * x for x in column("different")], color=color)
-        differ.plot(epochs, [100 * x for x in column("taught")], "--", color=color)
-        better = zip(column("taught_teacher_right"), column("taught_student_right"), strict=True)
-        gain.plot(epochs, [100 * (teacher - student) for teacher, student in better], color=color)
+        dice.plot(epochs, column(rows, "dice_main"), color=color, label=f"{method}, seed {seed}")
+        dice.plot(epochs, column(rows, "dice_auxiliary"), "--", color=color)
+        differ.plot(epochs, column(rows, "different", 100), color=color)
+        differ.plot(epochs, column(rows, "taught", 100), "--", color=color)
+        teacher, student = (
+            column(rows, f"taught_{who}_right", 100) for who in ("teacher", "student")
+        )
+        better = [t - s for t, s in zip(teacher, student, strict=True)]
+        gain.plot(epochs, better, color=color)
         for term, style in TERMS.items():
-            norms = column(f"gradient_{term}")
+            norms = column(rows, f"gradient_{term}")
             if any(norms):
                 gradients.plot(epochs, norms, style, color=color)
     dice.set(title="Dice of pseudo-labels (dashed: auxiliary branch)", xlabel="epoch")
@@ -144,6 +150,6 @@ def draw_pseudo_labels(runs: Runs, path: Path) -> None:
     gain.axhline(0, color="grey", linewidth=0.8)
     dice.legend()
     lines = [Line2D([], [], color="black", linestyle=style) for style in TERMS.values()]
-    gradients.legend(lines, TERMS)
+    figure.legend(lines, TERMS, loc="outside lower right", ncols=len(TERMS))
     with whole_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)

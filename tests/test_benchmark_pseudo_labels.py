@@ -29,27 +29,26 @@ def test_voxels_are_counted_where_they_matter() -> None:
     main, auxiliary = voxels(0.9, 0.4, 0.6, 0.95), voxels(0.8, 0.8, 0.5, 0.9)
     counts.add(main, auxiliary, torch.tensor([1, 1, 1, 0]))
     summary = counts.summary()
-    assert summary["suspicious"] == 0.5
-    assert summary["taught"] == 0.25
+    assert summary["wrong"] == 4 / 8  # an undecided branch says background
+    assert summary["wrong_confident"] == 2 / 4
+    assert summary["suspicious"] == 3 / 8
+    # the second voxel of the main branch, the third of the auxiliary one
+    assert summary["taught"] == 2 / 8
     assert summary["taught_student_right"] == 0
     assert summary["taught_teacher_right"] == 1
-    assert summary["different"] == 0.5  # an undecided teacher says background
-    assert summary["different_student_right"] == summary["different_teacher_right"] == 0.5
+    assert summary["different"] == 0.5
+    assert summary["different_main_right"] == summary["different_auxiliary_right"] == 0.5
     assert summary["dice_main"] == pytest.approx(2 * 2 / (3 + 3))
     assert summary["dice_auxiliary"] == pytest.approx(2 * 2 / (3 + 3))
 
 
 def test_calibration_says_how_many_voxels_of_a_confidence_are_right() -> None:
     counts = benchmark_pseudo_labels.Counts(classes=2, tau=0.7, temperature=0.1)
-    main = voxels(0.92, 0.94, 0.64, 0.02)
-    counts.add(main, main, torch.tensor([1, 0, 1, 0]))
-    rows = counts.calibration()
-    assert [row["confidence_above"] for row in rows] == [0.6, 0.9]
-    unsure, sure = rows
-    assert [float(unsure[key]) for key in ("share", "mean_confidence", "right")] == [0.25, 0.64, 1]
-    assert float(sure["share"]) == 0.75
-    assert float(sure["mean_confidence"]) == pytest.approx((0.92 + 0.94 + 0.98) / 3, abs=1e-4)
-    assert float(sure["right"]) == pytest.approx(2 / 3, abs=1e-4)
+    counts.add(voxels(0.92, 0.64), voxels(0.94, 0.02), torch.tensor([1, 1]))
+    assert counts.calibration() == [
+        {"confidence_above": 0.6, "share": "0.25", "right": "1"},
+        {"confidence_above": 0.9, "share": "0.75", "right": "0.66667"},
+    ]
 
 
 @pytest.mark.parametrize("trainer", [methods.nnUNetTrainerSPMC, methods.nnUNetTrainerSPMC_paper])
@@ -104,10 +103,10 @@ def test_a_run_is_measured_and_shown(
     assert [float(row["lambda"]) for row in rows] == [1.0, 1.0]  # 0.3 of two epochs have passed
     shown = {"folder": run.name, "method": "spmc", "seed": "1"}
     runs = over_time_tables.read_runs(tmp_path / "csv", [shown], "pseudo_labels.csv")
-    assert over_time_tables.pseudo_label_table(runs).count("| spmc |") == 2
-    assert over_time_tables.gradient_table(runs).count("| spmc |") == 2
+    assert over_time_tables.pseudo_label_table(runs).count("| spmc, seed 1 |") == 2
+    assert over_time_tables.gradient_table(runs).count("| spmc, seed 1 |") == 2
     calibration = over_time_tables.read_runs(tmp_path / "csv", [shown], "calibration.csv")
-    assert "spmc: right (of voxels)" in over_time_tables.calibration_table(calibration)
+    assert "spmc, seed 1: right (of all voxels)" in over_time_tables.calibration_table(calibration)
     over_time_tables.draw_pseudo_labels(runs, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 0
 
