@@ -96,6 +96,7 @@ ABLATIONS = {
         name: Method(f"nnUNetTrainerSPMC_{name}")
         for name in ("ordinaryToLow", "highToOrdinary", "separateEncoders")
     },
+    "paper_noNoise": Method("nnUNetTrainerSPMC_noNoise", LITERAL),
     **{f"tau_{tau}": Method("nnUNetTrainerSPMC", {"tau": tau}) for tau in (0.6, 0.8)},
     **{f"beta_{beta}": Method("nnUNetTrainerSPMC", {"beta": beta}) for beta in (0.3, 0.7)},
 }
