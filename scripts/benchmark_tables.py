@@ -45,7 +45,7 @@ PAGE = DOCS / "benchmarks.md"
 BASELINE, UPPER_BOUND = "control", "all_labels"
 SIDE_TABLES = {  # what is compared apart -> with which of the main methods
     "ranking": (BASELINE, UPPER_BOUND),
-    "ablations": (BASELINE, UPPER_BOUND, "spmc"),
+    "ablations": (BASELINE, UPPER_BOUND, "spmc", "spmc_paper"),
 }
 SHOWN = {"dice": "Dice", "jaccard": "Jaccard", "hd95_mm": "HD95 mm", "asd_mm": "ASD mm"}
 
