@@ -196,7 +196,7 @@ def over_time(folder: Path, rows: Sequence[Row], output: Path) -> dict[str, str]
     if times := read_runs(folder, rows, "over_time.csv"):
         draw_over_time(times, output / "over_time.png")
         figure = f"![Test Dice over time](benchmarks/{output.name}/over_time.png)"
-        texts["time"] = f"{over_time_table(times)}\n\n{figure}"
+        texts["time"] = f"{over_time_table(times)}\n\n`{output.name}`.\n\n{figure}"
     if measured := read_runs(folder, rows, "pseudo_labels.csv"):
         draw_pseudo_labels(measured, output / "pseudo_labels.png")
         calibration = calibration_table(read_runs(folder, rows, "calibration.csv"))
