@@ -90,23 +90,55 @@ def _prepare_worker() -> None:
 
 
 @contextmanager
-def termination_raises() -> Iterator[None]:
-    """Let SIGTERM and a closed terminal unwind the stack as Ctrl-C does, so that clean-up runs."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+def termination_raises() -> Iterator[list[int]]:
+    """Let SIGTERM and a closed terminal unwind the stack as Ctrl-C does, so that clean-up runs.
+
+    Yields:
+        The numbers of the signals that came. Raised at any moment, SystemExit may come out of a
+        library as another exception.
+    """
+    stopped: list[int] = []
 
     def stop(signum: int, _frame: FrameType | None) -> None:
+        stopped.append(signum)
         raise SystemExit(128 + signum)
 
     numbers = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
-    ours = [n for n in numbers if signal.getsignal(n) != signal.SIG_IGN]  # nohup ignores SIGHUP
-    previous = {number: signal.signal(number, stop) for number in ours}
+    with _handled_by(stop, numbers):
+        yield stopped
+
+
+@contextmanager
+def signals_deferred() -> Iterator[None]:
+    """Put Ctrl-C, SIGTERM and a closed terminal off until what runs inside is done."""
+    came: list[int] = []
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP"):
+        numbers.append(signal.SIGHUP)
+    try:
+        with _handled_by(lambda signum, _frame: came.append(signum), numbers):
+            yield
+    finally:
+        for number in came:
+            signal.raise_signal(number)
+
+
+@contextmanager
+def _handled_by(
+    handler: Callable[[int, FrameType | None], None], numbers: Sequence[signal.Signals]
+) -> Iterator[None]:
+    """Let a function handle signals, but those that are ignored; only the main thread can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    # nohup ignores SIGHUP; None is a handler that Python could not put back
+    ours = [n for n in numbers if signal.getsignal(n) not in (signal.SIG_IGN, None)]
+    previous = {number: signal.signal(number, handler) for number in ours}
     try:
         yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for number, earlier in previous.items():
+            signal.signal(number, earlier)
 
 
 def temporary_name(prefix: str) -> str:

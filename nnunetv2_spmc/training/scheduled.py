@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from nnunetv2_spmc import __version__
 from nnunetv2_spmc.data.errors import DataError
 from nnunetv2_spmc.data.few_labels import ensure_fold_exists
-from nnunetv2_spmc.data.worker_pool import termination_raises
+from nnunetv2_spmc.data.worker_pool import signals_deferred, termination_raises
 from nnunetv2_spmc.training.checkpoint import (
     CHECKPOINT_KEY,
     CheckpointError,
@@ -129,15 +129,19 @@ class nnUNetTrainerScheduled(nnUNetTrainer):
 
     def run_training(self) -> None:
         """Train; on SIGTERM stop the worker processes, instead of leaving them behind."""
-        with termination_raises():
+        with termination_raises() as stopped:
             try:
                 super().run_training()
-            except SystemExit:
-                for loader in (self.dataloader_train, self.dataloader_val):
-                    if isinstance(loader, NonDetMultiThreadedAugmenter):
-                        loader._finish()
-                self.print_to_log_file("Stopped by a signal; --c goes on from the last checkpoint.")
-                raise
+            except BaseException:
+                if not stopped:
+                    raise
+                with signals_deferred():
+                    for loader in (self.dataloader_train, self.dataloader_val):
+                        if isinstance(loader, NonDetMultiThreadedAugmenter):
+                            loader._finish()
+                    message = "Stopped by a signal; --c goes on from the last checkpoint."
+                    self.print_to_log_file(message)
+                raise SystemExit(128 + stopped[0]) from None
 
     def on_train_start(self) -> None:
         """Refuse to continue a run under other settings, then start as nnU-Net does."""

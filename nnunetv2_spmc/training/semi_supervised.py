@@ -16,6 +16,7 @@ from nnunetv2_spmc.data.errors import DataError
 from nnunetv2_spmc.data.paired_loader import ignored_voxels
 from nnunetv2_spmc.data.unlabeled_cases import raw_dataset_folder
 from nnunetv2_spmc.data.withheld_labels import WithheldPatches, withheld_patches
+from nnunetv2_spmc.data.worker_pool import signals_deferred
 from nnunetv2_spmc.networks.unwrap import full_resolution, unwrapped
 from nnunetv2_spmc.training.checkpoint import CheckpointError, read_extra_state
 from nnunetv2_spmc.training.epoch_log import Panels, log_lines, log_values, plot_progress
@@ -290,7 +291,9 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerUnlabeledStream):
         return network.no_sync() if is_distributed else nullcontext()
 
     def _backward(self, loss: Tensor) -> None:
-        (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
+        # what autograd keeps of a pass that was broken off is freed after the interpreter: a crash
+        with signals_deferred():
+            (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
 
     def _optimizer_step(self) -> None:
         if self.grad_scaler is not None:

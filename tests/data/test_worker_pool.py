@@ -4,12 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 from tqdm import tqdm
 
-from nnunetv2_spmc.data.worker_pool import run_cases, termination_raises
+from nnunetv2_spmc.data.worker_pool import run_cases, signals_deferred, termination_raises
 
 SLEEPERS = """
 import sys, time
@@ -54,9 +55,10 @@ def test_workers_end_with_their_parent(tmp_path, stop, delay_s) -> None:
 def test_termination_unwinds_the_stack(stop, request) -> None:
     previous = signal.signal(stop, signal.SIG_DFL)  # under nohup it is ignored
     request.addfinalizer(lambda: signal.signal(stop, previous))
-    with pytest.raises(SystemExit) as stopped, termination_raises():
+    with pytest.raises(SystemExit) as exit_, termination_raises() as came:
         os.kill(os.getpid(), stop)
-    assert stopped.value.code == 128 + stop
+    assert exit_.value.code == 128 + stop
+    assert came == [stop]
 
 
 def test_an_ignored_hangup_stays_ignored() -> None:
@@ -66,3 +68,33 @@ def test_an_ignored_hangup_stays_ignored() -> None:
             os.kill(os.getpid(), signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, previous)
+
+
+@pytest.mark.parametrize(
+    ("stop", "raised"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)]
+)
+def test_deferred_signals_come_once_the_work_is_done(stop, raised) -> None:
+    def work() -> None:
+        with signals_deferred():
+            os.kill(os.getpid(), stop)
+            done.append("inside")
+        done.append("after")
+
+    done: list[str] = []
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(raised), termination_raises():
+        work()
+    assert done == ["inside"]
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+def test_other_threads_leave_the_handlers_alone() -> None:
+    def work() -> None:
+        with signals_deferred(), termination_raises():
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    seen: list[object] = []
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [signal.getsignal(signal.SIGTERM)]

@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from nnunetv2_spmc import discovery
+from nnunetv2_spmc.data.worker_pool import termination_raises
+from nnunetv2_spmc.training.memory import recomputed
 
 RUNNER = Path(__file__).with_name("killed_training.py")
 SCHEDULE = {"epochs": 8, "iterations_per_epoch": 3, "save_every": 1}
@@ -100,6 +102,51 @@ def test_on_sigterm_the_worker_processes_leave_too(make_trainer, monkeypatch, tm
         finally:
             if is_alive(process.pid):
                 os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_a_signal_waits_for_the_end_of_the_backward_pass(make_trainer):
+    """Broken off inside, the graph is freed after the interpreter has ended: a crash at exit."""
+    passes = []
+
+    def loss(x):
+        passes.append(None)
+        if len(passes) == 2:  # in the backward pass
+            signal.raise_signal(signal.SIGTERM)
+        return (x**2).sum()
+
+    x = torch.ones(3, requires_grad=True)
+    trainer = make_trainer()
+    with pytest.raises(SystemExit), termination_raises():
+        trainer._backward(recomputed(loss, x))
+    assert x.grad.tolist() == [2, 2, 2]
+
+
+def test_a_signal_that_a_library_turned_into_an_error_stops_the_training(make_trainer, capsys):
+    trainer = make_trainer(epochs=2)
+
+    def on_epoch_end():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except SystemExit:
+            raise ValueError("invalid bounding box") from None
+
+    trainer.on_epoch_end = on_epoch_end
+    with pytest.raises(SystemExit) as stopped:
+        trainer.run_training()
+    assert stopped.value.code == 143
+    assert "Stopped by a signal" in capsys.readouterr().out
+
+
+def test_an_error_of_its_own_is_not_taken_for_a_signal(make_trainer, capsys):
+    trainer = make_trainer(epochs=2)
+
+    def on_epoch_end():
+        raise ValueError("invalid bounding box")
+
+    trainer.on_epoch_end = on_epoch_end
+    with pytest.raises(ValueError, match="invalid bounding box"):
+        trainer.run_training()
+    assert "Stopped by a signal" not in capsys.readouterr().out
 
 
 def is_alive(process_group):
