@@ -209,7 +209,9 @@ def machine(device: str) -> str:
         import torch
 
         return str(torch.cuda.get_device_name())
-    return f"{os.cpu_count()} CPU cores, {platform.machine()}"
+    of_this_process = hasattr(os, "sched_getaffinity")  # taskset leaves it fewer than there are
+    cores = len(os.sched_getaffinity(0)) if of_this_process else os.cpu_count()
+    return f"{cores} CPU cores, {platform.machine()}"
 
 
 def finished(runs: Path) -> set[str]:
