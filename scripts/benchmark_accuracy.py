@@ -29,7 +29,6 @@ import os
 import platform
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
@@ -40,7 +39,6 @@ from typing import Any
 from accuracy_datasets import planned_configuration, prepare, prepare_more_labels, run
 from accuracy_methods import (
     ABLATIONS,
-    CONTROL,
     DATASETS,
     FEW,
     MAIN_METHODS,
@@ -129,19 +127,20 @@ def benchmark(
 def check_settings(checkpoint: Path, trainer: str, settings: str) -> None:
     """Refuse a finished training that had other settings than these and the trainer's defaults."""
     import torch
+    from benchmark_trainers import view_control as trainers  # those of the package, too
 
-    from nnunetv2_spmc import methods
     from nnunetv2_spmc.training.settings import (
         ScheduleSettings,
         changed_settings,
         resolve_settings,
     )
 
-    kind = getattr(methods, trainer)
+    kind = getattr(trainers, trainer)
     defaults = replace(kind.default_settings, **kind.fixed_settings)
     expected, _ = resolve_settings(defaults, {}, {"nnUNet_spmc_settings": settings})
     stored = torch.load(checkpoint, map_location="cpu", weights_only=False)["semi_supervised"]
-    used = {field.name for field in fields(ScheduleSettings if trainer == CONTROL else expected)}
+    is_supervised = issubclass(kind, trainers.nnUNetTrainerSupervisedControl)
+    used = {field.name for field in fields(ScheduleSettings if is_supervised else expected)}
     now = {key: value for key, value in asdict(expected).items() if key in used}
     changes = changed_settings(stored["settings"], now)
     if changes:
@@ -288,10 +287,7 @@ def main() -> None:
         for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
             (arguments.output / variable).mkdir(exist_ok=True)
             os.environ[variable] = str(arguments.output / variable)
-        trainers = subprocess.run(
-            ["nnUNetv2_spmc_trainers"], capture_output=True, text=True, check=True
-        )
-        os.environ["nnUNet_extTrainer"] = trainers.stdout.strip()
+        os.environ["nnUNet_extTrainer"] = str(SCRIPTS / "benchmark_trainers")
         arguments.data = arguments.data.resolve()
         os.chdir(arguments.output)  # so that the recorded commands need no path of this machine
         rows = arguments.csv / ("validation.csv" if arguments.validation_only else "runs.csv")
