@@ -152,7 +152,7 @@ class H5Volume:
             import h5py
         except ImportError as error:
             raise ConversionError(
-                "Reading h5 files needs h5py: pip install 'nnunetv2-spmc[h5]'."
+                "Reading h5 files needs h5py: pip install h5py."
             ) from error
         try:
             with h5py.File(self.path, "r") as file:

@@ -22,7 +22,7 @@ class TensorBoardLogger:
         except ImportError as error:
             raise ImportError(
                 f"{ENABLED_VARIABLE}=1 needs tensorboard, which is not installed: "
-                "pip install nnunetv2-spmc[tensorboard], or unset the variable."
+                "pip install tensorboard, or unset the variable."
             ) from error
         self.writer = SummaryWriter(str(Path(output_folder) / "tensorboard"))
 
