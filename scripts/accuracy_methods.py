@@ -116,6 +116,5 @@ VIEW_CONTROLS = {  # benchmark_trainers/: the views of SPMC without unlabeled sc
     "view_control_boxes": Method("nnUNetTrainerViewControlBoxes"),
     "view_control_boxes_turns": Method("nnUNetTrainerViewControlBoxesTurns"),
 }
-VIEW_STUDY_SEEDS = (4, 5, 6)  # of these and of what was trained beside them to compare with
 ANNOTATE = {f"annotate_{labels}": Method(CONTROL, labels=labels) for labels in RANKINGS}
 METHODS = MAIN_METHODS | ABLATIONS | CANDIDATES | VIEW_CONTROLS | ANNOTATE

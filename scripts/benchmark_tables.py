@@ -21,7 +21,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from accuracy_methods import ABLATIONS, ANNOTATE
+from accuracy_methods import ABLATIONS, ANNOTATE, VIEW_CONTROLS
+from by_patient import differences_table, shares_table
 from over_time_tables import (
     Row,
     calibration_table,
@@ -46,6 +47,7 @@ BASELINE, UPPER_BOUND = "control", "all_labels"
 SIDE_TABLES = {  # what is compared apart -> with which of the main methods
     "ranking": (BASELINE, UPPER_BOUND),
     "ablations": (BASELINE, UPPER_BOUND, "spmc", "spmc_paper"),
+    "views": (BASELINE, "control_longer", UPPER_BOUND, "spmc"),
 }
 SHOWN = {"dice": "Dice", "jaccard": "Jaccard", "hd95_mm": "HD95 mm", "asd_mm": "ASD mm"}
 
@@ -62,6 +64,8 @@ def read_groups(folder: Path) -> dict[str, list[Row]]:
         name = row["folder"].removesuffix(f"-{row['method']}-seed{row['seed']}")
         if row["method"] in ABLATIONS:
             name += "-ablations"
+        elif row["method"] in VIEW_CONTROLS:
+            name += "-views"
         elif row["method"] in ANNOTATE:
             row["method"] = row["method"].rstrip("0123456789")  # draws are like seeds
             name += "-ranking"
@@ -241,6 +245,8 @@ def main() -> None:
             for kind, text in over_time(folder, rows, output).items():
                 sections.setdefault(kind, []).append(text)
         sections.setdefault(section, []).append(summary(name, rows, comparison))
+        if side == "views":
+            sections[section] += [differences_table(folder, rows), shares_table(folder, rows)]
         details += [f"## {name}", f"```\n{comparison.means_table()}\n```"]
         if comparison.differences:
             differences = comparison.differences_table()

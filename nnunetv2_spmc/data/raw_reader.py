@@ -151,9 +151,7 @@ class H5Volume:
         try:
             import h5py
         except ImportError as error:
-            raise ConversionError(
-                "Reading h5 files needs h5py: pip install h5py."
-            ) from error
+            raise ConversionError("Reading h5 files needs h5py: pip install h5py.") from error
         try:
             with h5py.File(self.path, "r") as file:
                 array = np.asarray(file[self.key])
