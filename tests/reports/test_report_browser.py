@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 
 import numpy as np
@@ -22,12 +23,26 @@ FLAGS = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshad
 TIMEOUT_MS = 120_000
 
 
+def missing(what):
+    """Skip, or fail where the tests in the browser have been asked for."""
+    if os.environ.get("SPMC_REQUIRE_BROWSER") == "1":
+        pytest.fail(f"SPMC_REQUIRE_BROWSER=1, but {what}; run scripts/browser_test_tools.sh")
+    pytest.skip(f"{what}; scripts/browser_test_tools.sh installs what is missing")
+
+
+def find_browser():
+    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if executable is None:
+        missing(f"none of {', '.join(BROWSERS)} is installed")
+    return executable
+
+
 @pytest.fixture(scope="module")
 def report(phantom_runs):
     try:
-        find_niivue()
+        find_niivue(may_fetch=False)
     except DataError as error:
-        pytest.skip(f"no viewer to test: {error}")
+        missing(f"there is no viewer to test: {str(error).rstrip('.')}")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("nnUNet_raw", str(phantom_runs.raw.parent))
         preprocessed = phantom_runs.raw.parents[1] / "nnUNet_preprocessed"
@@ -81,10 +96,11 @@ class OpenPage:
 
 @pytest.fixture(scope="module")
 def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if executable is None:
-        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
+    try:
+        from playwright import sync_api
+    except ImportError:
+        missing("playwright is not installed")
+    executable = find_browser()
     with sync_api.sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=executable, args=FLAGS)
         yield started
@@ -158,3 +174,15 @@ def test_printing_leaves_out_what_paper_cannot_do(page):
     assert page.tab.is_hidden("#viewer-canvas")
     assert page.tab.is_visible("#runs-table")
     assert page.tab.is_visible("figure img >> nth=0")
+
+
+# ---- without a browser ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("required", ["1", ""])
+def test_without_a_browser_tests_skip_unless_they_were_asked_for(monkeypatch, required):
+    monkeypatch.setenv("SPMC_REQUIRE_BROWSER", required)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    outcome = pytest.fail.Exception if required else pytest.skip.Exception
+    with pytest.raises(outcome, match=r"none of chromium.* is installed.*browser_test_tools\.sh"):
+        find_browser()
