@@ -12,16 +12,20 @@ import argparse
 import json
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
-import SimpleITK as sitk
+from matplotlib.figure import Figure
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
+from nnunetv2_spmc.reports.case_figure import (
+    extent_mm,
+    show_confidence,
+    show_image,
+    show_labels,
+    slice_title,
+)
+from nnunetv2_spmc.reports.case_views import CaseView
 
-def read(path: Path) -> np.ndarray:
-    return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+PANEL_INCHES = 3.4
 
 
 def mean_dice(folder: Path) -> tuple[float, dict[str, float]]:
@@ -31,34 +35,54 @@ def mean_dice(folder: Path) -> tuple[float, dict[str, float]]:
     return summary["foreground_mean"]["Dice"], classes
 
 
-def draw(images: Path, labels: Path, folders: list[Path], output: Path) -> None:
-    """Draw the slice with most foreground of the first test case, one column per folder."""
-    case = sorted(path.name for path in labels.glob("*.nii.gz"))[0]
-    identifier = case.removesuffix(".nii.gz")
-    image, reference = read(images / f"{identifier}_0000.nii.gz"), read(labels / case)
-    z = int((reference > 0).sum(axis=(1, 2)).argmax())
-    figure, axes = plt.subplots(
-        2, 1 + len(folders), figsize=(3.4 * (1 + len(folders)), 7), layout="constrained"
+def read_view(images: Path, labels: Path, folder: Path, case: str) -> CaseView:
+    """Read a test case with the prediction in a folder."""
+    reader = SimpleITKIO()
+    image, properties = reader.read_images([str(images / f"{case}_0000.nii.gz")])
+    reference, prediction = (
+        reader.read_seg(str(path / f"{case}.nii.gz"))[0][0] for path in (labels, folder)
     )
-    show = {"cmap": "gray", "vmin": np.percentile(image, 1), "vmax": np.percentile(image, 99)}
-    classes = {"cmap": "tab10", "vmin": 0, "vmax": 9, "alpha": 0.5, "interpolation": "nearest"}
-    axes[0, 0].imshow(image[z], **show)
-    axes[0, 0].set_title(f"{identifier}, slice {z}")
-    axes[1, 0].imshow(image[z], **show)
-    axes[1, 0].imshow(np.ma.masked_equal(reference[z], 0), **classes)
+    return CaseView(
+        run_name=folder.name,
+        image=image[0],
+        reference=reference,
+        prediction=prediction,
+        confidence=np.load(folder / f"{case}.npz")["probabilities"].max(axis=0),
+        common_difficulty=None,
+        spacing_mm=tuple(properties["spacing"]),
+        properties=properties,
+        dice=mean_dice(folder)[0],
+    )
+
+
+def draw(images: Path, labels: Path, folders: list[Path]) -> Figure:
+    """Draw the slice with most foreground of the first test case, one column per folder."""
+    case = sorted(path.name for path in labels.glob("*.nii.gz"))[0].removesuffix(".nii.gz")
+    views = [read_view(images, labels, folder, case) for folder in folders]
+    first = views[0]
+    z = int((first.reference > 0).sum(axis=(1, 2)).argmax())
+    height, width = extent_mm(first)
+    columns = 1 + len(views)
+    figure = Figure(
+        figsize=(PANEL_INCHES * columns, 2 * PANEL_INCHES * height / width + 0.2),
+        layout="constrained",
+    )
+    axes = figure.subplots(2, columns)
+    show_image(axes[0, 0], first, z)
+    axes[0, 0].set_title(slice_title(case, first, z))
+    show_image(axes[1, 0], first, z)
+    show_labels(axes[1, 0], first, first.reference, z)
     axes[1, 0].set_title("reference")
-    for column, folder in enumerate(folders, start=1):
-        prediction = read(folder / case)
-        confidence = np.load(folder / f"{identifier}.npz")["probabilities"].max(axis=0)
-        axes[0, column].imshow(image[z], **show)
-        axes[0, column].imshow(np.ma.masked_equal(prediction[z], 0), **classes)
-        axes[0, column].set_title(f"{folder.name}\nmean test Dice {mean_dice(folder)[0]:.3f}")
-        heat = axes[1, column].imshow(confidence[z], cmap="magma", vmin=0.3, vmax=1)
+    for column, view in enumerate(views, start=1):
+        show_image(axes[0, column], view, z)
+        show_labels(axes[0, column], view, view.prediction, z)
+        axes[0, column].set_title(f"{view.run_name}\nmean test Dice {view.dice:.3f}")
+        heat = show_confidence(axes[1, column], view, view.confidence, z)
         axes[1, column].set_title("confidence")
     figure.colorbar(heat, ax=axes[1, -1], label="largest class probability")
     for ax in axes.flat:
         ax.set_axis_off()
-    figure.savefig(output, dpi=120)
+    return figure
 
 
 def main() -> None:
@@ -74,7 +98,8 @@ def main() -> None:
         mean, classes = mean_dice(folder)
         details = ", ".join(f"class {label} {dice:.3f}" for label, dice in classes.items())
         print(f"{folder.name:32s} {mean:.3f}  ({details})")
-    draw(arguments.images, arguments.labels, arguments.folders, arguments.output)
+    figure = draw(arguments.images, arguments.labels, arguments.folders)
+    figure.savefig(arguments.output, dpi=120)
     print(f"Picture: {arguments.output}")
 
 

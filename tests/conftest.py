@@ -20,6 +20,7 @@ from tests.in_process import FewVoxels, use_threads_for_pools
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # tests assert no wall time
 hypothesis.settings.load_profile("untimed")
+os.environ["npm_config_offline"] = "true"  # reports would fetch their viewer; tests install nothing
 TINY_SETTINGS = {"epochs": 2, "iterations_per_epoch": 2, "validation_iterations": 1, "seed": 0}
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
 
 from nnunetv2_spmc.reports.case_views import CaseView
 
@@ -16,10 +17,17 @@ LABEL_COLORS = ("#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#f0e442", "#d55e00"
 DIFFICULTY_COLOR = "#ff2d95"
 CONFIDENCE_MAP = "magma"
 PANEL_INCHES = 2.3
+# places of the letters in a panel, and how they are aligned there
+SIDES = (
+    (0.02, 0.5, "left", "center"),
+    (0.98, 0.5, "right", "center"),
+    (0.5, 0.98, "center", "top"),
+    (0.5, 0.02, "center", "bottom"),
+)
 
 
 def draw_case(case: str, views: Sequence[CaseView], class_names: Sequence[str] = ()) -> Figure:
-    """Draw the slice with most errors, one row per run.
+    """Draw the slice with most errors, one row per run, in the radiological convention.
 
     Args:
         case: identifier, for the title.
@@ -70,7 +78,7 @@ def draw_case(case: str, views: Sequence[CaseView], class_names: Sequence[str] =
         figure.legend(
             handles=patches, loc="outside lower center", ncols=6, frameon=False, fontsize=8
         )
-    figure.suptitle(f"{case}, slice {index + 1} of {len(views[0].image)}", fontsize=10)
+    figure.suptitle(slice_title(case, views[0], index), fontsize=10)
     return figure
 
 
@@ -86,27 +94,34 @@ def slice_to_show(views: Sequence[CaseView]) -> int:
     return int(np.argmax(counts))
 
 
+def slice_title(case: str, view: CaseView, index: int) -> str:
+    """Return which slice of a case is drawn, counted from 1 in the order of the array."""
+    plane = f" ({view.display.plane})" if view.display.plane else ""
+    return f"{case}, slice {index + 1} of {len(view.image)}{plane}"
+
+
 def extent_mm(view: CaseView) -> tuple[float, float]:
-    """Return height and width of a slice in mm."""
-    height, width = (
-        size * spacing
-        for size, spacing in zip(view.image.shape[1:], view.spacing_mm[1:], strict=True)
-    )
-    return height, width
+    """Return height and width of a drawn slice in mm."""
+    return view.display.size_mm(view.image.shape, view.spacing_mm)
 
 
 def show_image(axes: Any, view: CaseView, index: int) -> None:
     """Draw a slice of the image in grey, between the 1st and the 99th percentile of the case."""
     low, high = np.percentile(view.image, (1, 99))
     axes.imshow(
-        view.image[index], cmap="gray", vmin=low, vmax=max(high, low + 1e-6), aspect=_aspect(view)
+        view.display.picture(view.image, index),
+        cmap="gray",
+        vmin=low,
+        vmax=max(high, low + 1e-6),
+        aspect=_aspect(view),
     )
+    _show_sides(axes, view)
 
 
 def show_labels(axes: Any, view: CaseView, labels: np.ndarray, index: int) -> None:
     """Draw a slice of a segmentation over the image, translucent with an outline."""
     colors = ListedColormap(LABEL_COLORS)
-    values = labels[index].astype(int)
+    values = view.display.picture(labels, index).astype(int)
     shown = np.ma.masked_where(values == 0, (values - 1) % len(LABEL_COLORS))
     axes.imshow(
         shown,
@@ -124,15 +139,20 @@ def show_labels(axes: Any, view: CaseView, labels: np.ndarray, index: int) -> No
 
 def show_confidence(axes: Any, view: CaseView, confidence: np.ndarray, index: int) -> Any:
     """Draw a slice of a confidence from 0.3 (dark) to 1 (bright); return it for a colour bar."""
+    _show_sides(axes, view)
     return axes.imshow(
-        confidence[index], cmap=CONFIDENCE_MAP, vmin=0.3, vmax=1, aspect=_aspect(view)
+        view.display.picture(confidence, index),
+        cmap=CONFIDENCE_MAP,
+        vmin=0.3,
+        vmax=1,
+        aspect=_aspect(view),
     )
 
 
 def show_mask(axes: Any, view: CaseView, mask: np.ndarray, index: int) -> None:
     """Draw a slice of a mask over the image."""
     axes.imshow(
-        np.ma.masked_equal(mask[index], 0),
+        np.ma.masked_equal(view.display.picture(mask, index), 0),
         cmap=ListedColormap([DIFFICULTY_COLOR]),
         alpha=0.85,
         interpolation="nearest",
@@ -157,5 +177,24 @@ def _draw_panel(axes: Any, view: CaseView, field: str, index: int) -> Any:
     return None
 
 
+def _show_sides(axes: Any, view: CaseView) -> None:
+    """Write R, L, A, P, S or I at the sides of a slice that has an orientation."""
+    outline = [withStroke(linewidth=1.5, foreground="black")]
+    for letter, (x, y, horizontal, vertical) in zip(view.display.sides, SIDES, strict=False):
+        axes.text(
+            x,
+            y,
+            letter,
+            ha=horizontal,
+            va=vertical,
+            color="white",
+            fontsize=7,
+            path_effects=outline,
+            transform=axes.transAxes,
+        )
+
+
 def _aspect(view: CaseView) -> float:
-    return view.spacing_mm[1] / view.spacing_mm[2]
+    """Return the height of a drawn voxel over its width."""
+    height, width = view.display.size_mm((1, 1, 1), view.spacing_mm)
+    return height / width

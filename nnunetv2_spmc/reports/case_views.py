@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nnunetv2_spmc.data.errors import DataError
+from nnunetv2_spmc.reports.orientation import SliceDisplay, slice_display, with_axes_of
 from nnunetv2_spmc.reports.run_record import SUMMARY_JSON, VALIDATION_FOLDER, read_json
 
 if TYPE_CHECKING:
@@ -41,6 +43,11 @@ class CaseView:
     spacing_mm: tuple[float, ...]
     properties: dict[str, Any]
     dice: float
+
+    @cached_property
+    def display(self) -> SliceDisplay:
+        """How its slices are drawn."""
+        return slice_display(self.properties)
 
 
 def case_view(run: Run, case: str, *, with_maps: bool = True, name: str | None = None) -> CaseView:
@@ -82,6 +89,17 @@ def case_view(run: Run, case: str, *, with_maps: bool = True, name: str | None =
         properties=properties,
         dice=float(run.mean_dice().get(case, np.nan)),
     )
+
+
+def on_axes_of(view: CaseView, other: CaseView) -> CaseView:
+    """Return a view on the axes of another of the same case: some readers reorient, some do not."""
+    arrays = ("image", "reference", "prediction", "confidence", "common_difficulty")
+    turned: dict[str, Any] = {
+        name: with_axes_of(getattr(view, name), view.properties, other.properties)
+        for name in arrays
+        if getattr(view, name) is not None
+    }
+    return replace(view, **turned, spacing_mm=other.spacing_mm, properties=other.properties)
 
 
 def reference_of(run: Run, case: str) -> Path | None:

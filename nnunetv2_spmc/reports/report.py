@@ -12,7 +12,7 @@ from nnunetv2_spmc.data.errors import DataError
 from nnunetv2_spmc.evaluation.case_metrics import METRICS
 from nnunetv2_spmc.evaluation.folder_evaluation import evaluate_folder
 from nnunetv2_spmc.evaluation.metrics_csv import COLUMNS
-from nnunetv2_spmc.reports.case_views import CaseView, case_view, reference_of
+from nnunetv2_spmc.reports.case_views import CaseView, case_view, on_axes_of, reference_of
 from nnunetv2_spmc.reports.plots import run_labels
 from nnunetv2_spmc.reports.run import Run
 from nnunetv2_spmc.reports.run_record import VALIDATION_FOLDER
@@ -147,6 +147,7 @@ def _views(
             views.append(case_view(run, case, with_maps=with_maps, name=name))
         except (DataError, OSError, RuntimeError) as error:  # nnU-Net's readers raise the latter
             failed.setdefault(name, []).append(f"{case} of {name} is not shown: {error}")
+    views = [on_axes_of(view, views[0]) for view in views]
     return [view for view in views if view.image.shape == views[0].image.shape]
 
 

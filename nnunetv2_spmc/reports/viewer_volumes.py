@@ -9,10 +9,12 @@ from typing import Any
 
 import nibabel
 import numpy as np
+from nibabel.orientations import io_orientation
 from skimage.measure import block_reduce
 
 from nnunetv2_spmc.reports.case_figure import slice_to_show
 from nnunetv2_spmc.reports.case_views import CaseView
+from nnunetv2_spmc.reports.orientation import closest_axes, header_affine
 
 MAX_VOXELS = 1_500_000  # per volume; a page with four cases stays below some 20 MB
 
@@ -41,6 +43,9 @@ def viewer_case(case: str, views: Sequence[CaseView]) -> dict[str, Any]:
     start = affine @ [(width - 1) / 2, (height - 1) / 2, slice_to_show(views), 1]
     content: dict[str, Any] = {
         "name": case,
+        "plane": first.display.plane or "axial",  # in which the viewer starts: that of the figure
+        "is_oriented": bool(first.display.plane),
+        "axes": slice_counts(affine, first.image.shape, factors),
         "start_mm": [float(value) for value in start[:3]],  # the slice of the figure
         "image": volume(image, np.mean),
         "runs": [],
@@ -67,21 +72,36 @@ def reduction_factors(shape: tuple[int, ...], max_voxels: int = MAX_VOXELS) -> t
 
 
 def ras_affine(properties: dict[str, Any], spacing_mm: tuple[float, ...]) -> np.ndarray:
-    """Return the affine from voxel (x, y, z) to millimetres, right-anterior-superior."""
-    geometry = properties.get("sitk_stuff")
-    if geometry is not None and len(geometry["spacing"]) == 3:
-        to_ras = np.diag([-1.0, -1.0, 1.0])  # ITK counts from right to left, front to back
-        affine = np.eye(4)
-        direction = np.reshape(geometry["direction"], (3, 3))
-        affine[:3, :3] = to_ras @ direction @ np.diag(geometry["spacing"])
-        affine[:3, 3] = to_ras @ np.asarray(geometry["origin"])
-        return affine
-    geometry = properties.get("nibabel_stuff")
-    if geometry is not None:
-        return geometry.get("reoriented_affine", geometry["original_affine"])
-    # pictures: rows run downwards, and their readers give the missing axis a huge spacing
+    """Return an affine by which NiiVue draws a volume as the figures do, right-anterior-superior.
+
+    NiiVue draws slices along the axes of the volume and has its own rule for which anatomical axis
+    each of them stands for. Oblique volumes are turned onto the closest ones, so that it agrees.
+    """
+    affine = header_affine(properties)
+    if affine is not None:
+        return closest_axes(affine)
+    # as stored: columns from left to right, rows downwards. The readers of pictures give the
+    # missing axis a huge spacing
     z, y, x = spacing_mm
-    return np.diag([x, -y, min(z, max(x, y)), 1.0])
+    return np.diag([-x, -y, min(z, max(x, y)), 1.0])
+
+
+def slice_counts(
+    affine: np.ndarray, shape: tuple[int, ...], factors: tuple[int, ...]
+) -> list[dict[str, Any]]:
+    """Return how the slices of a (z, y, x) volume are counted along R, A and S.
+
+    Each axis has the size and the factor by which it was reduced, and whether the volume is stored
+    in the opposite direction: the figures count in the order in which it is stored.
+    """
+    axes: list[dict[str, Any]] = [{}, {}, {}]
+    for voxel_axis, (axis, direction) in enumerate(io_orientation(affine)):
+        axes[int(axis)] = {
+            "size": shape[2 - voxel_axis],
+            "factor": factors[2 - voxel_axis],
+            "reversed": bool(direction < 0),
+        }
+    return axes
 
 
 def encode(

@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from nnunetv2.imageio.nibabel_reader_writer import NibabelIOWithReorient
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunetv2_spmc import load_run
 from nnunetv2_spmc.data.errors import DataError
@@ -20,6 +22,7 @@ from nnunetv2_spmc.reports.report_tables import (
     record_rows,
     setting_rows,
 )
+from tests.reports.oriented_scans import view_of, write_scan
 
 
 def silent(_message):
@@ -218,3 +221,20 @@ def test_runs_on_different_cases_are_remarked(gathered):
         "nnUNetTrainerSPMC": gathered.metrics["nnUNetTrainerSPMC"].query("case != 'train_000'")
     }
     assert "validated on different cases" in metrics_remark(replace(gathered, metrics=cut))
+
+
+def test_runs_whose_readers_differ_are_shown_on_the_same_axes(phantom_runs, tmp_path, monkeypatch):
+    """Both readers give arrays of one shape here, one of them from the other side."""
+    file = write_scan(tmp_path, "LAS")
+    readers = iter((SimpleITKIO, NibabelIOWithReorient))
+    monkeypatch.setattr(
+        "nnunetv2_spmc.reports.report.case_view",
+        lambda run, case, with_maps, name: view_of(file, next(readers)),
+    )
+    runs = [load_run(phantom_runs.control), load_run(phantom_runs.spmc)]
+    monkeypatch.setattr("nnunetv2_spmc.reports.report.extreme_cases", lambda *_: ["train_000"])
+    ((first, second),) = gather_report(runs, num_cases=1, log=silent).cases.values()
+    assert np.array_equal(first.image, view_of(file).image)
+    assert np.array_equal(second.image, first.image)
+    assert np.array_equal(second.prediction, first.prediction)
+    assert second.display == first.display

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import io
+import json
+import os
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from nibabel.orientations import io_orientation
+from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
+from skimage.io import imsave
 
 from nnunetv2_spmc import load_run
 from nnunetv2_spmc.data.errors import DataError
-from nnunetv2_spmc.reports.case_figure import slice_to_show
+from nnunetv2_spmc.reports import viewer_volumes
+from nnunetv2_spmc.reports.case_figure import draw_case, extent_mm, slice_to_show
 from nnunetv2_spmc.reports.niivue import find_niivue
+from nnunetv2_spmc.reports.orientation import header_affine
 from nnunetv2_spmc.reports.page import write_page
 from nnunetv2_spmc.reports.report import gather_report
+from tests.reports.oriented_scans import NAMES, side_of_block, view_of, write_scan
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 # WebGL 2 without a graphics card
@@ -22,12 +31,26 @@ FLAGS = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshad
 TIMEOUT_MS = 120_000
 
 
+def missing(what):
+    """Skip, or fail where the tests in the browser have been asked for."""
+    if os.environ.get("SPMC_REQUIRE_BROWSER") == "1":
+        pytest.fail(f"SPMC_REQUIRE_BROWSER=1, but {what}; run scripts/browser_test_tools.sh")
+    pytest.skip(f"{what}; scripts/browser_test_tools.sh installs what is missing")
+
+
+def find_browser():
+    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if executable is None:
+        missing(f"none of {', '.join(BROWSERS)} is installed")
+    return executable
+
+
 @pytest.fixture(scope="module")
 def report(phantom_runs):
     try:
-        find_niivue()
+        find_niivue(may_fetch=False)
     except DataError as error:
-        pytest.skip(f"no viewer to test: {error}")
+        missing(f"there is no viewer to test: {str(error).rstrip('.')}")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("nnUNet_raw", str(phantom_runs.raw.parent))
         preprocessed = phantom_runs.raw.parents[1] / "nnUNet_preprocessed"
@@ -75,16 +98,24 @@ class OpenPage:
             value,
         )
 
+    def shown_case(self):
+        return self.tab.get_attribute("#viewer-canvas", "data-loaded").split("/")[0]
+
+    def choose_case(self, case):
+        self.tab.select_option("#viewer-case", label=case)
+        self.tab.wait_for_selector(f"#viewer-canvas[data-loaded^='{case}/']")
+
     def text(self, identifier):
         return self.tab.inner_text(f"#{identifier}")
 
 
 @pytest.fixture(scope="module")
 def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if executable is None:
-        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
+    try:
+        from playwright import sync_api
+    except ImportError:
+        missing("playwright is not installed")
+    executable = find_browser()
     with sync_api.sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=executable, args=FLAGS)
         yield started
@@ -158,3 +189,188 @@ def test_printing_leaves_out_what_paper_cannot_do(page):
     assert page.tab.is_hidden("#viewer-canvas")
     assert page.tab.is_visible("#runs-table")
     assert page.tab.is_visible("figure img >> nth=0")
+
+
+# ---- without a browser ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("required", ["1", ""])
+def test_without_a_browser_tests_skip_unless_they_were_asked_for(monkeypatch, required):
+    monkeypatch.setenv("SPMC_REQUIRE_BROWSER", required)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    outcome = pytest.fail.Exception if required else pytest.skip.Exception
+    with pytest.raises(outcome, match=r"none of chromium.* is installed.*browser_test_tools\.sh"):
+        find_browser()
+
+
+# ---- orientation ---------------------------------------------------------------------------------
+
+PLANES = {"axial": ("RLAP", 2), "coronal": ("RLSI", 1), "sagittal": ("APSI", 0)}
+LAYERS = ("reference", "prediction", "doubt", "difficulty")
+# NiiVue's methods that write a letter at the left, right, top or bottom of a slice
+WRITERS = {"left": "Right", "right": "Left", "top": "Below", "bottom": "Above"}
+
+
+@pytest.fixture(scope="module")
+def oriented_views(tmp_path_factory):
+    """Name -> the same body in a file of that orientation; and a picture, which has none."""
+    folder = tmp_path_factory.mktemp("scans")
+    views = {name: view_of(write_scan(folder, name)) for name in NAMES}
+    picture = np.full((30, 20), 80, np.uint8)
+    picture[:5, -6:] = 0  # so that the rest is grey, not black
+    picture[20:26, 2:9] = 200  # on the left, below
+    imsave(folder / "picture.png", picture, check_contrast=False)
+    return views | {"picture": view_of(folder / "picture.png", NaturalImage2DIO)}
+
+
+@pytest.fixture(scope="module")
+def open_cases(browser, report, oriented_views, tmp_path_factory):
+    """Open a page with a case for every orientation."""
+    tabs = []
+
+    def open_page():
+        path = tmp_path_factory.mktemp("report") / "report.html"
+        cases = {name: [view] for name, view in oriented_views.items()}
+        write_page(replace(report, cases=cases), path, title="Report")
+        tabs.append(browser.new_page(viewport={"width": 1000, "height": 700}))
+        return OpenPage(tabs[-1], path)
+
+    yield open_page
+    for tab in tabs:
+        tab.close()
+
+
+@pytest.fixture(scope="module")
+def oriented(open_cases):
+    return open_cases()
+
+
+def planes_of_figures(page):
+    """Case -> the plane in which its figure is drawn."""
+    cases = json.loads(page.tab.text_content("#viewer-data"))["cases"]
+    return {case["name"]: case["plane"] for case in cases}
+
+
+def choose(page, case):
+    """Choose a case, at the slice and in the plane of its figure, without overlays."""
+    if page.shown_case() == case:
+        page.choose_case("LPS" if case == "picture" else "picture")
+    page.tab.select_option("#viewer-plane", planes_of_figures(page)[page.shown_case()])
+    page.choose_case(case)
+    for layer in LAYERS:
+        page.slide(f"viewer-{layer}", 0)
+
+
+def scan_in(pixels):
+    """The part of the canvas in which the scan is drawn."""
+    inside = pixels.max(axis=2) > 0.05
+    rows = np.flatnonzero(inside.mean(axis=1) > 0.1)
+    columns = np.flatnonzero(inside.mean(axis=0) > 0.1)
+    return pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def letters(page):
+    """The letters that NiiVue writes into a slice, left, right, top, bottom."""
+    return page.tab.evaluate(
+        """writers => {
+            const prototype = niivue.Niivue.prototype, written = {};
+            for (const [side, name] of Object.entries(writers)) {
+                const method = prototype[`drawText${name}`];
+                prototype[`drawText${name}`] = function (place, text, ...rest) {
+                    written[side] = text;
+                    return method.call(this, place, text, ...rest);
+                };
+            }
+            const slider = document.getElementById("viewer-slice");
+            slider.dispatchEvent(new Event("input")); // draws
+            return Object.keys(writers).map(side => written[side] ?? "").join("");
+        }""",
+        WRITERS,
+    )
+
+
+@pytest.mark.parametrize("name", [*NAMES, "picture"])
+def test_the_viewer_opens_with_the_slice_of_the_figure_drawn_as_there(
+    oriented, oriented_views, name
+):
+    view = oriented_views[name]
+    choose(oriented, name)
+    figure = draw_case(name, [view])
+    plane = view.display.plane or "axial"
+    assert oriented.tab.input_value("#viewer-plane") == plane
+    number = oriented.text("viewer-slice-text")
+    assert f"{name}, slice {number}" == figure.get_suptitle().removesuffix(f" ({plane})")
+    pixels = scan_in(oriented.pixels())
+    assert len(pixels) / len(pixels[0]) == pytest.approx(np.divide(*extent_mm(view)), rel=0.05)
+    drawn = figure.axes[0].images[0]
+    expected = drawn.norm(drawn.get_array())
+    rows, columns = (
+        ((np.arange(size) + 0.5) / size * full).astype(int)
+        for size, full in zip(expected.shape, pixels.shape[:2], strict=True)
+    )
+    shown = pixels[np.ix_(rows, columns)].min(axis=2)
+    assert np.corrcoef(shown.ravel(), expected.ravel())[0, 1] > 0.9
+    for mirrored in (expected[::-1], expected[:, ::-1]):
+        assert np.corrcoef(shown.ravel(), mirrored.ravel())[0, 1] < 0.5
+
+
+@pytest.mark.parametrize("name", ["LAS", "PSR", "tilted"])
+def test_right_anterior_and_superior_are_on_the_left_and_on_top(oriented, oriented_views, name):
+    view = oriented_views[name]
+    choose(oriented, name)
+    array_axes = 2 - io_orientation(header_affine(view.properties))[:, 0].argsort()  # of R, A, S
+    for plane, (sides, world_axis) in PLANES.items():
+        oriented.tab.select_option("#viewer-plane", plane)
+        axis = array_axes[world_axis]
+        block = np.flatnonzero(np.moveaxis(view.reference, axis, 0).any(axis=(1, 2)))
+        oriented.slide("viewer-slice", int(block[1]) + 1)
+        assert oriented.text("viewer-slice-text") == f"{block[1] + 1} of {view.image.shape[axis]}"
+        assert side_of_block(scan_in(oriented.pixels()).min(axis=2)) == ("left", "top")
+        assert letters(oriented) == sides
+
+
+@pytest.mark.parametrize("name", ["LAS", "PSR", "short axis"])
+def test_overlays_lie_on_what_they_were_made_from(oriented, name):
+    choose(oriented, name)
+    block = scan_in(oriented.pixels()).min(axis=2) > 0.65
+    for layer in LAYERS:
+        oriented.slide(f"viewer-{layer}", 100)
+        coloured = np.ptp(scan_in(oriented.pixels()), axis=2) > 0.3
+        oriented.slide(f"viewer-{layer}", 0)
+        assert (block & coloured).sum() > 0.9 * coloured.sum()
+        assert (block & coloured).sum() > 0.5 * block.sum()
+
+
+def test_a_picture_without_an_orientation_gets_no_letters(oriented):
+    choose(oriented, "picture")
+    assert side_of_block(scan_in(oriented.pixels()).min(axis=2)) == ("left", "bottom")
+    assert letters(oriented) == ""
+    choose(oriented, "LAS")
+    assert letters(oriented) == "RLAP"
+
+
+def test_slices_of_reduced_scans_are_named_by_those_of_the_scan(
+    open_cases, oriented_views, monkeypatch
+):
+    monkeypatch.setattr(viewer_volumes, "reduction_factors", lambda shape: (3, 2, 2))
+    page = open_cases()
+    for name in ("LPS", "RPI", "PSR"):
+        choose(page, name)
+        named, _, total = page.text("viewer-slice-text").partition(" of ")
+        first, _, last = named.partition("-")
+        shown = slice_to_show([oriented_views[name]]) + 1
+        assert int(first) <= shown <= int(last)
+        assert int(last) - int(first) <= 2
+        assert int(total) == len(oriented_views[name].image)
+        page.slide("viewer-slice", page.tab.get_attribute("#viewer-slice", "max"))
+        last_shown = page.text("viewer-slice-text").partition(" of ")[0].split("-")[-1]
+        assert last_shown == total
+
+
+def test_another_case_is_opened_in_the_plane_of_its_figure_unless_one_was_chosen(oriented):
+    choose(oriented, "LAS")
+    choose(oriented, "PSR")
+    assert oriented.tab.input_value("#viewer-plane") == "sagittal"
+    oriented.tab.select_option("#viewer-plane", "coronal")
+    oriented.choose_case("LPS")
+    assert oriented.tab.input_value("#viewer-plane") == "coronal"

@@ -4,9 +4,14 @@ import gzip
 import nibabel
 import numpy as np
 import pytest
+from nibabel.affines import apply_affine
+from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
+from skimage.io import imsave
 
+from nnunetv2_spmc.reports.case_figure import slice_to_show
 from nnunetv2_spmc.reports.case_views import CaseView
 from nnunetv2_spmc.reports.viewer_volumes import ras_affine, reduction_factors, viewer_case
+from tests.reports.oriented_scans import NAMES, SPACING_MM, view_of, write_scan
 
 GEOMETRY = {
     "spacing": (0.5, 0.75, 2.0),
@@ -95,3 +100,50 @@ def test_affine_of_itk_is_turned_to_right_anterior_superior():
 )
 def test_the_longest_axes_are_reduced_first(shape, expected):
     assert reduction_factors(shape, max_voxels=1000) == expected
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_image_and_overlays_keep_the_orientation_of_the_header(name, tmp_path):
+    file = write_scan(tmp_path, name)
+    header = nibabel.load(file)
+    case = viewer_case(name, [view_of(file)])
+    layers = case["runs"][0]
+    for content in (case["image"], case["reference"], *(layers[k] for k in layers if k != "name")):
+        volume = decoded(content)
+        assert nibabel.aff2axcodes(volume.affine) == nibabel.aff2axcodes(header.affine)
+        assert np.allclose(nibabel.affines.voxel_sizes(volume.affine), header.header.get_zooms())
+        voxels = volume.get_fdata()
+        assert np.array_equal(voxels == voxels.max(), header.get_fdata() > 150)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_volumes_lie_along_the_axes_so_that_niivue_has_nothing_to_choose(name, tmp_path):
+    volume = decoded(viewer_case(name, [view_of(write_scan(tmp_path, name))])["image"])
+    assert np.count_nonzero(volume.affine[:3, :3]) == 3
+    canonical = nibabel.as_closest_canonical(volume)
+    assert sorted(canonical.header.get_zooms()) == pytest.approx(sorted(SPACING_MM))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_viewer_starts_inside_the_slice_of_the_figure_and_in_its_plane(name, tmp_path):
+    view = view_of(write_scan(tmp_path, name))
+    case = viewer_case(name, [view])
+    volume = decoded(case["image"])
+    voxel = apply_affine(np.linalg.inv(volume.affine), case["start_mm"])
+    assert round(voxel[2]) == slice_to_show([view])
+    assert case["plane"] == view.display.plane
+    axis = ("sagittal", "coronal", "axial").index(case["plane"])
+    runs_backwards = nibabel.aff2axcodes(volume.affine)[2] in "LPI"
+    assert case["axes"][axis] == {
+        "size": len(view.image),
+        "factor": 1,
+        "reversed": runs_backwards,
+    }
+
+
+def test_a_picture_is_stored_so_that_a_radiological_viewer_shows_it_as_it_is(tmp_path):
+    imsave(tmp_path / "picture.png", np.eye(4, 6, dtype=np.uint8) * 255, check_contrast=False)
+    case = viewer_case("picture", [view_of(tmp_path / "picture.png", NaturalImage2DIO)])
+    volume = decoded(case["image"])
+    assert nibabel.aff2axcodes(volume.affine) == ("L", "P", "S")  # columns to the right, rows down
+    assert case["is_oriented"] is False

@@ -32,12 +32,17 @@
     backColor: [0, 0, 0, 1],
     crosshairColor: [1, 1, 1, 0.6],
     dragAndDropEnabled: false,
+    fontColor: [1, 0.8, 0.2, 1], // of the letters R, L, A, P, S, I
+    fontMinPx: 18,
     isOrientationTextVisible: true,
+    isRadiologicalConvention: true, // as the figures: the patient's right is on the left
     isResizeCanvas: true,
     loadingText: "",
     logLevel: "error",
     multiplanarShowRender: 0, // slices only
+    sagittalNoseLeft: true,
     scrollRequiresFocus: true,
+    showAllOrientationMarkers: true,
   });
   let shown = {}; // layer -> index of its volume
   let shownCase = null;
@@ -75,34 +80,56 @@
       );
     }
     nv.updateGLVolume();
-    nv.scene.crosshairPos = sameCase ? position : nv.mm2frac(chosen.start_mm);
+    nv.opts.isOrientationTextVisible = chosen.is_oriented;
+    // the plane of the figure, unless the user has chosen another
+    if (!shownCase || plane() === shownCase.plane) element("viewer-plane").value = chosen.plane;
     shownCase = chosen;
+    nv.scene.crosshairPos = sameCase ? position : startOf(chosen);
     showPlane();
     canvas.dataset.loaded = `${chosen.name}/${run.name}`;
   }
 
   const plane = () => element("viewer-plane").value;
   const sliceAxis = () => AXES[plane()] ?? AXES.axial;
-  const numSlices = () => nv.volumes[0].dimsRAS[sliceAxis() + 1];
+  const numSlices = (axis) => nv.volumes[0].dimsRAS[axis + 1];
+
+  // Slices are counted as the figures do, in the order in which the scan is stored
+  function sliceAt(axis, fraction) {
+    const along = shownCase.axes[axis].reversed ? 1 - fraction : fraction;
+    return Math.min(Math.max(Math.floor(along * numSlices(axis)) + 1, 1), numSlices(axis));
+  }
+
+  function centerOf(axis, number) {
+    const along = (number - 0.5) / numSlices(axis);
+    return shownCase.axes[axis].reversed ? 1 - along : along;
+  }
+
+  // the centres of slices: between two of them it would be chance which one is drawn
+  const startOf = (chosen) =>
+    [...nv.mm2frac(chosen.start_mm)].map((fraction, axis) => centerOf(axis, sliceAt(axis, fraction)));
 
   function showPlane() {
     nv.setCrosshairWidth(plane() === "multiplanar" ? 0.3 : 0); // hides voxels in a single plane
     nv.setSliceType(SLICE_TYPES[plane()]);
-    slider.max = numSlices();
+    slider.max = numSlices(sliceAxis());
     showPosition();
     nv.drawScene();
   }
 
   function showPosition() {
-    if (!nv.volumes.length) return;
-    const number = Math.floor(nv.scene.crosshairPos[sliceAxis()] * numSlices()) + 1;
-    slider.value = Math.min(Math.max(number, 1), numSlices());
-    element("viewer-slice-text").textContent = `${slider.value} of ${numSlices()}`;
+    if (!nv.volumes.length || !shownCase) return;
+    const number = sliceAt(sliceAxis(), nv.scene.crosshairPos[sliceAxis()]);
+    slider.value = number;
+    const { size, factor } = shownCase.axes[sliceAxis()];
+    const last = Math.min(number * factor, size); // a slice of the viewer may be several of the scan
+    const first = Math.min((number - 1) * factor + 1, last);
+    const range = first === last ? `${last}` : `${first}-${last}`;
+    element("viewer-slice-text").textContent = `${range} of ${size}`;
   }
 
   function moveToSlice() {
     const position = [...nv.scene.crosshairPos];
-    position[sliceAxis()] = (Number(slider.value) - 0.5) / numSlices();
+    position[sliceAxis()] = centerOf(sliceAxis(), Number(slider.value));
     nv.scene.crosshairPos = position;
     showPosition();
     nv.drawScene();
