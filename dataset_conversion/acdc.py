@@ -20,6 +20,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nnunetv2_spmc.data.nifti_check import NIFTI_ENDINGS
 from nnunetv2_spmc.data.raw_cases import (
     ConversionError,
     ImageSource,
@@ -199,16 +200,38 @@ def find_patients(source: Path) -> tuple[dict[str, Patient], bool]:
 def _patients_of_challenge(root: Path) -> dict[str, Patient]:
     patients: dict[str, Patient] = {}
     for path in sorted(root.glob("patient*/patient*_frame*.nii*")):
-        match = re.fullmatch(r"(patient\d{3})_frame(\d+)\.nii(?:\.gz)?", path.name)
-        label = path.with_name(path.name.replace(".nii", "_gt.nii"))
-        if match and label.is_file():
-            patient = patients.setdefault(match[1], Patient(match[1]))
-            patient.volumes[int(match[2])] = (ImageFile(path), ImageFile(label))
+        match = re.fullmatch(r"((patient\d{3})_frame(\d+))\.nii(?:\.gz)?", path.name)
+        if not match:
+            continue
+        stem, name, frame = match.groups()
+        if path.parent.name != name:
+            raise ConversionError(
+                f"{path} lies in the folder of another patient; move it to {name}, or remove it."
+            )
+        label = _nifti(path.parent, f"{stem}_gt")
+        if label:
+            patient = patients.setdefault(name, Patient(name))
+            _add_volume(patient, int(frame), ImageFile(path), ImageFile(label))
     for name, patient in patients.items():
         patient.end_diastole = _end_diastole(root / name / "Info.cfg")
-        whole = sorted((root / name).glob(f"{name}_4d.nii*"))
-        patient.whole_cycle = whole[0] if whole else None
+        patient.whole_cycle = _nifti(root / name, f"{name}_4d")
     return patients
+
+
+def _nifti(folder: Path, stem: str) -> Path | None:
+    """Return the one NIfTI file of a name, compressed or not."""
+    found = [path for ending in NIFTI_ENDINGS if (path := folder / f"{stem}{ending}").is_file()]
+    if len(found) > 1:
+        raise ConversionError(f"{found[0]} and {found[1]} are both there; remove one of them.")
+    return found[0] if found else None
+
+
+def _add_volume(patient: Patient, frame: int, image: ImageSource, label: ImageSource) -> None:
+    other, _ = patient.volumes.setdefault(frame, (image, label))
+    if other != image:
+        raise ConversionError(
+            f"{patient.name} has frame {frame} twice, {other} and {image}; remove one of them."
+        )
 
 
 def _end_diastole(info: Path) -> int | None:
@@ -224,8 +247,7 @@ def _patients_of_h5(root: Path) -> dict[str, Patient]:
         match = re.fullmatch(r"(patient\d{3})_frame(\d+)\.h5", path.name)
         if match:
             patient = patients.setdefault(match[1], Patient(match[1]))
-            patient.volumes[int(match[2])] = (
-                H5Volume(path, "image", H5_SPACING_MM, "zyx"),
-                H5Volume(path, "label", H5_SPACING_MM, "zyx"),
-            )
+            image = H5Volume(path, "image", H5_SPACING_MM, "zyx")
+            label = H5Volume(path, "label", H5_SPACING_MM, "zyx")
+            _add_volume(patient, int(match[2]), image, label)
     return patients

@@ -1,30 +1,32 @@
-"""BraTS 2018-2021: brain tumours in four MR contrasts.
+"""BraTS 2018-2021 and BraTS-GLI, -MET, -MEN, -SSA since 2023: brain tumours in four MR contrasts.
 
-Source: https://www.med.upenn.edu/cbica/brats/ (terms of use there).
+Source: https://www.med.upenn.edu/cbica/brats/, since 2023
+https://www.synapse.org/Synapse:syn51156910 (terms of use there).
 Counts: 2019 has 335 labeled scans; the semi-supervised literature splits them 250/25/60 and uses
-FLAIR alone with the whole tumour as the one class, which is the default here. For other years no
-such list exists: the same shares are drawn at random.
+FLAIR alone with the whole tumour as the one class, which is the default here. For other releases no
+such list exists: the same shares are drawn at random, all scans of a patient on one side.
 
-Expected input, anywhere below the folder that is given:
+Expected input, anywhere below the folder that is given, in a folder for each case or in one:
 
-    HGG|LGG/CASE/CASE_{flair,t1,t1ce,t2,seg}.nii[.gz]      2018, 2019
-    CASE/CASE_{flair,t1,t1ce,t2,seg}.nii[.gz]              2020, 2021
+    CASE_{flair,t1,t1ce,t2,seg}.nii[.gz]      until 2021, as BraTS2021_00000_flair.nii.gz
+    CASE-{t2f,t1n,t1c,t2w,seg}.nii[.gz]       since 2023, as BraTS-GLI-00000-000-t2f.nii.gz
 
-Label maps: `brats_targets`.
+Which file is whose: `brats_files`. What the labels mean: `brats_releases`, `brats_targets`.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nnunetv2_spmc.data.raw_cases import ConversionError, RawCase, RawDataset, Role
+from nnunetv2_spmc.data.raw_cases import ConversionError, RawCase, RawDataset, Role, count_of
 from nnunetv2_spmc.data.raw_reader import ImageFile
 from nnunetv2_spmc.data.raw_splits import RoleAssignment, assign_roles
 from nnunetv2_spmc.data.raw_summary import ConversionSummary
 from nnunetv2_spmc.data.raw_writer import WriteOptions, write_raw_dataset
+from nnunetv2_spmc.dataset_conversion.brats_files import CaseFiles, find_cases
+from nnunetv2_spmc.dataset_conversion.brats_releases import Release, contrasts_of
 from nnunetv2_spmc.dataset_conversion.brats_targets import TARGETS, Target
 from nnunetv2_spmc.dataset_conversion.protocol_lists import (
     BRATS2019_TEST,
@@ -37,15 +39,14 @@ SPLIT_2019 = PublishedSplit(BRATS2019_TRAIN, BRATS2019_TEST, BRATS2019_VALIDATIO
 DATASET_ID = 503
 NAME = "BraTS"
 LABELED = 25
-CONTRASTS = {"flair": "FLAIR", "t1": "T1", "t1ce": "T1CE", "t2": "T2"}
 SETTINGS = {"tau": 0.65}  # the paper's threshold for BraTS
 TEST_SHARE = 60 / 335
 VALIDATION_SHARE = 25 / 275  # of what the test leaves
-YEARS = {"BraTS17": 2017, "BraTS18": 2018, "BraTS19": 2019, "BraTS20": 2020, "BraTS2021": 2021}
 INFORMATION = {
     "description": "Multimodal Brain Tumor Segmentation Challenge",
     "reference": "Menze et al., IEEE Transactions on Medical Imaging 34 (2015), 1993-2024",
-    "licence": "see https://www.med.upenn.edu/cbica/brats/",
+    "licence": "see https://www.med.upenn.edu/cbica/brats/ and, for the names since 2023, "
+    "https://www.synapse.org/Synapse:syn51156910",
 }
 
 
@@ -75,27 +76,29 @@ def convert_brats(
     """Convert the BraTS scans found below `source`.
 
     Args:
-        source: A folder with the cases of one year somewhere below it.
+        source: A folder with the cases of one release somewhere below it.
         dataset_id: nnU-Net dataset id.
         name: Dataset name.
         labeled: Number of cases that keep their label; the first of the list for 2019.
-        modalities: Channels, of flair, t1, t1ce and t2; or all.
+        modalities: Channels, of flair, t1, t1ce and t2 or t2f, t1n, t1c and t2w, which are the
+            same contrasts; or all.
         target: What to segment.
         allow_missing: Go on without the cases of the 2019 lists that are not on disk.
-        seed: Seed of the random split of other years.
+        seed: Seed of the random split of other releases.
         options: How to write.
 
     Raises:
         ConversionError: If the input is not as expected.
     """
-    modalities = _modalities(modalities)
-    folders = find_cases(source)
-    year = _year(folders, source)
-    with_label = {case for case, folder in folders.items() if _label_file(folder)}
-    if year == 2019:
-        split = _literature_split(folders, with_label, labeled, source, allow_missing)
+    contrasts = contrasts_of(modalities)
+    release, cases = find_cases(source)
+    if release.name == "BraTS 2019":
+        cases = _spelled_as_listed(cases)
+    patients = _patients(cases, release)
+    if release.name == "BraTS 2019":
+        split = _literature_split(cases, labeled, source, allow_missing)
     else:
-        split = _random_split(folders, with_label, labeled, year, seed)
+        split = _random_split(cases, patients, labeled, release, source, seed)
     definition = TARGETS[target]
     dataset = RawDataset(
         dataset_id=dataset_id,
@@ -103,86 +106,60 @@ def convert_brats(
         converter="brats",
         source=str(source),
         protocol=split.protocol,
-        channel_names=tuple(CONTRASTS[modality] for modality in modalities),
+        channel_names=tuple(contrast.upper() for contrast in contrasts),
         labels=definition.labels,
-        cases=tuple(
-            _case(case, folders[case], role, modalities)
-            for case, role in split.assignment.roles.items()
-        ),
-        label_map=definition.label_map,
+        cases=_raw_cases(cases, split.assignment.roles, patients, release, contrasts),
+        label_map=definition.label_map(release),
+        closed_label_map=True,
+        label_advice=f"{release.name} has no others: correct the label, or use the folder "
+        "converter (nnUNetv2_spmc_convert folder) with --map",
+        optional_labels=definition.optional_labels,
         regions_class_order=definition.regions_class_order,
         settings=SETTINGS,
-        information={**INFORMATION, "release": str(year)},
+        information={**INFORMATION, "release": release.name},
         seed=split.seed,
         options={
             "labeled": labeled,
-            "modalities": list(modalities),
+            "modalities": list(contrasts),
             "target": target,
             "allow_missing": allow_missing,
         },
         missing=split.missing,
         left_out=split.assignment.left_out,
-        notes=split.notes + split.assignment.notes,
+        notes=split.notes + _label_notes(release, target) + split.assignment.notes,
     )
     return write_raw_dataset(dataset, options or WriteOptions())
 
 
-def _modalities(modalities: Sequence[str]) -> tuple[str, ...]:
-    chosen = tuple(CONTRASTS) if "all" in modalities else tuple(dict.fromkeys(modalities))
-    unknown = [modality for modality in chosen if modality not in CONTRASTS]
-    if unknown or not chosen:
-        raise ConversionError(f"Modalities are {', '.join(CONTRASTS)}, got {list(modalities)}.")
-    return chosen
+def _label_notes(release: Release, target: Target) -> tuple[str, ...]:
+    if len(release.label_values) < 4:
+        return ()
+    becomes = "a class of its own" if target == "labels" else "background"
+    return (f"a label value of 4 is taken for the resection cavity, which is {becomes}",)
 
 
-def find_cases(source: Path) -> dict[str, Path]:
-    """Return the folder of each case below `source`."""
-    found: dict[str, Path] = {}
-    for path in sorted(source.rglob("*.nii*")):
-        match = re.fullmatch(rf"([^.].*)_(?:{'|'.join(CONTRASTS)})\.nii(?:\.gz)?", path.name)
-        if not match or not path.is_file():
-            continue
-        case = match[1]
-        if found.setdefault(case, path.parent) != path.parent:
-            raise ConversionError(
-                f"Case {case} is there twice: {found[case]} and {path.parent}; remove one."
-            )
-    if not found:
-        raise ConversionError(
-            f"There are no BraTS cases below {source}: expected CASE/CASE_flair.nii.gz "
-            "and the like."
-        )
-    return found
+def _spelled_as_listed(cases: Mapping[str, CaseFiles]) -> dict[str, CaseFiles]:
+    listed = {name.casefold(): name for name in SPLIT_2019.names}
+    spelled = {name: listed.get(name.casefold(), name) for name in cases}
+    return {spelled[name]: replace(case, name=spelled[name]) for name, case in cases.items()}
 
 
-def _year(cases: Mapping[str, Path], source: Path) -> int:
-    years = set()
-    for case in cases:
-        prefix = re.match(r"brats(?:20\d\d(?=_\d)|\d\d)", case.casefold())
-        known = {name.casefold(): year for name, year in YEARS.items()}
-        if not prefix or prefix[0] not in known:
-            raise ConversionError(
-                f"Case {case} in {source} is not named as in BraTS 2018-2021; "
-                "use the folder converter with --channel-files."
-            )
-        years.add(known[prefix[0]])
-    if len(years) > 1:
-        raise ConversionError(f"{source} mixes the BraTS years {sorted(years)}; convert one.")
-    return years.pop()
+def _patients(cases: Iterable[str], release: Release) -> dict[str, str]:
+    """Return the patient of each case, in one spelling however the capitals vary."""
+    spelled: dict[str, str] = {}
+    patients = {name: release.patient(name) for name in cases}
+    return {name: spelled.setdefault(p.casefold(), p) for name, p in patients.items()}
 
 
 def _literature_split(
-    folders: Mapping[str, Path],
-    with_label: set[str],
-    labeled: int,
-    source: Path,
-    allow_missing: bool,
+    cases: Mapping[str, CaseFiles], labeled: int, source: Path, allow_missing: bool
 ) -> Split:
     SPLIT_2019.check_labeled(labeled)
+    with_label = {name for name, case in cases.items() if case.label}
     missing = [
-        f"{case} (no label)" if case in folders else case
-        for case in SPLIT_2019.names
-        if case not in with_label
+        f"{name} (no label)" if name in cases else name
+        for name in SPLIT_2019.names
+        if name not in with_label
     ]
     SPLIT_2019.check_missing(missing, source, allow_missing)
     roles, notes = SPLIT_2019.roles(labeled, with_label)
@@ -195,10 +172,22 @@ def _literature_split(
 
 
 def _random_split(
-    folders: Mapping[str, Path], with_label: set[str], labeled: int, year: int, seed: int
+    cases: Mapping[str, CaseFiles],
+    patients: Mapping[str, str],
+    labeled: int,
+    release: Release,
+    source: Path,
+    seed: int,
 ) -> Split:
+    with_label = {name for name, case in cases.items() if case.label}
+    num_patients = len({patients[name] for name in with_label})
+    if num_patients < 3:
+        raise ConversionError(
+            f"{source} has labels of {count_of(num_patients, 'patient')}: 3 are the fewest for a "
+            "random split, one each for test, validation and training; add labels."
+        )
     assignment = assign_roles(
-        {case: _patient(case) for case in folders},
+        patients,
         with_label,
         test=TEST_SHARE,
         validation=VALIDATION_SHARE,
@@ -206,39 +195,40 @@ def _random_split(
         seed=seed,
     )
     note = (
-        f"the literature's lists are for BraTS 2019; these {year} cases are split at random in the "
-        f"same shares, seed {seed}"
+        f"the literature's lists are for BraTS 2019; these cases of {release.name} are split at "
+        f"random in the same shares, seed {seed}"
     )
     return Split(
         assignment, f"random, shares as in 250/25/60, {labeled} labeled", notes=(note,), seed=seed
     )
 
 
-def _patient(case: str) -> str:
-    """Until 2019 the last number of a name counts the scans of a patient."""
-    return re.sub(r"_\d+$", "", case) if re.match(r"(?i)brats1\d_", case) else case
-
-
-def _case(name: str, folder: Path, role: Role, modalities: Sequence[str]) -> RawCase:
-    label = _label_file(folder)
-    return RawCase(
-        identifier=name,
-        images=tuple(ImageFile(_channel_file(folder, name, m)) for m in modalities),
-        role=role,
-        label=ImageFile(label) if label else None,
-        group=_patient(name),
+def _raw_cases(
+    cases: Mapping[str, CaseFiles],
+    roles: Mapping[str, Role],
+    patients: Mapping[str, str],
+    release: Release,
+    contrasts: Sequence[str],
+) -> tuple[RawCase, ...]:
+    lacking = [
+        cases[name].folder / f"{release.channel_name(name, contrast)}.nii.gz"
+        for name in roles
+        for contrast in contrasts
+        if contrast not in cases[name].channels
+    ]
+    if lacking:
+        more = f" (and {len(lacking) - 1} more of --modalities)" if len(lacking) > 1 else ""
+        raise ConversionError(
+            f"The file {lacking[0]} does not exist{more}; get it, name other --modalities, or "
+            "remove the case."
+        )
+    return tuple(
+        RawCase(
+            identifier=name,
+            images=tuple(ImageFile(cases[name].channels[contrast]) for contrast in contrasts),
+            role=role,
+            label=ImageFile(label) if (label := cases[name].label) else None,
+            group=patients[name],
+        )
+        for name, role in roles.items()
     )
-
-
-def _channel_file(folder: Path, case: str, modality: str) -> Path:
-    plain = folder / f"{case}_{modality}.nii"
-    return plain if plain.is_file() else plain.with_name(f"{plain.name}.gz")
-
-
-def _label_file(folder: Path) -> Path | None:
-    # Case 355 of 2020 is distributed with its label under another name, W39_1998.09.19_Segm.nii.
-    for pattern in ("[!.]*_seg.nii", "[!.]*_seg.nii.gz", "[!.]*_Segm.nii", "[!.]*_Segm.nii.gz"):
-        found = sorted(folder.glob(pattern))
-        if found:
-            return found[0]
-    return None

@@ -102,6 +102,7 @@ def convert_folder(
         labels=classes.labels,
         cases=_raw_cases(found, patients, assignment),
         label_map=classes.label_map,
+        label_advice="name them in --labels or map them with --map OLD=NEW",
         regions_class_order=classes.regions_class_order,
         seed=split.seed,
         options=_recorded(layout, classes, split),

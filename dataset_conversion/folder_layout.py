@@ -69,7 +69,21 @@ def find_cases(layout: FolderLayout) -> list[FoundCase]:
             "folders, or with --channel-files a folder for each case."
         )
     labels = _labels(layout, images)
-    return [FoundCase(name, images[name], labels.get(name)) for name in sorted(images)]
+    cases = [FoundCase(name, images[name], labels.get(name)) for name in sorted(images)]
+    for case in cases:
+        _check_distinct(case)
+    return cases
+
+
+def _check_distinct(case: FoundCase) -> None:
+    """Raise where one file would be two channels, or a channel and the label."""
+    parts = [str(part) for part in (*case.images, case.label) if part is not None]
+    for index, part in enumerate(parts):
+        if part in parts[:index]:
+            raise ConversionError(
+                f"Case {case.name}: {part} would be two of its channels, or a channel and the "
+                "label; give each a pattern or a folder of its own."
+            )
 
 
 def volume_files(folder: Path) -> dict[str, Path]:

@@ -15,6 +15,7 @@ scans too: results on them compare with those papers' tables and with nothing el
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from nnunetv2_spmc.data.raw_cases import ConversionError, RawCase, RawDataset
@@ -98,24 +99,35 @@ def find_scans(
 ) -> tuple[dict[str, tuple[ImageFile | H5Volume, ImageFile | H5Volume]], bool]:
     """Return image and label of each scan, and whether they come from the cropped h5 files."""
     for pattern in ("*/lgemri.nrrd", "*/*/lgemri.nrrd"):
-        nrrd: dict[str, tuple[ImageFile | H5Volume, ImageFile | H5Volume]] = {
-            path.parent.name: (ImageFile(path), ImageFile(path.with_name("laendo.nrrd")))
-            for path in sorted(source.glob(pattern))
-            if path.with_name("laendo.nrrd").is_file()
-        }
-        if nrrd:
-            return nrrd, False
+        files = [p for p in sorted(source.glob(pattern)) if p.with_name("laendo.nrrd").is_file()]
+        if files:
+            return {
+                scan: (ImageFile(path), ImageFile(path.with_name("laendo.nrrd")))
+                for scan, path in _by_folder(files).items()
+            }, False
     for pattern in ("*/mri_norm2.h5", "*/*/mri_norm2.h5"):
-        h5: dict[str, tuple[ImageFile | H5Volume, ImageFile | H5Volume]] = {
-            path.parent.name: (
-                H5Volume(path, "image", SPACING_MM, "xyz"),
-                H5Volume(path, "label", SPACING_MM, "xyz"),
-            )
-            for path in sorted(source.glob(pattern))
-        }
-        if h5:
-            return h5, True
+        files = sorted(source.glob(pattern))
+        if files:
+            return {
+                scan: (
+                    H5Volume(path, "image", SPACING_MM, "xyz"),
+                    H5Volume(path, "label", SPACING_MM, "xyz"),
+                )
+                for scan, path in _by_folder(files).items()
+            }, True
     raise ConversionError(
         f"There are no LA scans in {source}: expected ID/lgemri.nrrd with ID/laendo.nrrd, "
         "or ID/mri_norm2.h5."
     )
+
+
+def _by_folder(files: Iterable[Path]) -> dict[str, Path]:
+    """Return the files by the name of their folder, which is the scan's."""
+    found: dict[str, Path] = {}
+    for path in files:
+        other = found.setdefault(path.parent.name, path)
+        if other != path:
+            raise ConversionError(
+                f"Scan {path.parent.name} is there twice, {other} and {path}; remove one of them."
+            )
+    return found

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunetv2_spmc.data.raw_cases import ConversionError, Role, count_of
+from nnunetv2_spmc.data.raw_cases import ConversionError, Role, count_of, name_some
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class PublishedSplit:
         if missing and not allow_missing:
             raise ConversionError(
                 f"{len(missing)} of the {len(self.names)} {self.unit}s of the protocol are not in "
-                f"{source}: {', '.join(missing)}; get them, or go on without them with "
+                f"{source}: {name_some(missing, 3)}; get them, or go on without them with "
                 "--allow-missing."
             )
 
@@ -65,12 +65,12 @@ class PublishedSplit:
         if len(absent) == labeled:
             raise ConversionError(
                 f"None of the first {count_of(labeled, self.unit)} of the list, which are the "
-                f"labeled ones, is on disk: {', '.join(absent)}; get one, or raise --labeled."
+                f"labeled ones, is on disk: {name_some(absent, 3)}; get one, or raise --labeled."
             )
         notes: tuple[str, ...] = ()
         if absent:
             notes = (
                 f"of the first {count_of(labeled, self.unit)} of the list, which are the labeled "
-                f"ones, {len(absent)} missing and not replaced: {', '.join(absent)}",
+                f"ones, {len(absent)} missing and not replaced: {name_some(absent, 3)}",
             )
         return {name: role for name, role in roles.items() if name in on_disk}, notes

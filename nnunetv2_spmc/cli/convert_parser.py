@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nnunetv2_spmc.data.raw_writer import default_processes
 from nnunetv2_spmc.dataset_conversion import acdc, brats, la, phantom
+from nnunetv2_spmc.dataset_conversion.brats_releases import MODALITIES
 from nnunetv2_spmc.dataset_conversion.brats_targets import TARGETS
 
 
@@ -233,10 +234,10 @@ def _add_brats(converters: Subparsers) -> None:
     parser = _converter(
         converters,
         "brats",
-        "brain tumours, BraTS 2018 to 2021",
+        "brain tumours, BraTS 2018 to 2021 and BraTS-GLI, -MET, -MEN, -SSA since 2023",
         (brats.DATASET_ID, brats.NAME),
     )
-    _add_input(parser, "folder with the cases of one year somewhere below it")
+    _add_input(parser, "folder with the cases of one release somewhere below it")
     parser.add_argument(
         "--labeled",
         type=int,
@@ -247,18 +248,21 @@ def _add_brats(converters: Subparsers) -> None:
     parser.add_argument(
         "--modalities",
         nargs="+",
-        choices=[*brats.CONTRASTS, "all"],
+        choices=MODALITIES,
         default=["flair"],
-        help="channels (default: flair, as in the semi-supervised papers)",
+        metavar="NAME",
+        help="channels, by their names until 2021 or since 2023: flair or t2f, t1 or t1n, t1ce or "
+        "t1c, t2 or t2w, or all (default: flair, as in the semi-supervised papers)",
     )
     parser.add_argument(
         "--target",
         choices=list(TARGETS),
         default="whole-tumor",
-        help="what to segment (default: %(default)s)",
+        help="what to segment; the resection cavity (2024 and later) is a class in labels, "
+        "background in the others (default: %(default)s)",
     )
     _add_allow_missing(parser)
-    _add_seed(parser, "seed of the random split of years other than 2019")
+    _add_seed(parser, "seed of the random split of releases other than 2019")
     _add_link(parser)
 
 

@@ -1,7 +1,8 @@
-"""Find what image readers pass over in silence: truncated NIfTI files, and NaN in them.
+"""Find what image readers pass over in silence: truncated NIfTI files, NaN in them, and twins.
 
-ITK fills the missing end of a NIfTI file with zeros and replaces NaN and infinite voxels by zero,
-both without a word; a scan would then be trained on that is not the scan.
+ITK fills the missing end of a NIfTI file with zeros, replaces NaN and infinite voxels by zero, and
+reads scan.nii where it is asked for a scan.nii.gz beside it, all without a word; a scan would then
+be trained on that is not the scan.
 """
 
 from __future__ import annotations
@@ -34,13 +35,19 @@ def check_nifti(file: Path) -> None:
     """Read a NIfTI file once, in blocks, to its end.
 
     Raises:
-        DataError: If it is truncated, damaged, or has NaN or infinite voxels.
+        DataError: If it is truncated, damaged, has NaN or infinite voxels, or would not be read.
     """
+    uncompressed = file.with_suffix("")
+    if file.suffix.lower() == ".gz" and uncompressed.is_file():
+        raise DataError(
+            f"{file} and {uncompressed} lie side by side, and ITK reads the second for the first; "
+            "remove one of them"
+        )
     try:
         image: Any = nibabel.load(file)
         array = image.dataobj  # not read yet
         num_bytes = math.prod(array.shape) * array.dtype.itemsize
-        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+        with gzip.open(file) if file.suffix.lower() == ".gz" else file.open("rb") as stream:
             _skip(stream, int(array.offset))
             missing, bad_voxels = _read_voxels(stream, num_bytes, array.dtype)
             while stream.read(BLOCK_BYTES):  # gzip compares its checksum at the very end

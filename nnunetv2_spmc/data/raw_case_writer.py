@@ -37,8 +37,13 @@ class CaseRecord:
     digest: str = ""
     orientation: str = ""
     spacing_mm: tuple[float, ...] = ()
-    empty_label: bool = False
+    label_values: tuple[int, ...] = ()  # as written; none where there is no label
     is_slice: bool = False
+
+    @property
+    def empty_label(self) -> bool:
+        """Whether there is a label with nothing but background."""
+        return self.label_values == (0,)
 
 
 def write_case(case: RawCase, *, folder: Path, rules: LabelRules, link: bool) -> CaseRecord:
@@ -67,15 +72,15 @@ def _write_case(case: RawCase, folder: Path, rules: LabelRules, link: bool) -> C
         unchanged = same_header(image, reference)
         image.CopyInformation(reference)
         _store(image, source, folder / image_file(case, channel), unchanged=unchanged, link=link)
-    empty = False
+    values: tuple[int, ...] = ()
     if case.label is not None:
-        empty = _write_label(case, case.label, reference, folder / label_file(case), rules, link)
+        values = _write_label(case, case.label, reference, folder / label_file(case), rules, link)
     return CaseRecord(
         case.identifier,
         digest=digest,
         orientation=orientation_code(reference),
         spacing_mm=reference.GetSpacing(),
-        empty_label=empty,
+        label_values=values,
         is_slice=1 in reference.GetSize(),
     )
 
@@ -87,8 +92,8 @@ def _write_label(
     target: Path,
     rules: LabelRules,
     link: bool,
-) -> bool:
-    """Write a label on the image's grid; return whether it holds nothing but background."""
+) -> tuple[int, ...]:
+    """Write a label on the image's grid; return the values it holds."""
     original = source.read()
     difference = geometry_difference(original, reference, on_grid=rules.trust_shape)
     if difference:
@@ -96,15 +101,15 @@ def _write_label(
             f"label {source} has {difference} (image {case.images[0]}); "
             "resample the label to the image's grid."
         )
-    label = mapped_label(original, rules.label_map, rules.allowed, f"label {source}")
+    label = mapped_label(original, rules, f"label {source}")
     unchanged = (
         same_header(original, reference)
         and sitk.GetArrayViewFromImage(original).dtype.kind in "iu"
-        and not rules.label_map
+        and all(old == new for old, new in rules.label_map.items())
     )
     label.CopyInformation(reference)
     _store(label, source, target, unchanged=unchanged, link=link)
-    return not np.any(sitk.GetArrayViewFromImage(label))
+    return tuple(np.unique(sitk.GetArrayViewFromImage(label)).tolist())
 
 
 def _store(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, get_args
 
 import SimpleITK as sitk
@@ -26,6 +26,9 @@ SIDE_OF_ROLE: dict[Role, str] = {
     "test": "test",
 }
 IGNORE = "ignore"
+USE_FOLDER_CONVERTER = (
+    "get the file again, or use the folder converter (nnUNetv2_spmc_convert folder) with --map"
+)
 
 
 class ConversionError(DataError):
@@ -62,11 +65,27 @@ class RawCase:
 
 @dataclass(frozen=True)
 class LabelRules:
-    """Which label values are allowed once `label_map` has been applied."""
+    """Which label values are allowed once `label_map` has been applied.
+
+    With `closed_map` a value that `label_map` does not name is an error even where a class has it.
+    """
 
     allowed: frozenset[int]
     label_map: Mapping[int, int]
     trust_shape: bool = False
+    closed_map: bool = False
+    advice: str = ""  # what to do about other values
+
+    @property
+    def expected(self) -> list[int]:
+        """The values a label file may hold, as a message names them."""
+        return sorted(self.label_map if self.closed_map else self.allowed)
+
+    def accepts(self, value: int) -> bool:
+        """Whether a label file may hold a value."""
+        if self.closed_map:
+            return value in self.label_map
+        return self.label_map.get(value, value) in self.allowed
 
 
 @dataclass(frozen=True)
@@ -82,6 +101,9 @@ class RawDataset:
     labels: Mapping[str, int | tuple[int, ...]]
     cases: tuple[RawCase, ...]
     label_map: Mapping[int, int] = field(default_factory=dict)
+    closed_label_map: bool = False  # label_map names every value that a label may hold
+    label_advice: str = USE_FOLDER_CONVERTER  # what to do about a label with other values
+    optional_labels: tuple[str, ...] = ()  # classes left out where no label holds them
     regions_class_order: tuple[int, ...] = ()
     trust_label_shape: bool = False  # a label of the image's shape and spacing is on its grid
     settings: Mapping[str, Any] = field(default_factory=dict)  # dataset.json "spmc"
@@ -101,8 +123,22 @@ class RawDataset:
     @property
     def rules(self) -> LabelRules:
         """What the label files have to obey."""
-        allowed = frozenset(allowed_label_values(self.labels))
-        return LabelRules(allowed, self.label_map, self.trust_label_shape)
+        return LabelRules(
+            frozenset(allowed_label_values(self.labels)),
+            self.label_map,
+            self.trust_label_shape,
+            self.closed_label_map,
+            self.label_advice,
+        )
+
+    def without_unused_labels(self, used: Collection[int]) -> RawDataset:
+        """Leave out the optional classes of which no label holds a voxel."""
+        labels = {
+            name: value
+            for name, value in self.labels.items()
+            if name not in self.optional_labels or value in used
+        }
+        return replace(self, labels=labels)
 
     def with_role(self, role: Role) -> list[RawCase]:
         """The cases of one role, by identifier."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import SimpleITK as sitk
 
-from nnunetv2_spmc.data.raw_cases import ConversionError
+from nnunetv2_spmc.data.raw_cases import ConversionError, LabelRules
 
 # Header noise of that size is removed; more is a real difference.
 SPACING_TOLERANCE = 1e-3  # relative
@@ -67,30 +67,27 @@ def check_finite(image: sitk.Image, name: str) -> None:
         )
 
 
-def mapped_label(
-    label: sitk.Image, label_map: Mapping[int, int], allowed: Collection[int], name: str
-) -> sitk.Image:
+def mapped_label(label: sitk.Image, rules: LabelRules, name: str) -> sitk.Image:
     """Return the label with mapped values as uint8 (or uint16), or raise.
 
     Args:
         label: Label volume of any pixel type.
-        label_map: Old value to new value; other values stay.
-        allowed: Values allowed after mapping.
+        rules: Old value to new value, and which values are allowed.
         name: The file, for the message.
     """
     array = sitk.GetArrayFromImage(label)
     values = np.unique(array)
     if not np.all(np.isfinite(values)) or np.any(values != np.round(values)):
         raise ConversionError(f"{name} has label values that are not integers; round or redo it.")
-    unexpected = [int(v) for v in values if label_map.get(int(v), int(v)) not in allowed]
+    unexpected = [int(value) for value in values if not rules.accepts(int(value))]
     if unexpected:
         raise ConversionError(
             f"{name} has label values {_some(unexpected)} that are not among the labels "
-            f"{sorted(allowed)}; name them in --labels or map them with --map OLD=NEW."
+            f"{rules.expected}; {rules.advice}."
         )
-    mapped = np.zeros(array.shape, np.uint8 if max(allowed) < 256 else np.uint16)
+    mapped = np.zeros(array.shape, np.uint8 if max(rules.allowed) < 256 else np.uint16)
     for value in values:
-        mapped[array == value] = label_map.get(int(value), int(value))
+        mapped[array == value] = rules.label_map.get(int(value), int(value))
     result = sitk.GetImageFromArray(mapped)
     result.CopyInformation(label)
     return result

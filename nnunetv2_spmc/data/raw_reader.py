@@ -187,7 +187,7 @@ class _Quiet:
 def _execute(reader: sitk.ImageFileReader | sitk.ImageSeriesReader, path: Path) -> sitk.Image:
     if isinstance(reader, sitk.ImageFileReader):
         reader.SetFileName(str(path))
-        if path.name.endswith(NIFTI_ENDINGS):
+        if path.name.lower().endswith(NIFTI_ENDINGS):
             reader.SetImageIO("NiftiImageIO")  # else it tries all formats
     try:
         with _Quiet():
@@ -245,16 +245,17 @@ def check_complete(path: Path) -> None:
     """
     if not path.is_file():
         raise ConversionError(f"The file {path} does not exist; get it, or remove the case.")
-    if path.name.endswith(NIFTI_ENDINGS):
+    if path.name.lower().endswith(NIFTI_ENDINGS):
         try:
             check_nifti(path)
         except DataError as error:
             raise ConversionError(f"{error}.") from error
         return
+    is_gzip = path.suffix.lower() == ".gz"
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with gzip.open(path) if is_gzip else path.open("rb") as file:
             is_empty = not file.read(1)
-            while path.suffix == ".gz" and file.read(1 << 22):  # to the checksum at the end
+            while is_gzip and file.read(1 << 22):  # to the checksum at the end
                 pass
     except (EOFError, OSError, zlib.error) as error:
         raise ConversionError(f"{path} is truncated or damaged ({error}); get it again.") from error

@@ -68,7 +68,9 @@ class ConversionSummary:
         notes = list(self.dataset.notes)
         if self.dataset.missing:
             missing = self.dataset.missing
-            notes.append(f"{len(missing)} missing, not on disk: {', '.join(missing)}")
+            notes.append(
+                f"{len(missing)} missing, not on disk (all in split.json): {name_some(missing, 3)}"
+            )
         if self.dataset.left_out:
             left_out = list(self.dataset.left_out)
             notes.append(f"{len(left_out)} left out (reasons in split.json): {name_some(left_out)}")

@@ -99,18 +99,22 @@ def write_raw_dataset(dataset: RawDataset, options: WriteOptions) -> ConversionS
     _check_writable(target.parent, RAW)
     if splits_file is not None:
         _check_writable(splits_file.parents[1], PREPROCESSED)
-    summary = partial(ConversionSummary, dataset, target, splits, splits_file)
     if options.dry_run:
-        return summary(dry_run=True)
+        return ConversionSummary(dataset, target, splits, splits_file, dry_run=True)
     with _staging_folder(target) as staging:
         records = _write_cases(dataset, staging, options)
         raise_problems(dataset, records)
+        dataset = dataset.without_unused_labels({v for r in records for v in r.label_values})
         write_json(dataset_json(dataset), staging / "dataset.json")
         write_json(split_json(dataset), staging / SPLIT_FILE)
         # First, since a dataset without its fixed split would be trained on another one.
         outdated = _publish_splits(splits, splits_file)
         _publish(staging, target)
-    return summary(
+    return ConversionSummary(
+        dataset,
+        target,
+        splits,
+        splits_file,
         outdated=outdated,
         warnings=warnings_of(dataset, records, splits),
         # nnU-Net plans no 3d_fullres for single slices.

@@ -42,6 +42,21 @@ def test_folder_takes_its_options(nnunet_folders, tmp_path, write_volume, capsys
     assert (folder / "imagesTs" / "c7_0001.nii.gz").resolve().name == "flair.nii.gz"
 
 
+@pytest.mark.parametrize("names", ["t2f t1c", "flair t1ce"])
+def test_brats_takes_contrasts_by_their_old_and_new_names(
+    nnunet_folders, tmp_path, write_volume, capsys, names
+) -> None:
+    for i in range(5):
+        stem = tmp_path / "scans" / f"BraTS-GLI-0000{i}-000"
+        for n, contrast in enumerate(("t2f", "t1c")):
+            write_volume(stem.with_name(f"{stem.name}-{contrast}.nii.gz"), seed=2 * i + n)
+        write_volume(stem.with_name(f"{stem.name}-seg.nii.gz"))
+    main(f"brats -i {tmp_path}/scans --labeled 1 --modalities {names} --dry-run".split())
+    text = capsys.readouterr().out
+    assert f"BraTS-GLI-00000-000_0000.nii.gz <- {tmp_path}/scans/BraTS-GLI-00000-000-t2f" in text
+    assert f"BraTS-GLI-00000-000_0001.nii.gz <- {tmp_path}/scans/BraTS-GLI-00000-000-t1c" in text
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -41,6 +41,16 @@ def test_voxels_that_itk_would_silently_set_to_zero_are_counted(file, value):
         check_nifti(file)
 
 
+def test_a_file_for_which_itk_reads_its_uncompressed_twin_is_refused(tmp_path):
+    file, twin = tmp_path / "scan.nii.gz", tmp_path / "scan.nii"
+    for value, path in enumerate((file, twin)):
+        write(path, np.full((5, 6, 7), value, np.uint8))
+    assert SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(file))).max() == 1  # not 0
+    check_nifti(twin)
+    with pytest.raises(DataError, match=f"{file} and {twin} lie side by side"):
+        check_nifti(file)
+
+
 def test_changed_bytes_fail_the_checksum(tmp_path):
     file = tmp_path / "scan.nii.gz"
     write(file, np.random.default_rng(0).normal(size=(5, 6, 7)).astype(np.float32))

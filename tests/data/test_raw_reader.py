@@ -135,6 +135,19 @@ def test_h5_axes_and_spacing(tmp_path) -> None:
         H5Volume(path, "label", (1, 2, 3), "zyx").read()
 
 
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_a_nifti_in_capitals_is_checked_like_any_other(tmp_path, write_volume, ending) -> None:
+    whole = write_volume(tmp_path / f"a{ending}", seed=1).rename(tmp_path / f"A{ending.upper()}")
+    assert ImageFile(whole).read().GetSize() == (8, 6, 4)
+    bad = np.full((4, 5, 6), np.nan, np.float32)
+    with_nan = write_volume(tmp_path / f"b{ending}", bad).rename(tmp_path / f"B{ending.upper()}")
+    with pytest.raises(ConversionError, match="120 NaN or infinite voxels"):
+        ImageFile(with_nan).read()
+    whole.write_bytes(whole.read_bytes()[:-20])
+    with pytest.raises(ConversionError, match="is truncated"):
+        ImageFile(whole).read()
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
 def test_nan_voxels_of_nifti_files_are_found(tmp_path, value, ending):

@@ -245,6 +245,27 @@ def test_labels_are_mapped_and_written_as_integers(nnunet_folders) -> None:
     assert np.unique(sitk.GetArrayFromImage(label)).tolist() == [0, 1]
 
 
+def test_a_closed_map_refuses_what_it_does_not_name_even_if_a_class_has_it(nnunet_folders) -> None:
+    changes = {"labels": {"background": 0, "a": 1, "b": 2, "c": 3}, "label_map": {0: 0, 1: 1, 4: 3}}
+    closed = dataset(labeled_case(label=Volume(value=3)), closed_label_map=True, **changes)
+    with pytest.raises(
+        ConversionError, match=r"Case odd: .* \[3\] that are not among the labels \[0, 1, 4\]; get"
+    ):
+        write_raw_dataset(closed, WriteOptions())
+    write_raw_dataset(replace(closed, closed_label_map=False), WriteOptions())
+
+
+@pytest.mark.parametrize("withheld", [1, 2])
+def test_an_optional_class_is_declared_where_any_label_holds_it(nnunet_folders, withheld) -> None:
+    extra = RawCase("w", (Volume(seed=50),), "unlabeled", Volume(value=withheld))
+    labels = {"background": 0, "liver": 1, "cavity": 2}
+    summary = write_raw_dataset(
+        dataset(extra, labels=labels, optional_labels=("cavity",)), WriteOptions()
+    )
+    written = json.loads((summary.folder / "dataset.json").read_text())["labels"]
+    assert list(written.values()) == [0, 1, 2][: withheld + 1]
+
+
 def test_the_same_scan_in_two_roles_is_refused(nnunet_folders) -> None:
     copy = RawCase("copy", (Volume(seed=0),), "unlabeled")
     with pytest.raises(

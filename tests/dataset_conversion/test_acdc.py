@@ -102,6 +102,65 @@ def test_a_4d_file_without_time_is_named(challenge, nnunet_folders, write_volume
         convert_acdc(challenge, use_4d_frames=True)
 
 
+@pytest.mark.parametrize(
+    ("twin", "of"),
+    [
+        ("patient001_frame04.nii", "patient001_frame04.nii.gz"),
+        ("patient001_frame04_gt.nii", "patient001_frame04_gt.nii.gz"),
+        ("patient001_frame4.nii.gz", "patient001_frame04.nii.gz"),
+    ],
+)
+def test_two_files_of_one_frame_are_both_named(
+    challenge, nnunet_folders, write_volume, twin, of
+) -> None:
+    folder = challenge / "training" / "patient001"
+    write_volume(folder / twin)
+    if "frame4" in twin:
+        write_volume(folder / "patient001_frame4_gt.nii.gz")
+    with pytest.raises(
+        ConversionError, match=rf"{folder / twin}[ ,;].*remove one of them"
+    ) as error:
+        convert_acdc(challenge)
+    assert str(folder / of) in str(error.value)
+
+
+def test_two_4d_files_of_a_patient_are_both_named(challenge, nnunet_folders, write_volume) -> None:
+    write_cycle(challenge, ACDC_TRAIN[0], 1)
+    folder = challenge / "training" / f"patient{ACDC_TRAIN[0]}"
+    twin = write_volume(folder / f"patient{ACDC_TRAIN[0]}_4d.nii", seed=1)
+    with pytest.raises(ConversionError) as error:
+        convert_acdc(challenge, use_4d_frames=True)
+    assert f"{twin} and {twin}.gz are both there" in str(error.value)
+
+
+def test_a_frame_in_the_folder_of_another_patient_is_refused(
+    challenge, nnunet_folders, write_volume
+) -> None:
+    folder = challenge / "training" / "patient001"
+    file = write_volume(folder / "patient002_frame04.nii.gz", seed=1)
+    write_volume(folder / "patient002_frame04_gt.nii.gz")
+    with pytest.raises(ConversionError, match="folder of another patient; move it to patient002"):
+        convert_acdc(challenge)
+    assert file.is_file()
+
+
+def test_a_label_may_be_compressed_where_its_image_is_not(challenge, nnunet_folders) -> None:
+    file = challenge / "training" / "patient001" / "patient001_frame04.nii.gz"
+    sitk.WriteImage(sitk.ReadImage(str(file)), str(file.with_suffix("")))
+    file.unlink()
+    content = split_of(convert_acdc(challenge))
+    assert content["files"]["patient001_frame04"]["label"].endswith("frame04_gt.nii.gz")
+
+
+def test_an_unknown_label_value_names_no_option_of_another_converter(
+    challenge, nnunet_folders, write_volume
+) -> None:
+    write_volume(challenge / "training" / "patient001" / "patient001_frame04_gt.nii.gz", fill=7)
+    with pytest.raises(ConversionError, match=r"\[7\].*; get the file again, or use") as error:
+        convert_acdc(challenge)
+    assert "--labels" not in str(error.value)
+
+
 def test_a_missing_phase_is_named(challenge, nnunet_folders) -> None:
     (challenge / "training" / "patient001" / "patient001_frame04_gt.nii.gz").unlink()
     with pytest.raises(ConversionError, match=r"patient001 \(one of two phases\)"):

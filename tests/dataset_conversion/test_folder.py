@@ -146,6 +146,17 @@ def test_a_folder_for_each_case(tmp_path, write_volume) -> None:
         find_cases(layout)
 
 
+def test_one_file_is_never_two_channels_or_a_channel_and_the_label(tmp_path, write_volume) -> None:
+    for i, case in enumerate(("a", "b")):
+        write_volume(tmp_path / case / f"{case}_t1ce.nii.gz", seed=i)
+    patterns = {"T1": "*_t1*.nii.gz", "T1CE": "*_t1ce.nii.gz"}
+    with pytest.raises(ConversionError, match=r"Case a: .*a_t1ce\.nii\.gz would be two of its cha"):
+        find_cases(FolderLayout(tmp_path, None, ("T1", "T1CE"), patterns, "*_seg.nii.gz"))
+    layout = FolderLayout(tmp_path, None, ("T1CE",), {"T1CE": "*_t1ce.nii.gz"}, "*.nii.gz")
+    with pytest.raises(ConversionError, match=r"or a channel and the label"):
+        find_cases(layout)
+
+
 def test_a_folder_of_dicom_folders(tmp_path, write_volume) -> None:
     (tmp_path / "images" / "patient1").mkdir(parents=True)
     write_volume(tmp_path / "labels" / "patient1.nii.gz")

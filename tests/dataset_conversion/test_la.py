@@ -54,6 +54,17 @@ def test_missing_scans_are_named(challenge, nnunet_folders) -> None:
     assert LA_TRAIN[8] in content["cases"]["unlabeled"]
 
 
+@pytest.mark.parametrize("name", ["lgemri.nrrd", "mri_norm2.h5"])
+def test_two_folders_of_one_scan_are_both_named(tmp_path, write_volume, name) -> None:
+    files = [tmp_path / parent / LA_TRAIN[0] / name for parent in ("Testing Set", "Training Set")]
+    for seed, file in enumerate(files):
+        write_volume(file.with_name("laendo.nrrd"), seed=seed)
+        file.touch()
+    with pytest.raises(ConversionError, match=f"Scan {LA_TRAIN[0]} is there twice") as error:
+        convert_la(tmp_path, allow_missing=True)
+    assert all(str(file) in str(error.value) for file in files)
+
+
 @pytest.mark.parametrize("labeled", [0, 80])
 def test_some_scans_have_to_be_labeled_and_some_unlabeled(tmp_path, labeled) -> None:
     with pytest.raises(ConversionError, match="between 1 and 79"):

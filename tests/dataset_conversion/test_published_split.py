@@ -44,3 +44,13 @@ def test_missing_ones_are_counted_and_named() -> None:
     SPLIT.check_missing(["a", "b"], Path("here"), allow_missing=True)
     with pytest.raises(ConversionError, match=r"2 of the 5 patients .* here: a, b; .*--allow-mis"):
         SPLIT.check_missing(["a", "b"], Path("here"), allow_missing=False)
+
+
+def test_many_missing_ones_are_a_count_and_three_names() -> None:
+    split = PublishedSplit([f"p{i}" for i in range(9)], ["t"], ["v"], unit="patient")
+    with pytest.raises(ConversionError, match=r": p0, p1, p2 and 5 more; get them"):
+        split.check_missing([f"p{i}" for i in range(8)], Path("here"), allow_missing=False)
+    _, notes = split.roles(7, {"p0", "p8"})
+    assert notes[0].endswith("6 missing and not replaced: p1, p2, p3 and 3 more")
+    with pytest.raises(ConversionError, match=r"is on disk: p0, p1, p2 and 4 more; get one"):
+        split.roles(7, {"p8"})
