@@ -107,11 +107,10 @@ def process_case(job: CaseJob, identifier: str, files: Sequence[str]) -> CaseOut
 
 
 def _preprocess(job: CaseJob, output_truncated: str, files: list[str]) -> None:
-    from nnunetv2_spmc.data.nifti_check import NIFTI_ENDINGS, check_nifti
+    from nnunetv2_spmc.data.nifti_check import check_scan
 
     for file in files:
-        if file.endswith(NIFTI_ENDINGS):
-            check_nifti(Path(file))
+        check_scan(Path(file))
     preprocessor_class = _checking(job.configuration_manager.preprocessor_class, job.num_channels)
     with contextlib.redirect_stdout(io.StringIO()):  # readers print beside raising
         preprocessor_class(verbose=False).run_case_save(
@@ -146,6 +145,13 @@ def check_image(data: np.ndarray, num_channels: int) -> None:
     """Raise DataError unless an image of shape (C, X, Y, Z) can be trained on."""
     if len(data) != num_channels:
         raise DataError(f"the image has {len(data)} channels, expected {num_channels}")
+    check_voxels(data)
+    if not data.any():
+        raise DataError("all voxels are zero")
+
+
+def check_voxels(data: np.ndarray) -> None:
+    """Raise DataError if an image of shape (C, X, Y, Z) is empty, or has NaN or infinite voxels."""
     if not data.size:
         raise DataError(f"the image has no voxels, its shape is {data.shape[1:]}")
     for channel, values in enumerate(data):
@@ -154,8 +160,6 @@ def check_image(data: np.ndarray, num_channels: int) -> None:
                 f"channel {channel:04d} has {int((~np.isfinite(values)).sum())} NaN or infinite "
                 "voxels; replace them by a sensible value"
             )
-    if not data.any():
-        raise DataError("all voxels are zero")
 
 
 def _is_finite(values: np.ndarray) -> bool:
