@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from nnunetv2_spmc.data.errors import DataError
+from nnunetv2_spmc.data.whole_file import whole_file
 from nnunetv2_spmc.evaluation.text_table import text_table
-from nnunetv2_spmc.evaluation.whole_file import whole_file
 from nnunetv2_spmc.reports.case_maps import predict_case
 from nnunetv2_spmc.reports.ranking import (
     NEEDS_AUXILIARY,

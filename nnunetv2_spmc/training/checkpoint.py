@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
+from nnunetv2_spmc.data.whole_file import whole_file
+
 CHECKPOINT_KEY = "semi_supervised"
-UNFINISHED_ENDING = ".writing"
 
 
 class CheckpointError(RuntimeError):
@@ -20,19 +21,14 @@ def write_whole(checkpoint: dict[str, Any], path: Path) -> None:
     """Write a checkpoint under a temporary name, then move it into place.
 
     A process that is killed meanwhile leaves the previous file untouched.
+
+    Raises:
+        WriteError: there was no room for it, for example.
     """
-    temporary = path.with_name(path.name + UNFINISHED_ENDING)
-    with temporary.open("wb") as file:
+    with whole_file(path) as temporary, temporary.open("wb") as file:
         torch.save(checkpoint, file)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def remove_unfinished(folder: Path) -> None:
-    """Remove what processes that were killed while writing a checkpoint left behind."""
-    for file in folder.glob(f"*.pth{UNFINISHED_ENDING}"):
-        file.unlink(missing_ok=True)
 
 
 def read_extra_state(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+from functools import partial
 
 import nibabel
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from nnunetv2_spmc.cli import rank, report, uncertainty
 from nnunetv2_spmc.reports import ranking
 from tests.damaged_files import halved, with_nan
+from tests.full_disk import file_size_limit
 
 NAMES = ["", "auxiliary", "common_difficulty", "confidence", "suspicious"]
 
@@ -93,6 +95,41 @@ def test_half_a_scan_is_not_segmented_and_does_not_stop_the_others(model, images
     assert "Wrote 1 of 3 cases" in output.out
     written = {path.name for path in (tmp_path / "out").rglob("*.nii.gz")}
     assert written == {"whole.nii.gz"}
+
+
+def assert_nothing_is_published(command, out, message, capsys):
+    """Run a command that has no room for the confidence of the only case."""
+    with pytest.raises(SystemExit) as ended:
+        command()
+    assert ended.value.code == 1
+    *_, failed, last = capsys.readouterr().err.splitlines()
+    assert failed.startswith("failed: ")
+    assert f"{out / 'confidence'}" in failed
+    assert message in failed
+    assert last == "1 of 1 cases failed."
+    assert list(out.iterdir()) == []
+
+
+def test_maps_that_ulimit_cuts_are_not_published(model, phantom_runs, tmp_path, capsys):
+    arguments = ("-i", phantom_runs.raw / "imagesTs", "-o", tmp_path, "-m", model)
+    command = partial(run, uncertainty, *arguments, "-device", "cpu", "--disable_tta")
+    with file_size_limit(5_000):
+        message = "could not be written: file too large, the limit of ulimit -f is 5000 bytes"
+        assert_nothing_is_published(command, tmp_path, message, capsys)
+    command()
+    assert "Wrote 1 of 1 cases" in capsys.readouterr().out
+
+
+def test_maps_are_not_published_on_a_full_disk(model, phantom_runs, small_disk, capsys):
+    small_disk.resize(16)
+    out = small_disk.folder
+    arguments = ("-i", phantom_runs.raw / "imagesTs", "-o", out, "-m", model)
+    command = partial(run, uncertainty, *arguments, "-device", "cpu", "--disable_tta")
+    message = "could not be written: no space left on its disk"
+    assert_nothing_is_published(command, out, message, capsys)
+    small_disk.resize(1000)
+    command()
+    assert {path.name for path in out.iterdir() if path.is_dir()} == set(NAMES[1:])
 
 
 def test_bad_input_of_uncertainty_gets_a_sentence(model, phantom_runs, tmp_path):
@@ -180,6 +217,15 @@ def test_rank_of_damaged_scans_only_writes_nothing(model, images, tmp_path, caps
     assert ended.value.code == 1
     assert capsys.readouterr().err.splitlines()[-1] == "2 of 2 cases failed."
     assert not file.exists()
+
+
+def test_a_ranking_that_cannot_be_written_is_shown_before(model, small_disk, capsys):
+    (small_disk.folder / "data").write_bytes(bytes(256 * 1024))
+    file = small_disk.folder / "ranking.csv"
+    arguments = ("-d", 500, "-m", model, "-device", "cpu", "--disable_tta")
+    assert f"{file} could not be written: no space left" in refused(rank, *arguments, "-o", file)
+    assert "| 4    |" in capsys.readouterr().out
+    assert [path.name for path in small_disk.folder.iterdir()] == ["data"]
 
 
 # ---- nnUNetv2_spmc_report ------------------------------------------------------------------------
