@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,11 @@ def write_whole(checkpoint: dict[str, Any], path: Path) -> None:
         torch.save(checkpoint, file)
         file.flush()
         os.fsync(file.fileno())
+
+
+def not_finite(weights: Mapping[str, Any]) -> list[str]:
+    """Return the names of the weights that have NaN or infinite values."""
+    return [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
 
 
 def read_extra_state(path: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 
 from nnunetv2_spmc.data.whole_file import writing
+from nnunetv2_spmc.training.checkpoint import not_finite
 
 FILES = ("plans.json", "dataset.json", "dataset_fingerprint.json")
 INFERENCE_KEYS = ("network_weights", "inference_allowed_mirroring_axes")
@@ -91,6 +92,8 @@ def export_model(
 def stock_checkpoint(path: Path, dataset_json: dict[str, Any]) -> dict[str, Any]:
     """Read a checkpoint and keep what stock nnU-Net needs for prediction."""
     checkpoint = torch.load(path, map_location="cpu", weights_only=False)
+    if not_finite(checkpoint["network_weights"]):
+        raise ExportError(f"{path} has NaN or infinite weights; export another with -chk.")
     init_args = {key: checkpoint["init_args"][key] for key in ("plans", "configuration", "fold")}
     return {
         **{key: checkpoint[key] for key in INFERENCE_KEYS},

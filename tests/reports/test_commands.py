@@ -6,6 +6,7 @@ from functools import partial
 
 import nibabel
 import pytest
+import torch
 
 from nnunetv2_spmc.cli import rank, report, uncertainty
 from nnunetv2_spmc.reports import ranking
@@ -95,6 +96,21 @@ def test_half_a_scan_is_not_segmented_and_does_not_stop_the_others(model, images
     assert "Wrote 1 of 3 cases" in output.out
     written = {path.name for path in (tmp_path / "out").rglob("*.nii.gz")}
     assert written == {"whole.nii.gz"}
+
+
+def test_a_model_with_nan_in_its_weights_is_refused(model, phantom_runs, tmp_path):
+    spoiled = shutil.copytree(model, tmp_path / "model")
+    file = spoiled / "fold_all" / "checkpoint_final.pth"
+    checkpoint = torch.load(file, weights_only=False)
+    next(iter(checkpoint["network_weights"].values())).view(-1)[0] = float("nan")
+    torch.save(checkpoint, file)
+    out = tmp_path / "out"
+    images = phantom_runs.raw / "imagesTs"
+    for command, arguments in ((uncertainty, ("-i", images, "-o", out)), (rank, ("-d", 500))):
+        message = refused(command, *arguments, "-m", spoiled, "-device", "cpu")
+        assert f"error: {file} has NaN or infinite weights" in message
+        assert "\n" not in message
+    assert not out.exists()
 
 
 def assert_nothing_is_published(command, out, message, capsys):

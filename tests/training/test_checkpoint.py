@@ -238,6 +238,15 @@ def test_export_refuses_what_is_no_finished_model(trained, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_export_refuses_nan_weights(trained, tmp_path):
+    checkpoint = torch.load(final(trained), weights_only=False)
+    next(iter(checkpoint["network_weights"].values())).view(-1)[0] = float("nan")
+    torch.save(checkpoint, final(trained))
+    with pytest.raises(ExportError, match=r"checkpoint_final\.pth has NaN or infinite weights"):
+        export_model(Path(trained.output_folder_base), tmp_path / "out")
+    assert list(tmp_path.glob("*out*")) == []
+
+
 def test_an_export_without_room_on_the_disk_is_one_sentence(trained, small_disk):
     small_disk.resize(20)
     output = small_disk.folder / "out"
