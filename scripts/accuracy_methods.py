@@ -113,6 +113,7 @@ CANDIDATES = {
     "early": Method("nnUNetTrainerSPMC", PASTE | {"ramp_start": 0.1, "ramp_end": 0.3}),
 }
 VIEW_CONTROLS = {  # benchmark_trainers/: the views of SPMC without unlabeled scans
+    "control_again": Method(CONTROL),  # on the machine of these: what a machine changes
     "view_control_boxes": Method("nnUNetTrainerViewControlBoxes"),
     "view_control_boxes_turns": Method("nnUNetTrainerViewControlBoxesTurns"),
 }

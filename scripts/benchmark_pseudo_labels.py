@@ -38,7 +38,7 @@ from torch import Tensor
 
 from nnunetv2_spmc import losses, methods
 from nnunetv2_spmc.data.unlabeled_cases import raw_unlabeled_cases
-from nnunetv2_spmc.evaluation.whole_file import whole_file
+from nnunetv2_spmc.data.whole_file import whole_file
 from nnunetv2_spmc.networks.unwrap import unwrapped
 from nnunetv2_spmc.reports.trained_model import load_model
 from nnunetv2_spmc.training.checkpoint import CHECKPOINT_KEY

@@ -35,12 +35,12 @@ from over_time_tables import (
 )
 from performance_table import DOCS, filled
 
+from nnunetv2_spmc.data.whole_file import whole_file
 from nnunetv2_spmc.evaluation.box_plot import draw_box_plot
 from nnunetv2_spmc.evaluation.comparison import MEAN, SeedMeans
 from nnunetv2_spmc.evaluation.comparison_report import Comparison, compare
 from nnunetv2_spmc.evaluation.methods import read_methods
 from nnunetv2_spmc.evaluation.text_table import mean_and_std_text
-from nnunetv2_spmc.evaluation.whole_file import whole_file
 
 PAGE = DOCS / "benchmarks.md"
 BASELINE, UPPER_BOUND = "control", "all_labels"

@@ -17,6 +17,7 @@ from nnunetv2_spmc.evaluation.comparison import BOOTSTRAP_SEED, RESAMPLES
 
 CONTROL, METHOD = "control", "spmc"
 COMPARED = (  # method, against which
+    ("control_again", CONTROL),
     ("control_longer", CONTROL),
     ("view_control_boxes", CONTROL),
     ("view_control_boxes_turns", CONTROL),

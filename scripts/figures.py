@@ -24,7 +24,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from nnunetv2_spmc.data.errors import DataError
-from nnunetv2_spmc.evaluation.whole_file import whole_file
+from nnunetv2_spmc.data.whole_file import whole_file
 from nnunetv2_spmc.reports.case_figure import (
     extent_mm,
     show_confidence,

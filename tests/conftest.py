@@ -16,6 +16,7 @@ import torch
 from nnunetv2_spmc.data.unlabeled_preprocessing import preprocess_unlabeled
 from nnunetv2_spmc.dataset_conversion.phantom import write_phantom
 from scripts.small_plans import small_configuration
+from tests.full_disk import SmallDisk, mounted_disk
 from tests.in_process import FewVoxels, use_threads_for_pools
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # tests assert no wall time
@@ -77,6 +78,13 @@ def write_volume() -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    """A disk of 256 KB; only root can have it."""
+    with mounted_disk(tmp_path / "small_disk", 256) as disk:
+        yield disk
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from nnunetv2_spmc.cli.convert_parser import build_parser
-from nnunetv2_spmc.data.raw_cases import ConversionError
+from nnunetv2_spmc.data.errors import DataError
 from nnunetv2_spmc.data.raw_summary import ConversionSummary
 from nnunetv2_spmc.data.raw_writer import WriteOptions
 from nnunetv2_spmc.dataset_conversion import acdc, brats, folder, la, phantom
@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = build_parser().parse_args(argv)
     try:
         summary = CONVERTERS[arguments.converter](arguments)
-    except ConversionError as error:
+    except DataError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
         reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)

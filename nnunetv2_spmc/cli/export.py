@@ -35,11 +35,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     arguments = parser.parse_args(argv)
 
+    from nnunetv2_spmc.data.errors import DataError
     from nnunetv2_spmc.training.model_export import ExportError, export_model
 
     try:
         folds = export_model(arguments.i, arguments.o, arguments.f, arguments.chk)
-    except ExportError as error:
+    except (ExportError, DataError, OSError) as error:
         sys.exit(f"error: {error}")
     print(
         f"Exported fold {', '.join(folds)} to {arguments.o}: equal logits, trainer nnUNetTrainer."

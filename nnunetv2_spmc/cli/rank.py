@@ -16,7 +16,8 @@ Scores, over the region R: voxels that either branch calls foreground, or of whi
   difficulty         mean of the two (default)
   entropy            mean entropy of the main branch, over its maximum; works with any model
   random             a baseline, see --seed
-Cases of which nothing was predicted have no score and come last."""
+Cases of which nothing was predicted have no score and come last. Cases that cannot be read, of
+which a file is truncated for example, are named and left out; the exit status is 1 then."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -62,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command."""
+    """Run the command; exit status 1 if a case failed or nothing could be done."""
     parser = build_parser()
     arguments = parser.parse_args(argv)
     if arguments.k < 0:
@@ -70,15 +71,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     from nnunetv2_spmc.data.errors import DataError
 
     try:
-        table = _run(arguments)
+        failed = _run(arguments)
     except (DataError, OSError) as error:
         sys.exit(f"error: {error}")
-    print(table)
-    if arguments.o is not None:
-        print(f"Wrote {arguments.o}.")
+    if failed:
+        sys.exit(1)
 
 
-def _run(arguments: argparse.Namespace) -> str:
+def _run(arguments: argparse.Namespace) -> dict[str, str]:
+    """Print and write the ranking; return the cases that are not in it with the reason."""
+    from nnunetv2_spmc.data.errors import failure_lines
     from nnunetv2_spmc.data.leak_checks import read_groups
     from nnunetv2_spmc.data.raw_layout import IMAGES_UNLABELED
     from nnunetv2_spmc.reports.trained_model import find_fold, load_model
@@ -98,18 +100,25 @@ def _run(arguments: argparse.Namespace) -> str:
     )
     check_score(model, arguments.score)
     cases = input_cases(arguments.i or dataset / IMAGES_UNLABELED, model)
-    measured, features = measure_cases(model, cases, read_groups(dataset))
-    ranked = rank(
-        measured,
-        features,
-        score=arguments.score,
-        diverse=arguments.k,
-        by_patient=arguments.by_patient,
-        seed=arguments.seed,
-    )
-    if arguments.o is not None:
-        write_ranking(arguments.o, ranked)
-    return ranking_table(ranked)
+    measured, features, failed = measure_cases(model, cases, read_groups(dataset))
+    try:
+        if measured:
+            ranked = rank(
+                measured,
+                features,
+                score=arguments.score,
+                diverse=arguments.k,
+                by_patient=arguments.by_patient,
+                seed=arguments.seed,
+            )
+            print(ranking_table(ranked))
+            if arguments.o is not None:
+                write_ranking(arguments.o, ranked)
+                print(f"Wrote {arguments.o}.")
+    finally:
+        if failed:
+            print(failure_lines(failed, len(cases)), file=sys.stderr)
+    return failed
 
 
 def _raw_dataset(name_or_id: str) -> Path:

@@ -12,7 +12,9 @@ OUT/CASE.nii.gz is the segmentation that nnUNetv2_predict gives. The other maps 
 name in subfolders: confidence (float32, 0 to 1), and with the training checkpoint of
 nnUNetTrainerSPMC also auxiliary (segmentation of the auxiliary branch), suspicious (1 the main
 branch is unsure, 2 the auxiliary, 3 both) and common_difficulty (1 both are).
-With regions the confidence is that of the region the model is least sure of."""
+With regions the confidence is that of the region the model is least sure of.
+Cases that cannot be read, of which a file is truncated for example, are named and left out; the
+exit status is 1 then."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -53,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     if arguments.tau is not None and not 0 <= arguments.tau <= 1:
         parser.error(f"--tau must be in [0, 1], got {arguments.tau}")
-    from nnunetv2_spmc.data.errors import DataError
+    from nnunetv2_spmc.data.errors import DataError, failure_lines
     from nnunetv2_spmc.reports.trained_model import find_fold, load_model
     from nnunetv2_spmc.reports.uncertainty import input_cases, missing_parts, write_uncertainty
 
@@ -75,11 +77,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     except (DataError, OSError) as error:
         sys.exit(f"error: {error}")
-    for case, reason in summary.failed.items():
-        print(f"failed: {case}: {reason}", file=sys.stderr)
     skipped = f", {len(summary.skipped)} were there already" if summary.skipped else ""
     print(f"Wrote {len(summary.written)} of {len(cases)} cases to {arguments.o}{skipped}.")
     if summary.failed:
+        print(failure_lines(summary.failed, len(cases)), file=sys.stderr)
         sys.exit(1)
 
 

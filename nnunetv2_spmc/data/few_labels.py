@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from nnunetv2_spmc.data.errors import DataError
 from nnunetv2_spmc.data.raw_cases import name_some
 from nnunetv2_spmc.data.raw_layout import SPLITS_FINAL
 from nnunetv2_spmc.data.raw_splits import NNUNET_FOLDS, Splits, leave_one_out
+from nnunetv2_spmc.data.whole_file import whole_file
 
 Log = Callable[[str], None]
 
@@ -94,6 +94,5 @@ def _read(file: Path) -> Splits | None:
 
 
 def _write(file: Path, splits: Splits) -> None:
-    temporary = file.with_name(f"{SPLITS_FINAL}.{os.getpid()}.writing")
-    temporary.write_text(json.dumps(splits, indent=4), encoding="utf-8")
-    os.replace(temporary, file)
+    with whole_file(file) as temporary:
+        temporary.write_text(json.dumps(splits, indent=4), encoding="utf-8")

@@ -7,13 +7,13 @@ plans must not be trained on: another spacing or intensity scale would go unnoti
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunetv2_spmc import __version__
 from nnunetv2_spmc.data.errors import DataError
 from nnunetv2_spmc.data.unlabeled_cases import finished_cases
+from nnunetv2_spmc.data.whole_file import whole_file
 
 if TYPE_CHECKING:
     from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -96,7 +96,6 @@ def write_record(folder: Path, plans: dict[str, Any]) -> None:
     file = record_file(folder)
     if file.is_file():
         return
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
     record = {"version": __version__, "plans": plans}
-    temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, file)
+    with whole_file(file) as temporary:
+        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
+from nnunetv2_spmc.data.errors import DataError
+from nnunetv2_spmc.data.nifti_check import check_gzip
 from nnunetv2_spmc.data.raw_cases import (
     ConversionError,
     ImageSource,
@@ -26,6 +29,7 @@ from nnunetv2_spmc.data.raw_checks import (
 )
 from nnunetv2_spmc.data.raw_layout import image_file, label_file
 from nnunetv2_spmc.data.raw_reader import ImageFile
+from nnunetv2_spmc.data.whole_file import writing
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ def write_case(case: RawCase, *, folder: Path, rules: LabelRules, link: bool) ->
     """Read, check and write one case; a problem is returned, not raised."""
     try:
         return _write_case(case, folder, rules, link)
-    except ConversionError as error:
+    except DataError as error:
         return CaseRecord(case.identifier, problem=f"Case {case.identifier}: {error}")
     except MemoryError:
         problem = "there was not enough memory; use a smaller -np."
@@ -117,16 +121,16 @@ def _store(
 ) -> None:
     """Link or copy a file that is right as it is, write everything else."""
     target.parent.mkdir(exist_ok=True)
+    name = f"{target.parent.name}/{target.name}"
     if not (unchanged and isinstance(source, ImageFile) and source.is_3d_nifti_gz):
         for key in image.GetMetaDataKeys():  # headers of other formats, patient data among them
             image.EraseMetaData(key)
-        try:
+        check = partial(check_gzip, num_bytes=sitk.GetArrayViewFromImage(image).nbytes)
+        with writing(target, name, check):  # SimpleITK does not say that a disk is full
             sitk.WriteImage(image, str(target))
-        except RuntimeError as error:
-            raise ConversionError(
-                f"{source} could not be written as {target.name}; is the disk full?"
-            ) from error
-    elif link:
-        os.symlink(source.path.resolve(), target)
-    else:
-        shutil.copyfile(source.path, target)
+        return
+    with writing(target, name):
+        if link:
+            os.symlink(source.path.resolve(), target)
+        else:
+            shutil.copyfile(source.path, target)

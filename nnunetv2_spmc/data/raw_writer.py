@@ -26,6 +26,7 @@ from nnunetv2_spmc.data.raw_layout import SPLIT_FILE, SPLITS_FINAL
 from nnunetv2_spmc.data.raw_problems import raise_problems, warnings_of
 from nnunetv2_spmc.data.raw_splits import Splits, final_splits
 from nnunetv2_spmc.data.raw_summary import ConversionSummary
+from nnunetv2_spmc.data.whole_file import whole_file
 from nnunetv2_spmc.data.worker_pool import (
     remove_leftovers,
     run_cases,
@@ -226,10 +227,6 @@ def _publish_splits(splits: Splits | None, file: Path | None) -> bool:
 
 
 def write_json(content: Any, path: Path) -> None:
-    """Write JSON under a temporary name first, so that the file is whole or absent."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    """Write JSON, whole or not at all."""
+    with whole_file(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

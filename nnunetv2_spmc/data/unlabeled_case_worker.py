@@ -19,6 +19,7 @@ from tqdm import tqdm
 from nnunetv2_spmc.data.errors import DataError
 from nnunetv2_spmc.data.raw_cases import name_some
 from nnunetv2_spmc.data.unlabeled_cases import CASE_ENDINGS, FAILED_FOLDER, case_problem
+from nnunetv2_spmc.data.whole_file import write_error
 from nnunetv2_spmc.data.worker_pool import run_cases
 
 if TYPE_CHECKING:
@@ -91,14 +92,18 @@ def process_case(job: CaseJob, identifier: str, files: Sequence[str]) -> CaseOut
         _preprocess(job, str(temporary / identifier), list(files))
         problem = case_problem(temporary, identifier)  # a full disk, for example
         if problem is not None:
-            raise DataError(f"it could not be written: {problem}")
+            raise OSError(problem)
         if case_problem(job.folder, identifier) is None:
             return CaseOutcome(identifier, "skipped")  # another run was faster
         for ending in CASE_ENDINGS:
             os.replace(temporary / f"{identifier}{ending}", job.folder / f"{identifier}{ending}")
     except Exception as error:  # the other cases go on, whatever happens to this one
-        reason = _describe(error, files, job)
-        _note_failure(job, temporary, identifier, reason)
+        unfinished = _unfinished_file(temporary, identifier)
+        if unfinished is not None and isinstance(error, (OSError, RuntimeError)):
+            reason = str(write_error(unfinished, job.folder / unfinished.name, error))
+        else:
+            reason = _describe(error, files, job)
+            _note_failure(job, temporary, identifier, reason)
         return CaseOutcome(identifier, "failed", reason)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -107,11 +112,10 @@ def process_case(job: CaseJob, identifier: str, files: Sequence[str]) -> CaseOut
 
 
 def _preprocess(job: CaseJob, output_truncated: str, files: list[str]) -> None:
-    from nnunetv2_spmc.data.nifti_check import NIFTI_ENDINGS, check_nifti
+    from nnunetv2_spmc.data.nifti_check import check_scan
 
     for file in files:
-        if file.endswith(NIFTI_ENDINGS):
-            check_nifti(Path(file))
+        check_scan(Path(file))
     preprocessor_class = _checking(job.configuration_manager.preprocessor_class, job.num_channels)
     with contextlib.redirect_stdout(io.StringIO()):  # readers print beside raising
         preprocessor_class(verbose=False).run_case_save(
@@ -146,6 +150,13 @@ def check_image(data: np.ndarray, num_channels: int) -> None:
     """Raise DataError unless an image of shape (C, X, Y, Z) can be trained on."""
     if len(data) != num_channels:
         raise DataError(f"the image has {len(data)} channels, expected {num_channels}")
+    check_voxels(data)
+    if not data.any():
+        raise DataError("all voxels are zero")
+
+
+def check_voxels(data: np.ndarray) -> None:
+    """Raise DataError if an image of shape (C, X, Y, Z) is empty, or has NaN or infinite voxels."""
     if not data.size:
         raise DataError(f"the image has no voxels, its shape is {data.shape[1:]}")
     for channel, values in enumerate(data):
@@ -154,8 +165,6 @@ def check_image(data: np.ndarray, num_channels: int) -> None:
                 f"channel {channel:04d} has {int((~np.isfinite(values)).sum())} NaN or infinite "
                 "voxels; replace them by a sensible value"
             )
-    if not data.any():
-        raise DataError("all voxels are zero")
 
 
 def _is_finite(values: np.ndarray) -> bool:
@@ -192,9 +201,17 @@ def _last_line(error: Exception) -> str:
     return lines[-1].removeprefix("sitk::ERROR: ").rstrip(".")
 
 
+def _unfinished_file(temporary: Path, identifier: str) -> Path | None:
+    """Return the file that was being written when a case failed; None before the first."""
+    files = [temporary / f"{identifier}{ending}" for ending in (".b2nd", "_seg.b2nd", ".pkl")]
+    return next((file for file in reversed(files) if file.exists()), None)
+
+
 def _note_failure(job: CaseJob, temporary: Path, identifier: str, reason: str) -> None:
+    """Keep the reason, so that a training does not try the case again; room is no such reason."""
     note = job.folder / FAILED_FOLDER / f"{identifier}.txt"
-    note.parent.mkdir(exist_ok=True)
     unfinished = temporary / note.name
-    unfinished.write_text(f"{reason}\n", encoding="utf-8")
-    os.replace(unfinished, note)
+    with contextlib.suppress(OSError):  # without it, the next training tries the case once more
+        note.parent.mkdir(exist_ok=True)
+        unfinished.write_text(f"{reason}\n", encoding="utf-8")
+        os.replace(unfinished, note)

@@ -12,6 +12,7 @@ import torch
 from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 from torch import Tensor
 
+from nnunetv2_spmc.data.nifti_check import check_scan
 from nnunetv2_spmc.data.raw_layout import LABELS_UNLABELED
 from nnunetv2_spmc.data.unlabeled_cases import raw_unlabeled_cases
 
@@ -48,6 +49,9 @@ def withheld_patches(
 
     Returns:
         The patches, or None where no label was withheld.
+
+    Raises:
+        DataError: an image or a label is damaged.
     """
     ending = dataset_json["file_ending"]
     label_of = {i: dataset_folder / LABELS_UNLABELED / f"{i}{ending}" for i in sorted(identifiers)}
@@ -60,6 +64,8 @@ def withheld_patches(
     preprocessor = configuration_manager.preprocessor_class(verbose=False)
     patches = []
     for identifier in chosen:
+        for file in (*files[identifier], str(label_of[identifier])):
+            check_scan(Path(file))
         image, labels, _ = preprocessor.run_case(
             files[identifier],
             str(label_of[identifier]),

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnunetv2_spmc.data.errors import DataError
-from nnunetv2_spmc.data.nifti_check import NIFTI_ENDINGS, check_nifti
+from nnunetv2_spmc.data.nifti_check import check_scan
 from nnunetv2_spmc.data.raw_cases import name_some
 from nnunetv2_spmc.data.raw_checks import (
     DIRECTION_TOLERANCE,
@@ -109,8 +109,7 @@ def read_label_map(file: Path, reader: type, allowed: Sequence[int]) -> LabelMap
     Raises:
         DataError: If it cannot be read or holds other values.
     """
-    if file.name.endswith(NIFTI_ENDINGS):
-        check_nifti(file)
+    check_scan(file)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             channels, properties = reader().read_seg(str(file))

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from nnunetv2_spmc.data.whole_file import whole_file
 from nnunetv2_spmc.evaluation.case_metrics import METRICS
 from nnunetv2_spmc.evaluation.comparison import (
     MIN_PAIRS,
@@ -21,7 +22,6 @@ from nnunetv2_spmc.evaluation.comparison import (
 )
 from nnunetv2_spmc.evaluation.methods import Method
 from nnunetv2_spmc.evaluation.text_table import TITLES, mean_and_std_text, number, text_table
-from nnunetv2_spmc.evaluation.whole_file import whole_file
 
 COMPARISON_CSV = "comparison.csv"
 FEW_CASES = 20  # a percentile interval of fewer values covers clearly less than 95 %

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nnunetv2_spmc.data.errors import DataError
+from nnunetv2_spmc.data.whole_file import whole_file
 from nnunetv2_spmc.evaluation.case_metrics import METRICS, STATUSES, ClassMetrics
-from nnunetv2_spmc.evaluation.whole_file import whole_file
 
 METRICS_CSV = "metrics.csv"
 COLUMNS = [field.name for field in dataclasses.fields(ClassMetrics)]

@@ -15,6 +15,8 @@ from nnunetv2.inference.export_prediction import (
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunetv2_spmc.data.errors import DataError
+from nnunetv2_spmc.data.nifti_check import check_scan
+from nnunetv2_spmc.data.unlabeled_case_worker import check_voxels
 from nnunetv2_spmc.losses import common_difficulty, confidence
 from nnunetv2_spmc.reports.trained_model import TrainedModel
 
@@ -59,7 +61,8 @@ def predict_case(model: TrainedModel, images: Sequence[Path], tau: float | None 
         tau: suspicious at confidence <= tau; None takes the threshold of the training.
 
     Raises:
-        DataError: the number of images is wrong, or one cannot be read.
+        DataError: the number of images is wrong, one cannot be read, is damaged or has NaN or
+            infinite voxels, or the prediction is NaN.
     """
     tau = model.tau if tau is None else tau
     data, properties = _preprocessed(model, images)
@@ -102,22 +105,37 @@ def _preprocessed(
     model: TrainedModel, images: Sequence[Path]
 ) -> tuple[torch.Tensor, dict[str, Any]]:
     predictor = model.main
-    if len(images) > model.num_channels:
-        raise _wrong_channels(model, images, len(images))
+    data, properties = _read(model, images)
+    preprocessor = predictor.configuration_manager.preprocessor_class(verbose=False)
     try:
-        preprocessor = predictor.configuration_manager.preprocessor_class(verbose=False)
-        data, _, properties = preprocessor.run_case(
-            [str(path) for path in images],
+        data, _, properties = preprocessor.run_case_npy(
+            data,
             None,
+            properties,
             predictor.plans_manager,
             predictor.configuration_manager,
             predictor.dataset_json,
         )
-    except (RuntimeError, OSError, ValueError, AssertionError) as error:
+    except (RuntimeError, ValueError, AssertionError) as error:
         raise DataError(f"{images[0]} cannot be preprocessed: {_first_line(error)}") from error
+    return torch.from_numpy(np.asarray(data, dtype=np.float32)), properties
+
+
+def _read(model: TrainedModel, images: Sequence[Path]) -> tuple[np.ndarray, dict[str, Any]]:
+    """Read the channels of a case, (C, z, y, x), as preprocessing for a training does."""
+    if len(images) > model.num_channels:
+        raise _wrong_channels(model, images, len(images))
+    for image in images:
+        check_scan(image)
+    reader = model.main.plans_manager.image_reader_writer_class()
+    try:
+        data, properties = reader.read_images([str(path) for path in images])
+        check_voxels(data)
+    except (RuntimeError, OSError, ValueError, AssertionError) as error:
+        raise DataError(f"{images[0]} cannot be read: {_first_line(error)}") from error
     if len(data) != model.num_channels:
         raise _wrong_channels(model, images, len(data))
-    return torch.from_numpy(np.asarray(data, dtype=np.float32)), properties
+    return data, properties
 
 
 def _wrong_channels(model: TrainedModel, images: Sequence[Path], number: int) -> DataError:
@@ -128,11 +146,34 @@ def _wrong_channels(model: TrainedModel, images: Sequence[Path], number: int) ->
     )
 
 
+def _predict_finite(
+    model: TrainedModel,
+    predictor: nnUNetPredictor,
+    images: Sequence[Path],
+    data: torch.Tensor,
+    properties: dict[str, Any],
+) -> tuple[np.ndarray, torch.Tensor]:
+    """Return what `_predict` does; raise DataError unless all probabilities are numbers."""
+    try:
+        segmentation, probabilities = _predict(predictor, data, properties)
+    except RuntimeError as error:  # by nnU-Net, of infinite logits; or there is too little memory
+        raise DataError(f"{images[0]} cannot be predicted: {_first_line(error)}") from error
+    if not torch.isfinite(probabilities).all():
+        raise DataError(
+            f"{images[0]} cannot be predicted: the model in {model.fold_folder} gives NaN; take "
+            "another checkpoint with -chk, or look at the image."
+        )
+    return segmentation, probabilities
+
+
 def _predict(
     predictor: nnUNetPredictor, data: torch.Tensor, properties: dict[str, Any]
 ) -> tuple[np.ndarray, torch.Tensor]:
-    """Return labels (z, y, x) and probabilities (C, z, y, x) on the image's grid."""
-    logits = predictor.predict_logits_from_preprocessed_data(data).cpu()
+    """Return labels (z, y, x) and finite probabilities (C, z, y, x) on the image's grid."""
+    try:
+        logits = predictor.predict_logits_from_preprocessed_data(data).cpu()
+    except RuntimeError as error:  # nnU-Net's, of infinite logits; or there is too little memory
+        raise DataError(f"The image cannot be predicted: {_first_line(error)}") from error
     segmentation, probabilities = convert_predicted_logits_to_segmentation_with_correct_shape(
         logits,
         predictor.plans_manager,
@@ -141,6 +182,11 @@ def _predict(
         properties,
         return_probabilities=True,
     )
+    if not np.isfinite(probabilities).all():
+        raise DataError(
+            "The image cannot be predicted: the model gives NaN for it; take another checkpoint "
+            "with -chk, or look at the image."
+        )
     return segmentation, torch.from_numpy(probabilities)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnunetv2_spmc.data.errors import DataError
+from nnunetv2_spmc.data.nifti_check import check_scan
 from nnunetv2_spmc.reports.orientation import SliceDisplay, slice_display, with_axes_of
 from nnunetv2_spmc.reports.run_record import SUMMARY_JSON, VALIDATION_FOLDER, read_json
 
@@ -60,13 +61,17 @@ def case_view(run: Run, case: str, *, with_maps: bool = True, name: str | None =
         name: what to call the run; its own name by default.
 
     Raises:
-        DataError: the prediction or the image is missing, or they differ in shape.
+        DataError: the prediction or the image is missing, a file is damaged, or they differ in
+            shape.
     """
     ending = run.dataset_json["file_ending"]
     prediction_file = run.folder / VALIDATION_FOLDER / f"{case}{ending}"
     if not prediction_file.is_file():
         raise DataError(f"{prediction_file} does not exist; validate with nnUNetv2_train --val.")
     images = run.validation_images(case)
+    reference_file = reference_of(run, case)
+    for file in (*images, prediction_file, *([reference_file] if reference_file else [])):
+        check_scan(file)
     reader = run.model.main.plans_manager.image_reader_writer_class()
     image, properties = reader.read_images([str(file) for file in images])
     prediction = reader.read_seg(str(prediction_file))[0][0]
@@ -75,7 +80,6 @@ def case_view(run: Run, case: str, *, with_maps: bool = True, name: str | None =
             f"{prediction_file} has the shape {prediction.shape}, but {images[0]} has "
             f"{image.shape[1:]}; validate anew with nnUNetv2_train --val."
         )
-    reference_file = reference_of(run, case)
     reference = reader.read_seg(str(reference_file))[0][0] if reference_file else None
     maps = run.predict(images) if with_maps else None
     return CaseView(

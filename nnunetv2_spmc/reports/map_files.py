@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
 import SimpleITK as sitk
+import tifffile
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
+from nnunetv2_spmc.data.errors import DataError
+from nnunetv2_spmc.data.nifti_check import check_scan
 from nnunetv2_spmc.data.unlabeled_cases import PICTURE_ENDINGS
+from nnunetv2_spmc.data.whole_file import WRITING_PREFIX, writing
+from nnunetv2_spmc.data.worker_pool import temporary_name
 from nnunetv2_spmc.reports.case_maps import CaseMaps
+
+# as those of nnU-Net's readers and writers
+Reader = Callable[[str], tuple[np.ndarray, dict[str, Any]]]
+Writer = Callable[[np.ndarray, str, dict[str, Any]], None]
 
 CONFIDENCE = "confidence"
 AUXILIARY = "auxiliary"
@@ -39,46 +50,70 @@ def write_case(
 
     Returns:
         The written files; the segmentation last, so that it marks a finished case.
+
+    Raises:
+        WriteError: a map could not be written.
     """
     output_folder.mkdir(parents=True, exist_ok=True)
+    root = output_folder / temporary_name(WRITING_PREFIX)
     labels = {
         AUXILIARY: maps.auxiliary,
         SUSPICIOUS: maps.suspicious,
         COMMON_DIFFICULTY: maps.common_difficulty,
         "": maps.segmentation,
     }
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=output_folder) as temporary:
-        root = Path(temporary)
-        _write_float(root / CONFIDENCE, case, file_ending, maps.confidence, maps.properties)
+
+    def write(path: Path, array: np.ndarray, write: Writer, read: Reader) -> None:
+        with writing(root / path, output_folder / path, partial(_check, array, read)):
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            write(array, str(root / path), maps.properties)
+
+    confidence = maps.confidence.astype(np.float32, copy=False)
+    try:
+        if maps.properties.keys() & {"sitk_stuff", "nibabel_stuff"}:
+            file = Path(CONFIDENCE, f"{case}{file_ending}")
+            write(file, confidence, _write_float, lambda name: reader_writer.read_images([name]))
+        else:
+            is_picture = file_ending in PICTURE_ENDINGS and len(confidence) == 1
+            array = confidence[0] if is_picture else confidence
+            write(Path(CONFIDENCE, f"{case}.tif"), array, _write_tif, _read_tif)
         for name, array in labels.items():
             if array is not None:
-                (root / name).mkdir(exist_ok=True)
-                file = root / name / f"{case}{file_ending}"
-                reader_writer.write_seg(array, str(file), maps.properties)
+                file = Path(name, f"{case}{file_ending}")
+                write(file, array, reader_writer.write_seg, reader_writer.read_seg)
         written = sorted(p.relative_to(root) for p in root.rglob("*") if p.is_file())
         written.sort(key=lambda path: len(path.parts), reverse=True)
         for path in written:
-            (output_folder / path).parent.mkdir(exist_ok=True)
-            os.replace(root / path, output_folder / path)
+            with writing(root / path, output_folder / path):
+                (output_folder / path).parent.mkdir(exist_ok=True)
+                os.replace(root / path, output_folder / path)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
     return [output_folder / path for path in written]
 
 
-def _write_float(
-    folder: Path, case: str, file_ending: str, array: np.ndarray, properties: dict[str, Any]
-) -> None:
+def _check(array: np.ndarray, read: Reader, file: Path) -> None:
+    """Read a map back: SimpleITK and others do not say that a disk is full."""
+    check_scan(file)
+    if not np.array_equal(read(str(file))[0][0], array):
+        raise DataError(f"{file} does not hold what was written")
+
+
+def _write_float(array: np.ndarray, file: str, properties: dict[str, Any]) -> None:
     """Write a float32 map, which nnU-Net's writers of segmentations would round to integers."""
-    folder.mkdir()
-    file = str(folder / f"{case}{file_ending}")
-    array = array.astype(np.float32, copy=False)
     if "sitk_stuff" in properties:
         sitk.WriteImage(_sitk_image(array, properties["sitk_stuff"]), file, True)
-    elif "nibabel_stuff" in properties:
-        nibabel.save(_nibabel_image(array, properties["nibabel_stuff"]), file)
     else:
-        import tifffile
+        nibabel.save(_nibabel_image(array, properties["nibabel_stuff"]), file)
 
-        is_picture = file_ending in PICTURE_ENDINGS and len(array) == 1
-        tifffile.imwrite(folder / f"{case}.tif", array[0] if is_picture else array)
+
+def _write_tif(array: np.ndarray, file: str, _properties: dict[str, Any]) -> None:
+    tifffile.imwrite(file, array)
+
+
+def _read_tif(file: str) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return the array as nnU-Net's readers do, with a channel in front."""
+    return tifffile.imread(file)[None], {}
 
 
 def _sitk_image(array: np.ndarray, geometry: dict[str, Any]) -> sitk.Image:

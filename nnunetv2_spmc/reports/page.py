@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from nnunetv2_spmc.data.errors import DataError
-from nnunetv2_spmc.evaluation.whole_file import whole_file
+from nnunetv2_spmc.data.whole_file import whole_file
 from nnunetv2_spmc.reports import report_tables as tables
 from nnunetv2_spmc.reports.case_figure import DIFFICULTY_COLOR, LABEL_COLORS, draw_case
 from nnunetv2_spmc.reports.niivue import NIIVUE_VERSION, find_niivue

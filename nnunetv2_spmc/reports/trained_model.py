@@ -19,9 +19,10 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, nn
 
 from nnunetv2_spmc.data.errors import DataError
+from nnunetv2_spmc.data.raw_cases import name_some
 from nnunetv2_spmc.methods import TRAINERS
 from nnunetv2_spmc.networks import DualBranchNetwork
-from nnunetv2_spmc.training.checkpoint import CHECKPOINT_KEY
+from nnunetv2_spmc.training.checkpoint import CHECKPOINT_KEY, not_finite
 
 FINAL_CHECKPOINT = "checkpoint_final.pth"
 AUXILIARY_PREFIXES = ("auxiliary_decoder.", "auxiliary_encoder.")
@@ -158,11 +159,13 @@ def load_model(
         mirroring: average over mirrored images where the training allowed it.
 
     Raises:
-        DataError: the checkpoint is unreadable, or its trainer or the device cannot be found.
+        DataError: the checkpoint is unreadable or has NaN in it, or its trainer or the device
+            cannot be found.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise DataError("This machine has no CUDA device that torch can use; take -device cpu.")
     checkpoint = read_checkpoint(fold_folder / checkpoint_name)
+    _check_weights(checkpoint, fold_folder / checkpoint_name)
     plans = PlansManager(load_json(str(fold_folder.parent / "plans.json")))
     dataset_json = load_json(str(fold_folder.parent / "dataset.json"))
     configuration = plans.get_configuration(checkpoint["init_args"]["configuration"])
@@ -197,6 +200,16 @@ def load_model(
         auxiliary=None if auxiliary is None else predictor(auxiliary),
         settings=state.get("settings", {}),
     )
+
+
+def _check_weights(checkpoint: Mapping[str, Any], path: Path) -> None:
+    auxiliary = checkpoint.get(CHECKPOINT_KEY, {}).get("auxiliary_weights", {})
+    bad = not_finite({**checkpoint["network_weights"], **auxiliary})
+    if bad:
+        raise DataError(
+            f"{path} has NaN or infinite weights ({name_some(bad, limit=3)}), so it predicts "
+            "nothing; take an earlier checkpoint with -chk, or train again."
+        )
 
 
 def _trainer_class(name: str, fold_folder: Path) -> Any:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from nnunetv2_spmc.data.errors import DataError
 from nnunetv2_spmc.data.unlabeled_cases import PICTURE_ENDINGS, image_files
+from nnunetv2_spmc.data.whole_file import WRITING_PREFIX, WriteError
+from nnunetv2_spmc.data.worker_pool import remove_leftovers
 from nnunetv2_spmc.reports.case_maps import predict_case
 from nnunetv2_spmc.reports.map_files import write_case
 from nnunetv2_spmc.reports.trained_model import TrainedModel
@@ -62,7 +64,8 @@ def write_uncertainty(
 ) -> UncertaintySummary:
     """Predict every case and write its maps, see `write_case` for the names.
 
-    A case that cannot be predicted does not stop the others.
+    A case that cannot be predicted does not stop the others; one that cannot be written does, or
+    all would be predicted for nothing.
 
     Args:
         model: from `load_model`.
@@ -72,6 +75,7 @@ def write_uncertainty(
         skip_finished: leave out cases whose segmentation is there already.
         log: receives one line per case.
     """
+    remove_leftovers(output_folder, WRITING_PREFIX)
     summary = UncertaintySummary()
     reader_writer = model.main.plans_manager.image_reader_writer_class()
     for number, (case, images) in enumerate(cases.items(), start=1):
@@ -83,7 +87,11 @@ def write_uncertainty(
         except DataError as error:
             summary.failed[case] = str(error)
             continue
-        write_case(output_folder, case, maps, reader_writer, model.file_ending)
+        try:
+            write_case(output_folder, case, maps, reader_writer, model.file_ending)
+        except WriteError as error:
+            summary.failed[case] = str(error)
+            break
         summary.written.append(case)
         shares = f"mean confidence {maps.confidence.mean():.4f}"
         if maps.common_difficulty is not None:

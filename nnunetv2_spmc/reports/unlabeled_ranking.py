@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from nnunetv2_spmc.data.errors import DataError
+from nnunetv2_spmc.data.whole_file import whole_file
 from nnunetv2_spmc.evaluation.text_table import text_table
-from nnunetv2_spmc.evaluation.whole_file import whole_file
 from nnunetv2_spmc.reports.case_maps import predict_case
 from nnunetv2_spmc.reports.ranking import (
     NEEDS_AUXILIARY,
@@ -36,8 +36,10 @@ def measure_cases(
     cases: Mapping[str, Sequence[Path]],
     groups: Mapping[str, str],
     log: Callable[[str], None] = print,
-) -> tuple[list[RankedCase], np.ndarray]:
+) -> tuple[list[RankedCase], np.ndarray, dict[str, str]]:
     """Predict every case; return its measures and its pooled bottleneck features.
+
+    A case that cannot be predicted does not stop the others.
 
     Args:
         model: from `load_model`.
@@ -46,19 +48,20 @@ def measure_cases(
         log: receives one line per case.
 
     Returns:
-        One row per case, and (cases, channels) features.
-
-    Raises:
-        DataError: a case cannot be predicted.
+        One row per case, (cases, channels) features of the same cases, and why the others failed.
     """
-    measured, features = [], []
+    measured, features, failed = [], [], {}
     for number, (case, images) in enumerate(cases.items(), start=1):
-        with pooled_bottleneck(model.main.network) as pooled:
-            maps = predict_case(model, images)
+        try:
+            with pooled_bottleneck(model.main.network) as pooled:
+                maps = predict_case(model, images)
+        except DataError as error:
+            failed[case] = str(error)
+            continue
         measured.append(measure_case(case, groups.get(case, case), maps))
         features.append(torch.stack(pooled).mean(dim=0).numpy())
         log(f"[{number}/{len(cases)}] {case}")
-    return measured, np.stack(features)
+    return measured, np.array(features), failed
 
 
 @contextmanager

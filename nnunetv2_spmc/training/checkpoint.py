@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from nnunetv2_spmc.data.whole_file import whole_file
+
 CHECKPOINT_KEY = "semi_supervised"
-UNFINISHED_ENDING = ".writing"
 
 
 class CheckpointError(RuntimeError):
@@ -20,19 +22,19 @@ def write_whole(checkpoint: dict[str, Any], path: Path) -> None:
     """Write a checkpoint under a temporary name, then move it into place.
 
     A process that is killed meanwhile leaves the previous file untouched.
+
+    Raises:
+        WriteError: there was no room for it, for example.
     """
-    temporary = path.with_name(path.name + UNFINISHED_ENDING)
-    with temporary.open("wb") as file:
+    with whole_file(path) as temporary, temporary.open("wb") as file:
         torch.save(checkpoint, file)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove what processes that were killed while writing a checkpoint left behind."""
-    for file in folder.glob(f"*.pth{UNFINISHED_ENDING}"):
-        file.unlink(missing_ok=True)
+def not_finite(weights: Mapping[str, Any]) -> list[str]:
+    """Return the names of the weights that have NaN or infinite values."""
+    return [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
 
 
 def read_extra_state(path: Path) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from nnunetv2.training.logging.nnunet_logger import LocalLogger, MetaLogger
 
+from nnunetv2_spmc.data.whole_file import whole_file
+
 Panels = Mapping[str, Sequence[str]]
 
 
@@ -70,4 +72,5 @@ def _draw(panels: Panels, curves: Mapping[str, Sequence[float]], path: Path) -> 
         axes.grid(alpha=0.3)
     all_axes[-1].set_xlabel("epoch")
     all_axes[-1].xaxis.get_major_locator().set_params(integer=True)
-    figure.savefig(path, dpi=100)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=100)

@@ -15,6 +15,9 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 
+from nnunetv2_spmc.data.whole_file import writing
+from nnunetv2_spmc.training.checkpoint import not_finite
+
 FILES = ("plans.json", "dataset.json", "dataset_fingerprint.json")
 INFERENCE_KEYS = ("network_weights", "inference_allowed_mirroring_axes")
 
@@ -45,6 +48,7 @@ def export_model(
 
     Raises:
         ExportError: a file is missing, the output exists, or the logits differ.
+        WriteError: the output could not be written.
     """
     for name in FILES[:2]:
         if not (model_folder / name).is_file():
@@ -67,12 +71,15 @@ def export_model(
     try:
         for name in FILES:
             if (model_folder / name).is_file():
-                shutil.copyfile(model_folder / name, temporary / name)
+                with writing(temporary / name, output_folder / name):
+                    shutil.copyfile(model_folder / name, temporary / name)
         dataset_json = load_json(str(model_folder / "dataset.json"))
         for fold in wanted:
-            (temporary / fold).mkdir()
             exported = stock_checkpoint(model_folder / fold / checkpoint_name, dataset_json)
-            torch.save(exported, temporary / fold / checkpoint_name)
+            file = temporary / fold / checkpoint_name
+            with writing(file, output_folder / fold / checkpoint_name):
+                file.parent.mkdir()
+                torch.save(exported, file)
         folds = [fold.removeprefix("fold_") for fold in wanted]
         check_equal_logits(model_folder, temporary, folds, checkpoint_name)
         temporary.chmod(0o755)
@@ -85,6 +92,8 @@ def export_model(
 def stock_checkpoint(path: Path, dataset_json: dict[str, Any]) -> dict[str, Any]:
     """Read a checkpoint and keep what stock nnU-Net needs for prediction."""
     checkpoint = torch.load(path, map_location="cpu", weights_only=False)
+    if not_finite(checkpoint["network_weights"]):
+        raise ExportError(f"{path} has NaN or infinite weights; export another with -chk.")
     init_args = {key: checkpoint["init_args"][key] for key in ("plans", "configuration", "fold")}
     return {
         **{key: checkpoint[key] for key in INFERENCE_KEYS},

@@ -22,12 +22,16 @@ from torch.nn.parallel import DistributedDataParallel
 from nnunetv2_spmc import __version__
 from nnunetv2_spmc.data.errors import DataError
 from nnunetv2_spmc.data.few_labels import ensure_fold_exists
-from nnunetv2_spmc.data.worker_pool import signals_deferred, termination_raises
+from nnunetv2_spmc.data.whole_file import WRITING_PREFIX
+from nnunetv2_spmc.data.worker_pool import (
+    remove_leftovers,
+    signals_deferred,
+    termination_raises,
+)
 from nnunetv2_spmc.training.checkpoint import (
     CHECKPOINT_KEY,
     CheckpointError,
     read_extra_state,
-    remove_unfinished,
     write_whole,
 )
 from nnunetv2_spmc.training.settings import (
@@ -149,7 +153,7 @@ class nnUNetTrainerScheduled(nnUNetTrainer):
             self.initialize()
         self.check_resumed_settings()
         if self.local_rank == 0:
-            remove_unfinished(Path(self.output_folder))
+            remove_leftovers(Path(self.output_folder), WRITING_PREFIX)
         super().on_train_start()
 
     def on_train_epoch_start(self) -> None:

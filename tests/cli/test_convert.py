@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -98,6 +99,23 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(
     monkeypatch.setenv("nnUNet_raw", str(tmp_path / "file"))
     with pytest.raises(SystemExit, match=r"nnUNet_raw is .*file.* set it to another folder"):
         main(PHANTOM)
+
+
+def test_a_full_disk_is_one_sentence(nnunet_folders, monkeypatch, small_disk) -> None:
+    monkeypatch.setenv("nnUNet_raw", str(small_disk.folder))
+    small_disk.resize(64)
+    command = ["phantom", "--size", "32", "32", "32", "-np", "1"]
+    with pytest.raises(SystemExit) as stopped:
+        main(command)
+    assert re.fullmatch(
+        r"error: Case \S+: images../\S+_0000\.nii\.gz could not be written: no space left on its "
+        r"disk; free some and try again\. \d+ more cases with problems: .*",
+        stopped.value.code,
+    )
+    assert list(small_disk.folder.iterdir()) == []
+    small_disk.resize(10_000)
+    main(command)
+    assert [path.name for path in small_disk.folder.iterdir()] == ["Dataset500_Phantom"]
 
 
 def test_a_closed_pipe_is_not_called_a_failure(nnunet_folders, monkeypatch) -> None:

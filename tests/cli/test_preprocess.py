@@ -10,6 +10,8 @@ import pytest
 import SimpleITK
 
 from nnunetv2_spmc.cli.preprocess import build_parser, main
+from tests.damaged_files import halved
+from tests.full_disk import file_size_limit
 
 DATASET = "Dataset511_Small"
 CONFIGURATION = "2d"
@@ -92,6 +94,76 @@ def test_failed_cases_are_listed_at_the_end_and_in_the_exit_status(raw, capsys):
     assert "1 preprocessed" in output.out
     assert "1 failed" in output.out
     assert output.err.startswith("failed: 2d u0: ")
+
+
+def unlabeled_in(preprocessed):
+    return preprocessed / DATASET / "nnUNetPlans_2d_unlabeled"
+
+
+@pytest.mark.parametrize("processes", ["0", "1"])
+def test_cases_that_ulimit_cuts_are_not_published(raw, tmp_path, capsys, processes):
+    folder = unlabeled_in(tmp_path / "nnunet" / "preprocessed")
+    arguments = ["-d", "511", "-c", CONFIGURATION, "--no_pbar", "-np", processes]
+    with file_size_limit(3_000), pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 1
+    lines = capsys.readouterr().err.splitlines()[-2:]
+    for identifier, line in zip(("u0", "u1"), lines, strict=True):
+        assert line == (
+            f"failed: 2d {identifier}: {folder / identifier}.b2nd could not be written: file too "
+            "large, the limit of ulimit -f is 3000 bytes; raise it"
+        )
+    assert list(folder.iterdir()) == []  # and no note, so that a training tries again
+    main(arguments)
+    assert "2 preprocessed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("lacking", [".b2nd", "_seg.b2nd", ".pkl"])
+def test_a_case_without_room_on_the_disk_is_not_published(
+    raw, tmp_path, monkeypatch, small_disk, capsys, lacking
+):
+    """Whichever of its three files is the one that does not fit."""
+    shutil.copytree(tmp_path / "nnunet" / "preprocessed", small_disk.folder, dirs_exist_ok=True)
+    monkeypatch.setenv("nnUNet_preprocessed", str(small_disk.folder))
+    folder = unlabeled_in(small_disk.folder)
+    command()
+    room = 0
+    for ending in (".b2nd", "_seg.b2nd", ".pkl"):  # as nnU-Net writes them, in blocks of 4 KB
+        file = folder / f"u0{ending}"
+        room += -(-file.stat().st_size // 4096) * 4
+        if ending == lacking:
+            break
+    for file in folder.glob("u0*"):
+        file.unlink()
+    capsys.readouterr()
+    small_disk.leave_free(room - 4)
+    with pytest.raises(SystemExit) as ended:
+        command()
+    assert ended.value.code == 1
+    sentence = (
+        f"failed: 2d u0: {folder}/u0{lacking} could not be written: no space left on its disk"
+    )
+    assert capsys.readouterr().err.startswith(sentence)
+    assert sorted(path.name for path in folder.iterdir()) == ["u1.b2nd", "u1.pkl", "u1_seg.b2nd"]
+    small_disk.leave_free(200)
+    command()
+    assert "1 preprocessed, 1 were finished" in capsys.readouterr().out
+
+
+def test_a_bad_scan_is_named_although_the_disk_has_no_room_for_the_note(
+    raw, tmp_path, monkeypatch, small_disk, capsys
+):
+    shutil.copytree(tmp_path / "nnunet" / "preprocessed", small_disk.folder, dirs_exist_ok=True)
+    monkeypatch.setenv("nnUNet_preprocessed", str(small_disk.folder))
+    command()
+    file = raw / "imagesUn" / "u2_0000.nii.gz"
+    halved(raw / "imagesUn" / "u1_0000.nii.gz", file)
+    small_disk.leave_free(0)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        command()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.startswith(f"failed: 2d u2: {file} is truncated")
 
 
 @pytest.mark.parametrize("variable", ["nnUNet_raw", "nnUNet_preprocessed"])

@@ -5,7 +5,7 @@ import pytest
 import SimpleITK
 
 from nnunetv2_spmc.data.errors import DataError
-from nnunetv2_spmc.data.nifti_check import check_nifti
+from nnunetv2_spmc.data.nifti_check import check_gzip, check_nifti
 
 
 @pytest.fixture(params=["scan.nii", "scan.nii.gz"])
@@ -59,3 +59,17 @@ def test_changed_bytes_fail_the_checksum(tmp_path):
     file.write_bytes(content)
     with pytest.raises(DataError, match="damaged"):
         check_nifti(file)
+
+
+def test_a_written_file_is_checked_to_its_checksum_and_for_its_size(tmp_path):
+    file = tmp_path / "scan.nii.gz"
+    array = np.random.default_rng(0).normal(size=(5, 6, 7)).astype(np.float32)
+    write(file, array)
+    check_gzip(file, array.nbytes)
+    with pytest.raises(DataError, match="is truncated"):
+        check_gzip(file, 2 * array.nbytes)
+    whole = file.read_bytes()
+    for damaged in (b"", whole[:100], whole[:-1], whole[:-8] + b"12345678", b"x" + whole[1:]):
+        file.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"scan\.nii\.gz is (truncated|damaged)"):
+            check_gzip(file, array.nbytes)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from nnunetv2_spmc.data.errors import DataError
 from nnunetv2_spmc.data.raw_cases import (
     ConversionError,
     ImageSource,
@@ -22,6 +23,7 @@ from nnunetv2_spmc.data.raw_cases import (
 )
 from nnunetv2_spmc.data.raw_reader import ImageFile
 from nnunetv2_spmc.data.raw_writer import WriteOptions, write_raw_dataset
+from tests.full_disk import file_size_limit
 
 
 @dataclass(frozen=True)
@@ -460,14 +462,61 @@ def test_the_same_scan_in_another_data_type_is_found(nnunet_folders) -> None:
         write_raw_dataset(dataset(twin), WriteOptions())
 
 
-def test_a_full_disk_is_a_problem_of_the_case(nnunet_folders, monkeypatch) -> None:
-    def fail(*_: object) -> None:
-        raise RuntimeError("ITK ERROR: NiftiImageIO: cannot write")
+def large_cases(folder: Path, write_volume: Callable[..., Path]) -> tuple[RawCase, ...]:
+    """Cases of 256 KB each that cannot be compressed; half of the images need no conversion."""
+    noise = np.random.default_rng(0).integers(0, 60000, (32, 64, 64)).astype(np.uint16)
+    label = ImageFile(write_volume(folder / "label.nii.gz", (noise > 30000).astype(np.uint8)))
+    made = []
+    for number, case in enumerate(cases()):
+        ending = "nrrd" if number % 2 else "nii.gz"
+        image = write_volume(folder / f"{case.identifier}.{ending}", noise + np.uint16(number))
+        made.append(replace(case, images=(ImageFile(image),), label=label if case.label else None))
+    return tuple(made)
 
-    monkeypatch.setattr(sitk, "WriteImage", fail)
-    with pytest.raises(ConversionError, match=r"Case l0: .*l0_0000\.nii\.gz; is the disk full"):
-        write_raw_dataset(dataset(), WriteOptions())
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_images_that_ulimit_cuts_are_not_published(
+    nnunet_folders, tmp_path, write_volume, processes
+) -> None:
+    """SimpleITK raises nothing then; files that need no conversion are copied."""
+    ours = dataset(base=large_cases(tmp_path / "in", write_volume))
+    options = WriteOptions(processes=processes)
+    sentence = (
+        r"^Case l0: imagesTr/l0_0000\.nii\.gz could not be written: file too large, the limit of "
+        r"ulimit -f is 100000 bytes; raise it\. 7 more cases with problems: .*$"
+    )
+    with file_size_limit(100_000), pytest.raises(ConversionError, match=sentence):
+        write_raw_dataset(ours, options)
     assert list(nnunet_folders.raw.iterdir()) == []
+    summary = write_raw_dataset(ours, options)
+    assert len(list(summary.folder.rglob("*.nii.gz"))) == 14
+
+
+@pytest.mark.parametrize("kilobytes", [16, 100, 300, 700])
+def test_images_are_not_published_on_a_full_disk(
+    nnunet_folders, tmp_path, write_volume, small_disk, kilobytes
+) -> None:
+    small_disk.resize(kilobytes)
+    ours = dataset(base=large_cases(tmp_path / "in", write_volume))
+    options = WriteOptions(raw=small_disk.folder)
+    with pytest.raises(ConversionError, match=r"could not be written: no space left on its disk"):
+        write_raw_dataset(ours, options)
+    assert list(small_disk.folder.iterdir()) == []
+    small_disk.resize(10_000)
+    summary = write_raw_dataset(ours, options)
+    for case in ours.cases:
+        read = ImageFile(next(summary.folder.rglob(f"{case.identifier}_0000.nii.gz"))).read()
+        assert np.array_equal(
+            sitk.GetArrayFromImage(read), sitk.GetArrayFromImage(case.images[0].read())
+        )
+
+
+def test_a_record_that_cannot_be_written_is_named(nnunet_folders, monkeypatch) -> None:
+    (nnunet_folders.raw / "keep").touch()
+    ours = dataset(notes=("a long note " * 10_000,))
+    with file_size_limit(50_000), pytest.raises(DataError, match=r"split\.json could not be writ"):
+        write_raw_dataset(ours, WriteOptions())
+    assert [path.name for path in nnunet_folders.raw.iterdir()] == ["keep"]
 
 
 def test_single_slices_go_on_with_2d(nnunet_folders) -> None:

@@ -14,6 +14,7 @@ from nnunetv2_spmc.networks import DualBranchNetwork
 from nnunetv2_spmc.reports import case_maps
 from nnunetv2_spmc.reports.case_maps import normalized_entropy, predict_case
 from nnunetv2_spmc.reports.trained_model import load_model
+from tests.damaged_files import every_damage
 from tests.reports.conftest import stock_predictor
 
 TAU = 0.7
@@ -156,8 +157,32 @@ def test_surplus_channels_are_refused(phantom_runs, test_image, tmp_path):
         predict_case(model, [test_image, second])
 
 
-def test_a_damaged_image_is_named(phantom_runs, tmp_path):
-    damaged = tmp_path / "case_0000.nii.gz"
-    damaged.write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"case_0000\.nii\.gz cannot be preprocessed"):
+@every_damage
+def test_a_damaged_image_is_refused_by_name(phantom_runs, test_image, tmp_path, damage, message):
+    damage(test_image, tmp_path / "case_0000.nii.gz")
+    (damaged,) = tmp_path.iterdir()
+    with pytest.raises(DataError, match=rf"case_0000\.nii(\.gz)? .*{message}"):
         predict_case(load_model(phantom_runs.spmc), [damaged])
+
+
+def test_nan_in_a_format_that_itk_reads_it_from_is_refused(phantom_runs, test_image, tmp_path):
+    image = sitk.Cast(sitk.ReadImage(str(test_image)), sitk.sitkFloat32)
+    image[1, 2, 3] = float("nan")
+    sitk.WriteImage(image, str(tmp_path / "case_0000.mha"))
+    with pytest.raises(DataError, match=r"case_0000\.mha cannot be read: channel 0000 has 1 NaN"):
+        predict_case(load_model(phantom_runs.spmc), [tmp_path / "case_0000.mha"])
+
+
+@pytest.mark.parametrize("branch", ["main", "auxiliary"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_prediction_that_is_not_finite_is_refused(phantom_runs, test_image, branch, value):
+    model = load_model(phantom_runs.spmc, mirroring=False)
+
+    class Diverged(nn.Module):
+        def forward(self, images):
+            return torch.full((len(images), 3, *images.shape[2:]), float(value))
+
+    getattr(model, branch).network = Diverged()
+    getattr(model, branch).list_of_parameters = [{}]
+    with pytest.raises(DataError, match=r"The image cannot be predicted: .*(NaN|inf)"):
+        predict_case(model, [test_image])

@@ -2,12 +2,16 @@
 
 import csv
 import shutil
+from functools import partial
 
 import nibabel
 import pytest
+import torch
 
 from nnunetv2_spmc.cli import rank, report, uncertainty
 from nnunetv2_spmc.reports import ranking
+from tests.damaged_files import halved, with_nan
+from tests.full_disk import file_size_limit
 
 NAMES = ["", "auxiliary", "common_difficulty", "confidence", "suspicious"]
 
@@ -62,16 +66,86 @@ def test_uncertainty_goes_on_where_it_stopped(model, phantom_runs, tmp_path, cap
     assert "Wrote 0 of 1 cases" in capsys.readouterr().out
 
 
-def test_a_case_that_fails_does_not_stop_the_others(model, phantom_runs, tmp_path, capsys):
-    images = shutil.copytree(phantom_runs.raw / "imagesTs", tmp_path / "images")
-    (images / "a_damaged_0000.nii.gz").write_bytes(b"no image")
+@pytest.fixture
+def images(test_image, tmp_path):
+    """A folder with a whole scan, half of it, and one with NaN."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    shutil.copy(test_image, folder / "whole_0000.nii.gz")
+    halved(test_image, folder / "half_0000.nii.gz")
+    with_nan(test_image, folder / "nan_0000.nii.gz")
+    return folder
+
+
+def assert_failures_are_last(errors):
+    *failed, last = errors.splitlines()[-3:]
+    assert failed[0].startswith("failed: half: ")
+    assert "half_0000.nii.gz is truncated or damaged" in failed[0]
+    assert failed[1].startswith("failed: nan: ")
+    assert "nan_0000.nii.gz has " in failed[1]
+    assert "NaN or infinite voxels" in failed[1]
+    assert last == "2 of 3 cases failed."
+
+
+def test_half_a_scan_is_not_segmented_and_does_not_stop_the_others(model, images, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         run(uncertainty, "-i", images, "-o", tmp_path / "out", "-m", model, "-device", "cpu")
     assert ended.value.code == 1
     output = capsys.readouterr()
-    assert "failed: a_damaged: " in output.err
-    assert "Wrote 1 of 2 cases" in output.out
-    assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 1
+    assert_failures_are_last(output.err)
+    assert "Wrote 1 of 3 cases" in output.out
+    written = {path.name for path in (tmp_path / "out").rglob("*.nii.gz")}
+    assert written == {"whole.nii.gz"}
+
+
+def test_a_model_with_nan_in_its_weights_is_refused(model, phantom_runs, tmp_path):
+    spoiled = shutil.copytree(model, tmp_path / "model")
+    file = spoiled / "fold_all" / "checkpoint_final.pth"
+    checkpoint = torch.load(file, weights_only=False)
+    next(iter(checkpoint["network_weights"].values())).view(-1)[0] = float("nan")
+    torch.save(checkpoint, file)
+    out = tmp_path / "out"
+    images = phantom_runs.raw / "imagesTs"
+    for command, arguments in ((uncertainty, ("-i", images, "-o", out)), (rank, ("-d", 500))):
+        message = refused(command, *arguments, "-m", spoiled, "-device", "cpu")
+        assert f"error: {file} has NaN or infinite weights" in message
+        assert "\n" not in message
+    assert not out.exists()
+
+
+def assert_nothing_is_published(command, out, message, capsys):
+    """Run a command that has no room for the confidence of the only case."""
+    with pytest.raises(SystemExit) as ended:
+        command()
+    assert ended.value.code == 1
+    *_, failed, last = capsys.readouterr().err.splitlines()
+    assert failed.startswith("failed: ")
+    assert f"{out / 'confidence'}" in failed
+    assert message in failed
+    assert last == "1 of 1 cases failed."
+    assert list(out.iterdir()) == []
+
+
+def test_maps_that_ulimit_cuts_are_not_published(model, phantom_runs, tmp_path, capsys):
+    arguments = ("-i", phantom_runs.raw / "imagesTs", "-o", tmp_path, "-m", model)
+    command = partial(run, uncertainty, *arguments, "-device", "cpu", "--disable_tta")
+    with file_size_limit(5_000):
+        message = "could not be written: file too large, the limit of ulimit -f is 5000 bytes"
+        assert_nothing_is_published(command, tmp_path, message, capsys)
+    command()
+    assert "Wrote 1 of 1 cases" in capsys.readouterr().out
+
+
+def test_maps_are_not_published_on_a_full_disk(model, phantom_runs, small_disk, capsys):
+    small_disk.resize(16)
+    out = small_disk.folder
+    arguments = ("-i", phantom_runs.raw / "imagesTs", "-o", out, "-m", model)
+    command = partial(run, uncertainty, *arguments, "-device", "cpu", "--disable_tta")
+    message = "could not be written: no space left on its disk"
+    assert_nothing_is_published(command, out, message, capsys)
+    small_disk.resize(1000)
+    command()
+    assert {path.name for path in out.iterdir() if path.is_dir()} == set(NAMES[1:])
 
 
 def test_bad_input_of_uncertainty_gets_a_sentence(model, phantom_runs, tmp_path):
@@ -134,6 +208,40 @@ def test_bad_input_of_rank_gets_a_sentence(model, tmp_path, monkeypatch):
     assert "has no image" in refused(rank, "-d", 500, "-i", tmp_path, *options)
     monkeypatch.delenv("nnUNet_raw")
     assert "nnUNet_raw is not set" in refused(rank, "-d", 500, *options)
+
+
+def test_rank_names_half_a_scan_and_leaves_it_out(model, images, tmp_path, capsys):
+    file = tmp_path / "ranking.csv"
+    arguments = ("-d", 500, "-i", images, "-m", model, "-device", "cpu", "--disable_tta")
+    with pytest.raises(SystemExit) as ended:
+        run(rank, *arguments, "-o", file)
+    assert ended.value.code == 1
+    output = capsys.readouterr()
+    assert_failures_are_last(output.err)
+    assert "| 1    | whole" in output.out
+    assert "half  " not in output.out
+    with file.open(encoding="utf-8", newline="") as rows:
+        assert [row["case"] for row in csv.DictReader(rows)] == ["whole"]
+
+
+def test_rank_of_damaged_scans_only_writes_nothing(model, images, tmp_path, capsys):
+    (images / "whole_0000.nii.gz").unlink()
+    file = tmp_path / "ranking.csv"
+    arguments = ("-d", 500, "-i", images, "-m", model, "-device", "cpu", "--by_patient", "-k", 1)
+    with pytest.raises(SystemExit) as ended:
+        run(rank, *arguments, "-o", file)
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "2 of 2 cases failed."
+    assert not file.exists()
+
+
+def test_a_ranking_that_cannot_be_written_is_shown_before(model, small_disk, capsys):
+    (small_disk.folder / "data").write_bytes(bytes(256 * 1024))
+    file = small_disk.folder / "ranking.csv"
+    arguments = ("-d", 500, "-m", model, "-device", "cpu", "--disable_tta")
+    assert f"{file} could not be written: no space left" in refused(rank, *arguments, "-o", file)
+    assert "| 4    |" in capsys.readouterr().out
+    assert [path.name for path in small_disk.folder.iterdir()] == ["data"]
 
 
 # ---- nnUNetv2_spmc_report ------------------------------------------------------------------------

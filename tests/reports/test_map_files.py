@@ -1,13 +1,21 @@
+import errno
+import shutil
+from functools import partial
+
 import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReorient
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO, SimpleITKIOWithReorient
+from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
+from nnunetv2_spmc.data.whole_file import WriteError
 from nnunetv2_spmc.reports.case_maps import CaseMaps
 from nnunetv2_spmc.reports.map_files import write_case
+from tests.full_disk import file_size_limit
 
 OBLIQUE = (0.0, -1.0, 0.0, 0.8, 0.0, -0.6, 0.6, 0.0, 0.8)  # an axis swap and a tilt
 
@@ -93,14 +101,44 @@ def test_2d_images_of_itk_stay_2d(tmp_path):
     assert confidence.GetSpacing() == (0.5, 0.25)
 
 
+@pytest.mark.parametrize("ending", [".nii.gz", ".mha", ".nrrd", ".png", ".bmp", ".tif", ".tiff"])
+def test_a_map_cut_at_any_byte_is_not_published(ending, tmp_path):
+    """The writers of NIfTI and BMP are silent anywhere, that of NRRD about its last bytes."""
+    shape = (1, 60, 80) if ending in (".png", ".bmp", ".tif") else (8, 30, 20)
+    array = np.random.default_rng(0).integers(0, 250, shape).astype(np.float32)
+    properties = {"spacing": (1, 1, 1)}
+    reader: BaseReaderWriter = NaturalImage2DIO() if shape[0] == 1 else Tiff3DIO()
+    if ending in (".nii.gz", ".mha", ".nrrd"):
+        image = sitk.GetImageFromArray(array)
+        geometry = {"direction": image.GetDirection()}
+        geometry |= {"spacing": image.GetSpacing(), "origin": image.GetOrigin()}
+        properties["sitk_stuff"], reader = geometry, SimpleITKIO()
+    write = partial(write_case, tmp_path, "case", maps_of(array, properties), reader, ending)
+    sizes = [file.stat().st_size for file in write()]
+    shutil.rmtree(tmp_path)
+    for size in (100, min(sizes), max(sizes) // 2, max(sizes) - 100, max(sizes) - 10):
+        with file_size_limit(size), pytest.raises(WriteError, match="file too large") as raised:
+            write()
+        assert f"{tmp_path}/" in str(raised.value)
+        assert "writing-" not in str(raised.value)
+        assert list(tmp_path.iterdir()) == []
+    with file_size_limit(max(sizes)):
+        write()
+
+
 def test_nothing_half_written_stays(tmp_path, write_volume):
     image = write_volume(tmp_path / "case_0000.nii.gz", seed=0)
     array, properties = SimpleITKIO().read_images([str(image)])
 
-    class FullDisk(SimpleITKIO):
+    class OtherVoxels(SimpleITKIO):
         def write_seg(self, seg, output_fname, properties):
-            raise OSError("no space left")
+            super().write_seg(seg * 0, output_fname, properties)
 
-    with pytest.raises(OSError, match="no space left"):
-        write_case(tmp_path / "out", "case", maps_of(array[0], properties), FullDisk(), ".nii.gz")
-    assert list((tmp_path / "out").iterdir()) == []
+    class Unmounted(SimpleITKIO):
+        def write_seg(self, seg, output_fname, properties):
+            raise OSError(errno.ENODEV, "No such device")
+
+    for writer, reason in ((OtherVoxels(), "in part only"), (Unmounted(), "No such device")):
+        with pytest.raises(WriteError, match=reason):
+            write_case(tmp_path / "out", "case", maps_of(array[0], properties), writer, ".nii.gz")
+        assert list((tmp_path / "out").iterdir()) == []

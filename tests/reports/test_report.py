@@ -13,6 +13,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2_spmc import load_run
 from nnunetv2_spmc.data.errors import DataError
 from nnunetv2_spmc.reports import page
+from nnunetv2_spmc.reports.case_views import case_view
 from nnunetv2_spmc.reports.page import write_page
 from nnunetv2_spmc.reports.report import extreme_cases, gather_report
 from nnunetv2_spmc.reports.report_tables import (
@@ -22,6 +23,7 @@ from nnunetv2_spmc.reports.report_tables import (
     record_rows,
     setting_rows,
 )
+from tests.damaged_files import halved
 from tests.reports.oriented_scans import view_of, write_scan
 
 
@@ -194,6 +196,27 @@ def test_missing_images_are_noted_and_the_metrics_shown(phantom_runs, monkeypatc
     assert "is not shown: nnUNet_raw has no image of the case" in note
     assert note.endswith("(nnUNetTrainerSPMC: the same of 1 more)")
     assert report.metrics
+
+
+@pytest.mark.parametrize("what", ["image", "reference", "prediction"])
+def test_half_a_file_is_not_shown(phantom_runs, monkeypatch, tmp_path, what):
+    raw = shutil.copytree(phantom_runs.raw, tmp_path / phantom_runs.raw.name)
+    fold = shutil.copytree(phantom_runs.spmc.parent, tmp_path / "model") / "fold_all"
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path))
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
+    summary = fold / "validation" / "summary.json"
+    summary.write_text(summary.read_text().replace(str(phantom_runs.raw), str(raw)))
+    run = load_run(fold)
+    case = run.mean_dice().index[0]
+    files = {
+        "image": raw / "imagesTr" / f"{case}_0000.nii.gz",
+        "reference": raw / "labelsTr" / f"{case}.nii.gz",
+        "prediction": fold / "validation" / f"{case}.nii.gz",
+    }
+    case_view(run, case, with_maps=False)
+    halved(files[what], files[what])
+    with pytest.raises(DataError, match=f"{files[what]} is truncated or damaged"):
+        case_view(run, case, with_maps=False)
 
 
 def table(**dice):

@@ -16,6 +16,8 @@ from pathlib import Path
 import torch
 from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
 
+from nnunetv2_spmc.data.whole_file import WRITING_PREFIX
+
 PATIENCE = 120  # seconds
 
 
@@ -46,7 +48,7 @@ def started(configuration):
 def checkpoints():
     """Read all checkpoints there are: any of them that is not whole ends this program."""
     found = {}
-    for file in Path(os.environ["nnUNet_results"]).rglob("*.pth"):
+    for file in Path(os.environ["nnUNet_results"]).rglob("fold_0/*.pth"):
         found[file.name] = torch.load(file, weights_only=False)["current_epoch"]
     return found
 
@@ -64,7 +66,10 @@ def wait(child, until):
 
 
 def writes_a_checkpoint():
-    return any(Path(os.environ["nnUNet_results"]).rglob("*.writing"))
+    folders = os.walk(os.environ["nnUNet_results"])  # unlike pathlib it bears that some disappear
+    return any(
+        files and Path(folder).name.startswith(WRITING_PREFIX) for folder, _, files in folders
+    )
 
 
 def is_past(moment):

@@ -1,4 +1,5 @@
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -6,9 +7,12 @@ import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from nnunetv2_spmc.cli.export import main as export_command
+from nnunetv2_spmc.data.whole_file import WRITING_PREFIX, WriteError
 from nnunetv2_spmc.methods import nnUNetTrainerSPMC_noUnlabeled, nnUNetTrainerSupervisedControl
 from nnunetv2_spmc.training.checkpoint import CheckpointError, write_whole
 from nnunetv2_spmc.training.model_export import ExportError, export_model
+from tests.full_disk import file_size_limit
 
 
 @pytest.fixture
@@ -171,9 +175,39 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "checkpoint.pth"
     write_whole({"epoch": 1}, path)
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("killed here")))
-    with pytest.raises(OSError, match="killed here"):
+    with pytest.raises(WriteError, match="killed here"):
         write_whole({"epoch": 2}, path)
     assert torch.load(path)["epoch"] == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+LARGE = {"weights": torch.randn(100_000, generator=torch.Generator().manual_seed(0))}
+
+
+def assert_the_old_one_stays(path, message):
+    write_whole({"epoch": 1}, path)
+    with pytest.raises(WriteError, match=rf"checkpoint\.pth could not be written: {message}"):
+        write_whole(LARGE, path)
+    assert torch.load(path)["epoch"] == 1
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_checkpoint_without_room_on_the_disk_leaves_the_old_one(small_disk):
+    assert_the_old_one_stays(small_disk.folder / "checkpoint.pth", "no space left on its disk")
+
+
+def test_a_checkpoint_that_ulimit_cuts_leaves_the_old_one(tmp_path):
+    with file_size_limit(100_000):
+        assert_the_old_one_stays(tmp_path / "checkpoint.pth", "file too large, the limit of ulimit")
+
+
+def test_a_training_removes_the_unfinished_checkpoint_of_a_killed_one(make_trainer):
+    trainer = make_trainer(nnUNetTrainerSPMC_noUnlabeled, epochs=1)
+    unfinished = Path(trainer.output_folder) / f"{WRITING_PREFIX}{socket.gethostname()}-999999999"
+    unfinished.mkdir(parents=True)
+    (unfinished / "checkpoint_latest.pth").write_bytes(b"half")
+    trainer.run_training()
+    assert not unfinished.exists()
 
 
 def test_export_keeps_only_what_inference_needs(trained, tmp_path, monkeypatch):
@@ -202,6 +236,27 @@ def test_export_refuses_what_is_no_finished_model(trained, tmp_path):
     with pytest.raises(ExportError, match="exists already"):
         export_model(model, tmp_path)
     assert not (tmp_path / "out").exists()
+
+
+def test_export_refuses_nan_weights(trained, tmp_path):
+    checkpoint = torch.load(final(trained), weights_only=False)
+    next(iter(checkpoint["network_weights"].values())).view(-1)[0] = float("nan")
+    torch.save(checkpoint, final(trained))
+    with pytest.raises(ExportError, match=r"checkpoint_final\.pth has NaN or infinite weights"):
+        export_model(Path(trained.output_folder_base), tmp_path / "out")
+    assert list(tmp_path.glob("*out*")) == []
+
+
+def test_an_export_without_room_on_the_disk_is_one_sentence(trained, small_disk):
+    small_disk.resize(20)
+    output = small_disk.folder / "out"
+    with pytest.raises(SystemExit) as ended:
+        export_command(["-i", trained.output_folder_base, "-o", str(output)])
+    assert ended.value.code.startswith(f"error: {output}/")
+    assert ended.value.code.endswith(
+        "could not be written: no space left on its disk; free some and try again"
+    )
+    assert list(small_disk.folder.iterdir()) == []
 
 
 def test_export_compares_what_it_wrote(trained, tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from nnunetv2_spmc import discovery
+from nnunetv2_spmc.data.whole_file import WRITING_PREFIX
 from nnunetv2_spmc.data.worker_pool import termination_raises
 from nnunetv2_spmc.training.memory import recomputed
 
@@ -54,7 +55,7 @@ def test_a_training_killed_at_many_moments_ends_as_the_uninterrupted_one(
 
     final = "fold_0/checkpoint_final.pth"
     (killed,) = results.rglob(final)
-    assert not list(results.rglob("*.writing"))
+    assert not list(results.rglob(f"{WRITING_PREFIX}*"))
     assert not list(results.rglob("checkpoint_latest.pth"))
     ours = torch.load(killed, weights_only=False)
     theirs = torch.load(

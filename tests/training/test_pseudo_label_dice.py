@@ -1,4 +1,5 @@
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,10 @@ import SimpleITK as sitk
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunetv2_spmc.data.errors import DataError
 from nnunetv2_spmc.data.withheld_labels import withheld_patches
 from nnunetv2_spmc.training.pseudo_label_dice import pseudo_label_dice
+from tests.damaged_files import halved, with_bad_checksum, with_nan
 
 
 @pytest.fixture
@@ -68,6 +71,18 @@ def test_patches_lie_around_the_withheld_foreground(planned_phantom, configurati
             whole = whole[(whole > 0).sum((1, 2)).argmax()]
         assert set(np.unique(labels)) <= set(np.unique(whole))
         assert (labels > 0).sum() > 0.5 * min((whole > 0).sum(), labels.numel())
+
+
+@pytest.mark.parametrize("damage", [halved, with_bad_checksum, with_nan])
+@pytest.mark.parametrize("folder", ["imagesUn", "labelsUn"])
+def test_a_damaged_file_is_not_measured_with(planned_phantom, tmp_path, damage, folder):
+    raw = shutil.copytree(planned_phantom.raw, tmp_path / "raw")
+    name = "unlabeled_000" if folder == "labelsUn" else "unlabeled_000_0000"
+    damage(raw / folder / f"{name}.nii.gz", raw / folder / f"{name}.nii.gz")
+    plans = PlansManager(planned_phantom.plans())
+    arguments = (plans, plans.get_configuration("2d_small"), planned_phantom.dataset_json())
+    with pytest.raises(DataError, match=rf"{name}\.nii\.gz (is truncated|has 576 NaN)"):
+        withheld_patches(raw, ["unlabeled_000"], 1, *arguments)
 
 
 def test_without_withheld_labels_there_are_no_patches(planned_phantom, tmp_path):
