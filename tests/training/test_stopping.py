@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import distributed as dist
 
+from nnunetv2_spmc.data.whole_file import WRITING_PREFIX, whole_file
 from nnunetv2_spmc.methods import nnUNetTrainerSupervisedControl
-from nnunetv2_spmc.training.checkpoint import UNFINISHED_ENDING
 from nnunetv2_spmc.training.stopping import how_to_go_on, says_how_to_go_on
 
 COMMAND = "nnUNetv2_train 500 2d_small 0 -tr nnUNetTrainerSPMC"
@@ -158,11 +158,18 @@ def test_the_last_words_are_seen_where_nnunet_hides_its_output(trainer, capsys, 
 
 def test_a_half_written_checkpoint_is_removed(trainer, tmp_path):
     put(trainer, best=1)
-    (unfinished,) = tmp_path.rglob("checkpoint_best.pth")
-    unfinished = unfinished.rename(f"{unfinished}{UNFINISHED_ENDING}")
+    (kept,) = tmp_path.rglob("checkpoint_best.pth")
+    before = kept.read_bytes()
+
+    def stopped_while_writing():
+        with whole_file(kept) as temporary:
+            temporary.write_bytes(b"half")
+            signal.raise_signal(signal.SIGTERM)
+
     with pytest.raises(SystemExit), says_how_to_go_on(trainer):
-        signal.raise_signal(signal.SIGTERM)
-    assert not unfinished.exists()
+        stopped_while_writing()
+    assert kept.read_bytes() == before
+    assert list(kept.parent.glob(f"{WRITING_PREFIX}*")) == []
 
 
 def test_other_processes_leave_the_last_words_to_the_first(trainer, capsys):
