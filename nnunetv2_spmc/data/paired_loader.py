@@ -17,6 +17,7 @@ from torch import Tensor
 
 from nnunetv2_spmc.data.image_transforms import image_transforms
 from nnunetv2_spmc.data.two_views import two_views
+from nnunetv2_spmc.data.worker_pool import signals_deferred
 
 WORKERS_VARIABLE = "nnUNet_n_proc_DA"
 
@@ -225,5 +226,7 @@ def started(
             pin_memory=pin_memory,
             wait_time=0.002,
         )
+        with signals_deferred():  # a worker that is forked but not yet noted would be left behind
+            augmenter._start()
     next(augmenter)
     return augmenter

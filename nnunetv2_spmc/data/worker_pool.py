@@ -7,11 +7,13 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
 from types import FrameType
 from typing import TypeVar
@@ -22,6 +24,7 @@ from tqdm import tqdm
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 ABANDONED_AFTER_S = 24 * 3600
+_STOPPING = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 
 
 def run_cases(
@@ -50,7 +53,7 @@ def run_cases(
         initializer=_prepare_worker,
     )
     try:
-        with _interrupts_blocked():
+        with interrupts_blocked():
             futures = [pool.submit(work, item) for item in items]
         for future in as_completed(futures):
             future.result()
@@ -61,11 +64,15 @@ def run_cases(
 
 
 @contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Put Ctrl-C off while workers start: they inherit that, and would print tracebacks else."""
+def interrupts_blocked() -> Iterator[None]:
+    """Put Ctrl-C off while workers start: they inherit that, and would print tracebacks else.
+
+    Their parent must end them.
+    """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
+    resource_tracker.ensure_running()  # started by the first worker it would let Ctrl-C through
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -94,29 +101,44 @@ def termination_raises() -> Iterator[list[int]]:
     """Let SIGTERM and a closed terminal unwind the stack as Ctrl-C does, so that clean-up runs.
 
     Yields:
-        The numbers of the signals that came. Raised at any moment, SystemExit may come out of a
-        library as another exception.
+        The numbers of the signals that came, Ctrl-C among them. Raised at any moment, SystemExit
+        and KeyboardInterrupt may come out of a library as another exception.
     """
     stopped: list[int] = []
 
-    def stop(signum: int, _frame: FrameType | None) -> None:
+    def stop(signum: int) -> None:
         stopped.append(signum)
+        if signum == signal.SIGINT:
+            raise KeyboardInterrupt
         raise SystemExit(128 + signum)
 
-    numbers = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
-    with _handled_by(stop, numbers):
+    with _handled_by(stop), _repeated_where_ignored(stopped):
         yield stopped
+
+
+@contextmanager
+def _repeated_where_ignored(stopped: Sequence[int]) -> Iterator[None]:
+    """Send a signal again that came where Python ignores exceptions: in __del__, at a fork, ..."""
+
+    def note(ignored: sys.UnraisableHookArgs) -> None:
+        if stopped and isinstance(ignored.exc_value, (KeyboardInterrupt, SystemExit)):
+            threading.Timer(0.05, os.kill, (os.getpid(), stopped[0])).start()
+        else:
+            previous(ignored)
+
+    previous, sys.unraisablehook = sys.unraisablehook, note
+    try:
+        yield
+    finally:
+        sys.unraisablehook = previous
 
 
 @contextmanager
 def signals_deferred() -> Iterator[None]:
     """Put Ctrl-C, SIGTERM and a closed terminal off until what runs inside is done."""
     came: list[int] = []
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if hasattr(signal, "SIGHUP"):
-        numbers.append(signal.SIGHUP)
     try:
-        with _handled_by(lambda signum, _frame: came.append(signum), numbers):
+        with _handled_by(came.append):
             yield
     finally:
         for number in came:
@@ -124,15 +146,20 @@ def signals_deferred() -> Iterator[None]:
 
 
 @contextmanager
-def _handled_by(
-    handler: Callable[[int, FrameType | None], None], numbers: Sequence[signal.Signals]
-) -> Iterator[None]:
+def _handled_by(handle: Callable[[int], None]) -> Iterator[None]:
     """Let a function handle signals, but those that are ignored; only the main thread can."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    process = os.getpid()
+
+    def handler(signum: int, _frame: FrameType | None) -> None:
+        if os.getpid() != process:  # a forked worker: nnU-Net's end quietly at this exception
+            raise KeyboardInterrupt
+        handle(signum)
+
     # nohup ignores SIGHUP; None is a handler that Python could not put back
-    ours = [n for n in numbers if signal.getsignal(n) not in (signal.SIG_IGN, None)]
+    ours = [n for n in _STOPPING if signal.getsignal(n) not in (signal.SIG_IGN, None)]
     previous = {number: signal.signal(number, handler) for number in ours}
     try:
         yield

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import torch
 from nnunetv2_spmc.data.whole_file import whole_file
 
 CHECKPOINT_KEY = "semi_supervised"
+FINAL, LATEST, BEST = (f"checkpoint_{name}.pth" for name in ("final", "latest", "best"))
+ALLOW_CHANGED_VARIABLE = "nnUNet_spmc_allow_changed"
 
 
 class CheckpointError(RuntimeError):
@@ -51,3 +53,23 @@ def read_extra_state(path: Path) -> dict[str, Any]:
             f"-pretrained_weights {path}, or move the file away."
         )
     return checkpoint[CHECKPOINT_KEY]
+
+
+def next_epoch(path: Path) -> int:
+    """Read the epoch with which a training goes on from a checkpoint."""
+    checkpoint = torch.load(path, map_location="cpu", weights_only=False, mmap=True)
+    return int(checkpoint["current_epoch"])
+
+
+def refuse_to_resume(changes: str, log: Callable[[str], None]) -> None:
+    """Refuse to continue a run that was started differently, or log that where it is allowed.
+
+    Raises:
+        CheckpointError: the environment does not allow it.
+    """
+    message = f"The run to continue was started differently: {changes}."
+    if os.environ.get(ALLOW_CHANGED_VARIABLE, "0") != "1":
+        raise CheckpointError(
+            f"{message} Restore what it had, or set {ALLOW_CHANGED_VARIABLE}=1 to go on anyway."
+        )
+    log(f"{message} Going on because {ALLOW_CHANGED_VARIABLE}=1.")

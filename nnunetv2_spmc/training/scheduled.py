@@ -1,18 +1,21 @@
-"""What the supervised control and the semi-supervised trainers share: settings, seed, resume."""
+"""What the supervised control and the semi-supervised trainers share.
+
+Settings, seed, steps that count, progress, checkpoints, what a signal does.
+"""
 
 from __future__ import annotations
 
 import io
-import os
 import random
+import time
 from collections.abc import Mapping
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from nnunetv2.paths import nnUNet_results
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -24,25 +27,34 @@ from nnunetv2_spmc.data.errors import DataError
 from nnunetv2_spmc.data.few_labels import ensure_fold_exists
 from nnunetv2_spmc.data.whole_file import WRITING_PREFIX
 from nnunetv2_spmc.data.worker_pool import (
+    interrupts_blocked,
     remove_leftovers,
     signals_deferred,
-    termination_raises,
 )
 from nnunetv2_spmc.training.checkpoint import (
     CHECKPOINT_KEY,
-    CheckpointError,
+    LATEST,
     read_extra_state,
+    refuse_to_resume,
     write_whole,
 )
+from nnunetv2_spmc.training.commands import predict_command
+from nnunetv2_spmc.training.progress import Progress, validation_lines
 from nnunetv2_spmc.training.settings import (
     ScheduleSettings,
     changed_settings,
     describe_settings,
     resolve_settings,
 )
+from nnunetv2_spmc.training.stability import (
+    TAKEN,
+    DivergenceCheck,
+    average,
+    skipped_line,
+    steps_noted,
+)
+from nnunetv2_spmc.training.stopping import says_how_to_go_on
 from nnunetv2_spmc.training.tensorboard_logger import ENABLED_VARIABLE, TensorBoardLogger
-
-ALLOW_CHANGED_VARIABLE = "nnUNet_spmc_allow_changed"
 
 
 class nnUNetTrainerScheduled(nnUNetTrainer):
@@ -54,6 +66,7 @@ class nnUNetTrainerScheduled(nnUNetTrainer):
 
     default_settings: ClassVar[ScheduleSettings] = ScheduleSettings()
     fixed_settings: ClassVar[Mapping[str, Any]] = {}
+    main_loss: ClassVar[str] = "loss"  # among what a step returns: nnU-Net's own loss
     is_ddp: bool
     device: torch.device
     network: Any
@@ -87,7 +100,13 @@ class nnUNetTrainerScheduled(nnUNetTrainer):
         self.save_every = settings.save_every
         if self.local_rank == 0 and self.logger._is_logger_enabled(ENABLED_VARIABLE):
             self.logger.loggers.append(TensorBoardLogger(self.output_folder))
+        disable = True if self.local_rank else None
+        self.progress = Progress(settings, self.print_to_log_file, self.clock, disable=disable)
+        self.check_divergence = DivergenceCheck(Path(self.output_folder))
         self._resumed_from: Any = None  # -> load_checkpoint
+        self._saved_at = self.clock()  # checkpoint_latest.pth
+        self.validation_cases: list[str] = []  # -> do_split
+        self._workers_start = ExitStack()  # the final validation's; closed by do_split, after it
 
     def initialize(self) -> None:
         """Seed the weights, initialize as nnU-Net does, and write the settings into the log."""
@@ -129,23 +148,28 @@ class nnUNetTrainerScheduled(nnUNetTrainer):
             self.fold,
             log=self.print_to_log_file,
         )
-        return super().do_split()
+        train, validation = super().do_split()
+        self.validation_cases[:] = validation
+        self._workers_start.close()
+        return train, validation
 
     def run_training(self) -> None:
-        """Train; on SIGTERM stop the worker processes, instead of leaving them behind."""
-        with termination_raises() as stopped:
-            try:
-                super().run_training()
-            except BaseException:
-                if not stopped:
-                    raise
-                with signals_deferred():
-                    for loader in (self.dataloader_train, self.dataloader_val):
-                        if isinstance(loader, NonDetMultiThreadedAugmenter):
-                            loader._finish()
-                    message = "Stopped by a signal; --c goes on from the last checkpoint."
-                    self.print_to_log_file(message)
-                raise SystemExit(128 + stopped[0]) from None
+        """Train; when a signal comes, say how to go on."""
+        with says_how_to_go_on(self):
+            super().run_training()
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        """Validate as nnU-Net does, with a line a minute; when a signal comes, say how to go on."""
+        folder, ending = Path(self.output_folder, "validation"), self.dataset_json["file_ending"]
+        lines = validation_lines(folder, ending, self.validation_cases, self.print_to_log_file)
+        with (
+            says_how_to_go_on(self, is_validating=True),
+            nullcontext() if self.local_rank else lines,
+            self._workers_start,
+        ):
+            self._workers_start.enter_context(signals_deferred())
+            self._workers_start.enter_context(interrupts_blocked())
+            super().perform_actual_validation(save_probabilities)
 
     def on_train_start(self) -> None:
         """Refuse to continue a run under other settings, then start as nnU-Net does."""
@@ -155,6 +179,7 @@ class nnUNetTrainerScheduled(nnUNetTrainer):
         if self.local_rank == 0:
             remove_leftovers(Path(self.output_folder), WRITING_PREFIX)
         super().on_train_start()
+        self._saved_at = self.clock()
 
     def on_train_epoch_start(self) -> None:
         """Seed the noise of the epoch, and its patches unless worker processes draw them.
@@ -163,27 +188,63 @@ class nnUNetTrainerScheduled(nnUNetTrainer):
         """
         self.seed_everything(1, self.local_rank, self.current_epoch)
         super().on_train_epoch_start()
+        self.progress.start_epoch(self.current_epoch)
+
+    def train_step(self, batch: dict) -> dict:
+        """Do nnU-Net's step; say whether it was taken, and how far the training is."""
+        with steps_noted(self.optimizer) as taken:
+            values = super().train_step(batch)
+        self.progress.step(values["loss"].item)
+        return values | {TAKEN: bool(taken)}
+
+    def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
+        """Average over the steps that were taken and log it; stop if the training diverged."""
+        self.progress.end_steps()
+        values = average(train_outputs, self.optimizer, self.device)
+        self.check_divergence(values, self.current_epoch)
+        if values.skipped:
+            self.print_to_log_file(skipped_line(values, self.grad_scaler.get_scale()))
+        super().on_train_epoch_end([{"loss": np.array(values.means[self.main_loss])}])
+        self.log_epoch(values.means)
+
+    def log_epoch(self, means: dict[str, float]) -> None:
+        """Log more than nnU-Net does of what the steps of an epoch returned, on average."""
+
+    def validation_step(self, batch: dict) -> dict:
+        """Do nnU-Net's step; say how far the validation of the epoch is."""
+        outputs: dict = super().validation_step(batch)
+        self.progress.validation_step()
+        return outputs
 
     def on_epoch_end(self) -> None:
-        """Finish the epoch as nnU-Net does; keep a checkpoint of it if the settings say so."""
+        """Finish the epoch as nnU-Net does; write the checkpoints that the settings ask for."""
         super().on_epoch_end()  # counts the epoch
-        every = self.settings.keep_every
+        every, minutes = self.settings.keep_every, self.settings.save_minutes
         if every and self.current_epoch % every == 0:
-            self.current_epoch -= 1  # as in nnU-Net's on_train_end
-            kept = f"checkpoint_epoch_{self.current_epoch + 1}.pth"
-            self.save_checkpoint(str(Path(self.output_folder) / kept))
-            self.current_epoch += 1
+            self._save_epoch(f"checkpoint_epoch_{self.current_epoch}.pth")
+        # only the first process writes, so that they need not agree on the time
+        is_due = minutes and self.clock() - self._saved_at >= 60 * minutes
+        if is_due and self.current_epoch < self.num_epochs:
+            self._save_epoch(LATEST)
+
+    def _save_epoch(self, name: str) -> None:
+        self.current_epoch -= 1  # as in nnU-Net's on_train_end
+        self.save_checkpoint(str(Path(self.output_folder) / name))
+        self.current_epoch += 1
 
     def on_train_end(self) -> None:
         """Finish as nnU-Net does, and say how to predict with this fold."""
         super().on_train_end()
         self.print_to_log_file(
-            "Predict with this fold (without -f nnU-Net expects folds 0 to 4):\n"
-            f"  nnUNetv2_predict -d {self.plans_manager.dataset_name} -c {self.configuration_name} "
-            f"-p {self.plans_manager.plans_name} -tr {type(self).__name__} -f {self.fold} "
-            "-i INPUT -o OUTPUT",
+            "Predict with this fold (without -f nnU-Net expects folds 0 to 4):\n  "
+            + predict_command(self),
             add_timestamp=False,
         )
+
+    @staticmethod
+    def clock() -> float:
+        """Return seconds since any moment."""
+        return time.monotonic()
 
     def seed_everything(self, *stream: int) -> None:
         """Seed Python, NumPy and PyTorch from the seed of the settings, if there is one."""
@@ -206,6 +267,8 @@ class nnUNetTrainerScheduled(nnUNetTrainer):
 
     def save_checkpoint(self, filename: str) -> None:
         """Write nnU-Net's checkpoint with our state under a key of its own, whole or not at all."""
+        if Path(filename).name == LATEST:
+            self._saved_at = self.clock()
         buffer = io.BytesIO()
         super().save_checkpoint(buffer)
         if buffer.getbuffer().nbytes == 0:  # another rank, or --disable_checkpointing
@@ -234,13 +297,4 @@ class nnUNetTrainerScheduled(nnUNetTrainer):
         if self._resumed_from is not None:
             changes = changed_settings(self._resumed_from["settings"], asdict(self.settings))
             if changes:
-                self.refuse_to_resume("; ".join(changes))
-
-    def refuse_to_resume(self, changes: str) -> None:
-        """Raise a CheckpointError that names the changes, or log them where that is allowed."""
-        message = f"The run to continue was started differently: {changes}."
-        if os.environ.get(ALLOW_CHANGED_VARIABLE, "0") != "1":
-            raise CheckpointError(
-                f"{message} Restore what it had, or set {ALLOW_CHANGED_VARIABLE}=1 to go on anyway."
-            )
-        self.print_to_log_file(f"{message} Going on because {ALLOW_CHANGED_VARIABLE}=1.")
+                refuse_to_resume("; ".join(changes), self.print_to_log_file)

@@ -6,10 +6,8 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_spmc.data.errors import DataError
@@ -21,10 +19,9 @@ from nnunetv2_spmc.networks.unwrap import full_resolution, unwrapped
 from nnunetv2_spmc.training.checkpoint import CheckpointError, read_extra_state
 from nnunetv2_spmc.training.epoch_log import Panels, log_lines, log_values, plot_progress
 from nnunetv2_spmc.training.memory import explain_out_of_memory, memory_estimate
-from nnunetv2_spmc.training.progress_bar import ProgressBar
 from nnunetv2_spmc.training.pseudo_label_dice import pseudo_label_dice
 from nnunetv2_spmc.training.ramp_up import gaussian_ramp_up, ramp_up_epochs
-from nnunetv2_spmc.training.stability import check_finite, collapse_warnings
+from nnunetv2_spmc.training.stability import TAKEN, collapse_warnings, steps_noted
 from nnunetv2_spmc.training.unlabeled_stream import nnUNetTrainerUnlabeledStream
 from nnunetv2_spmc.training.voxel_shares import unlabeled_voxel_shares
 from nnunetv2_spmc.training.warm_start import check_pretrained_weights, fill_auxiliary_branch
@@ -44,6 +41,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerUnlabeledStream):
     `self.training_network` holds it as its submodule `main`, beside what only training needs.
     """
 
+    main_loss: ClassVar[str] = "supervised_main"
     panels: ClassVar[Panels] = {}  # title -> keys of the values that the losses return
 
     def __init__(
@@ -56,13 +54,8 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerUnlabeledStream):
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.training_network: Any = None  # -> initialize
-        self.iteration = 0  # optimizer steps done; t of the ramp-up
+        self.iteration = 0  # steps done, skipped ones too; t of the ramp-up
         self.withheld: WithheldPatches | None = None  # -> on_train_start
-        self.progress_bar = ProgressBar(
-            self.num_iterations_per_epoch,
-            self.num_epochs * self.num_iterations_per_epoch,
-            disable=True if self.local_rank else None,
-        )
         self._main_was_loaded = False  # by -pretrained_weights or from a checkpoint
 
     # ---- what a method defines -----------------------------------------------------------------
@@ -205,7 +198,8 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerUnlabeledStream):
         DistributedDataParallel must.
 
         Returns:
-            Scalars on the device, detached; they are read once an epoch.
+            Scalars on the device, detached; they are read once an epoch. And whether the optimizer
+            stepped.
         """
         self.optimizer.zero_grad(set_to_none=True)
         images, target = self._to_device(batch["data"]), self._to_device(batch["target"])
@@ -227,13 +221,13 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerUnlabeledStream):
         loss, labeled_values, ignored_values = self._labeled_pass(
             images, target, ignored, weight * ignored_share
         )
-        self._optimizer_step()
+        taken = self._optimizer_step()
         self.iteration += 1
         for key, value in ignored_values.items():
             values[key] = share * values.get(key, 0.0) + ignored_share * value
         values |= labeled_values | {"total_loss": total + loss}
-        self.progress_bar.step(self.iteration, values["total_loss"].item, weight)
-        return {key: value.detach() for key, value in values.items()}
+        self.progress.step(values["total_loss"].item, f", lambda {weight:.2g}")
+        return {key: value.detach() for key, value in values.items()} | {TAKEN: taken}
 
     def _unlabeled_pass(
         self,
@@ -295,17 +289,20 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerUnlabeledStream):
         with signals_deferred():
             (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
 
-    def _optimizer_step(self) -> None:
+    def _optimizer_step(self) -> bool:
+        """Clip the gradients and step; return False if the gradient scaler skipped the step."""
         if self.grad_scaler is not None:
             self.grad_scaler.unscale_(self.optimizer)
         # one norm per parameter group: clipping jointly would couple the branches' step sizes
         for group in self.optimizer.param_groups:
             torch.nn.utils.clip_grad_norm_(group["params"], GRADIENT_NORM_LIMIT)
-        if self.grad_scaler is None:
-            self.optimizer.step()
-        else:
-            self.grad_scaler.step(self.optimizer)
-            self.grad_scaler.update()
+        with steps_noted(self.optimizer) as taken:
+            if self.grad_scaler is None:
+                self.optimizer.step()
+            else:
+                self.grad_scaler.step(self.optimizer)
+                self.grad_scaler.update()
+        return bool(taken)
 
     # ---- epochs --------------------------------------------------------------------------------
 
@@ -314,23 +311,12 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerUnlabeledStream):
         super().on_train_epoch_start()
         self.training_network.train()
         self.iteration = self.current_epoch * self.num_iterations_per_epoch
-        self.progress_bar.start_epoch(self.current_epoch, self.iteration)
 
-    def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
-        """Average the values of all steps and processes, then log them."""
-        self.progress_bar.end_epoch()
-        keys = list(train_outputs[0])
-        steps = torch.stack([torch.stack([o[key].float() for key in keys]) for o in train_outputs])
-        means = steps.mean(dim=0)
-        if self.is_ddp:
-            dist.all_reduce(means)
-            means /= dist.get_world_size()
-        values = dict(zip(keys, means.tolist(), strict=True))
-        check_finite(values, keys, steps, self.current_epoch, Path(self.output_folder))
-        for warning in collapse_warnings(values):
+    def log_epoch(self, means: dict[str, float]) -> None:
+        """Log the means of all values of the steps, lambda(t) and the pseudo-label Dice."""
+        for warning in collapse_warnings(means):
             self.print_to_log_file(warning)
-        # nnU-Net's own curve stays what it is with the stock trainer: the loss of the main branch
-        super().on_train_epoch_end([{"loss": np.array(values["supervised_main"])}])
+        values = dict(means)
         if self.uses_unlabeled_data:
             values["lambda"] = self.ramp_up_weight(self.iteration - 1)  # of the last step
         if self.withheld is not None:

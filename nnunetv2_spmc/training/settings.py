@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from nnunetv2_spmc.data.raw_layout import SETTINGS_KEY
 
 ENVIRONMENT_VARIABLE = "nnUNet_spmc_settings"
+FREE_SETTINGS = {"save_minutes"}  # a resumed run may change them: they do not touch the weights
 
 Settings = TypeVar("Settings", bound="ScheduleSettings")
 
@@ -40,6 +41,7 @@ class ScheduleSettings:
     validation_iterations: int = 50  # per epoch, for the online pseudo Dice
     initial_lr: float = 1e-2
     save_every: int = 50  # epochs between two writings of checkpoint_latest.pth
+    save_minutes: float = 10.0  # minutes after which the end of an epoch writes it, too; 0: never
     keep_every: int = 0  # epochs between two checkpoint_epoch_N.pth, which stay; 0: none
     mirroring: bool = True  # mirrored patches in training and, thus, mirroring in prediction
     seed: int | None = None  # None: different at every run, like nnU-Net
@@ -51,7 +53,9 @@ class ScheduleSettings:
         for key in ("epochs", "iterations_per_epoch", "validation_iterations", "save_every"):
             value = getattr(self, key)
             require(value >= 1, key, value, "at least 1")
-        require(self.keep_every >= 0, "keep_every", self.keep_every, "at least 0")
+        for key in ("save_minutes", "keep_every"):
+            value = getattr(self, key)
+            require(value >= 0, key, value, "at least 0")
         require(self.initial_lr > 0, "initial_lr", self.initial_lr, "positive")
         require(self.seed is None or self.seed >= 0, "seed", self.seed, "at least 0, or null")
 
@@ -139,11 +143,12 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
     """Describe the differences between two settings, such as 'tau: 0.7 -> 0.65'.
 
     Settings that only one of them knows do not count: another version of this package had them.
+    Nor do those in `FREE_SETTINGS`.
     """
     return [
         f"{key}: {before[key]!r} -> {now[key]!r}"
         for key in sorted(before.keys() & now.keys())
-        if before[key] != now[key]
+        if key not in FREE_SETTINGS and before[key] != now[key]
     ]
 
 

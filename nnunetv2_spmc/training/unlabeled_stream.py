@@ -22,6 +22,7 @@ from nnunetv2_spmc.data.paired_loader import (
 from nnunetv2_spmc.data.raw_layout import IMAGES_UNLABELED
 from nnunetv2_spmc.data.unlabeled_cases import raw_dataset_folder, test_cases, unlabeled_folder
 from nnunetv2_spmc.data.unlabeled_preprocessing import ensure_unlabeled_preprocessed
+from nnunetv2_spmc.training.checkpoint import refuse_to_resume
 from nnunetv2_spmc.training.scheduled import nnUNetTrainerScheduled
 from nnunetv2_spmc.training.settings import SemiSupervisedSettings, require
 
@@ -185,7 +186,8 @@ class nnUNetTrainerUnlabeledStream(nnUNetTrainerScheduled):
             return
         before, now = set(self._resumed_from["unlabeled_cases"]), set(self.unlabeled_cases)
         if before != now:
-            self.refuse_to_resume(
+            refuse_to_resume(
                 f"unlabeled cases: {len(before - now)} gone, {len(now - before)} new, such as "
-                f"{min(before ^ now)}"
+                f"{min(before ^ now)}",
+                self.print_to_log_file,
             )

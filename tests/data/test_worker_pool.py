@@ -88,6 +88,71 @@ def test_deferred_signals_come_once_the_work_is_done(stop, raised) -> None:
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
+def test_a_signal_whose_exception_python_ignored_comes_again(capsys) -> None:
+    class Interrupted:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    def work() -> None:
+        with termination_raises():
+            Interrupted()  # freed at once
+            threading.Event().wait(60)
+
+    hook = sys.unraisablehook
+    with pytest.raises(SystemExit) as exit_:
+        work()
+    assert exit_.value.code == 143
+    assert capsys.readouterr().err == ""  # no "Exception ignored in ..."
+    assert sys.unraisablehook is hook
+
+
+def test_other_ignored_exceptions_are_shown_as_before(monkeypatch) -> None:
+    class Broken:
+        def __del__(self) -> None:
+            raise ValueError("broken")
+
+    shown: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda ignored: shown.append(ignored.exc_type))
+    with termination_raises():
+        Broken()
+    assert shown == [ValueError]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("handling", [termination_raises, signals_deferred])
+def test_a_forked_worker_is_interrupted_as_without_us(handling, stop) -> None:
+    with handling():
+        worker = os.fork()
+        if worker == 0:
+            try:
+                signal.raise_signal(stop)
+                os._exit(1)
+            except KeyboardInterrupt:  # at which nnU-Net's workers end quietly
+                os._exit(7)
+            finally:
+                os._exit(2)
+        _, status = os.waitpid(worker, 0)
+    assert os.waitstatus_to_exitcode(status) == 7
+
+
+BLOCKED = """
+import multiprocessing, signal
+from nnunetv2_spmc.data.worker_pool import interrupts_blocked
+with interrupts_blocked():
+    pool = multiprocessing.get_context("spawn").Pool(1)
+print(pool.apply(signal.pthread_sigmask, (signal.SIG_BLOCK, [])))
+print(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+pool.terminate()
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="needs signal masks")
+def test_workers_that_start_while_interrupts_are_blocked_never_see_them() -> None:
+    printed = subprocess.run([sys.executable, "-c", BLOCKED], capture_output=True, text=True).stdout
+    assert printed.split("\n")[:2] == ["{<Signals.SIGINT: 2>}", "set()"]
+
+
 def test_other_threads_leave_the_handlers_alone() -> None:
     def work() -> None:
         with signals_deferred(), termination_raises():

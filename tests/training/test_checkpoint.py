@@ -13,6 +13,7 @@ from nnunetv2_spmc.methods import nnUNetTrainerSPMC_noUnlabeled, nnUNetTrainerSu
 from nnunetv2_spmc.training.checkpoint import CheckpointError, write_whole
 from nnunetv2_spmc.training.model_export import ExportError, export_model
 from tests.full_disk import file_size_limit
+from tests.in_process import leave_out_plots
 
 
 @pytest.fixture
@@ -83,8 +84,9 @@ def test_an_interrupted_training_goes_on_to_the_same_schedule(make_trainer, monk
         start_epoch()
 
     monkeypatch.setattr(interrupted, "on_train_epoch_start", start_first_epoch_only)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(SystemExit) as exit_:
         interrupted.run_training()
+    assert exit_.value.code == 130
     latest = Path(interrupted.output_folder) / "checkpoint_latest.pth"
     resumed = make_trainer(epochs=3, save_every=1)
     resumed.load_checkpoint(str(latest))
@@ -162,6 +164,58 @@ def test_checkpoints_of_some_epochs_can_be_kept(make_trainer, trainer):
     resumed = make_trainer(trainer, epochs=5, keep_every=2)
     resumed.load_checkpoint(str(kept[1]))
     assert resumed.current_epoch == 4
+
+
+def epochs_that_write_the_latest(trainer, monkeypatch, minutes_per_epoch):
+    """Train with epochs of so many minutes; return after how many epochs it was written."""
+    now, written, save = [0.0], [], trainer.save_checkpoint
+    start_epoch = trainer.on_epoch_start
+
+    def on_epoch_start():
+        now[0] += 60 * minutes_per_epoch
+        start_epoch()
+
+    def save_checkpoint(filename):
+        save(filename)
+        if Path(filename).name == "checkpoint_latest.pth":
+            written.append(torch.load(filename, weights_only=False)["current_epoch"])
+
+    monkeypatch.setattr(trainer, "clock", lambda: now[0])
+    monkeypatch.setattr(trainer, "on_epoch_start", on_epoch_start)
+    monkeypatch.setattr(trainer, "save_checkpoint", save_checkpoint)
+    trainer.run_training()
+    return written
+
+
+@pytest.mark.supported("resume", "at most ten minutes and an epoch are lost, whatever ends a run")
+@pytest.mark.parametrize("trainer", [None, nnUNetTrainerSupervisedControl])
+@pytest.mark.parametrize(
+    ("settings", "minutes_per_epoch", "written"),
+    [
+        ({}, 4, [3, 6]),  # not the last one: that is final
+        ({}, 25, [1, 2, 3, 4, 5, 6]),
+        ({}, 1, []),
+        ({"save_minutes": 5}, 4, [2, 4, 6]),
+        ({"save_minutes": 0}, 25, []),
+        ({"save_every": 2}, 4, [2, 4, 6]),  # nnU-Net's own count too
+    ],
+)
+def test_an_epoch_that_ends_ten_minutes_after_the_latest_checkpoint_writes_it(
+    make_trainer, monkeypatch, trainer, settings, minutes_per_epoch, written
+):
+    leave_out_plots(monkeypatch)
+    trained = make_trainer(trainer, epochs=7, iterations_per_epoch=1, **settings)
+    assert epochs_that_write_the_latest(trained, monkeypatch, minutes_per_epoch) == written
+
+
+def test_other_minutes_between_checkpoints_are_no_change(trained, make_trainer):
+    resumed = make_trainer(epochs=1, save_minutes=3)
+    resumed.load_checkpoint(str(final(trained)))
+    resumed.run_training()  # no refusal
+    resumed = make_trainer(epochs=1)
+    resumed.load_checkpoint(str(final(trained)))
+    del resumed._resumed_from["settings"]["save_minutes"]  # of an older version
+    resumed.run_training()
 
 
 def test_disabled_checkpointing_writes_nothing(make_trainer):

@@ -1,6 +1,3 @@
-import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -9,32 +6,9 @@ import torch
 from torch import distributed as dist
 
 from nnunetv2_spmc.train import parse_arguments
+from tests.training.processes import free_port, run_in_two_processes, run_together
 
 STEP = Path(__file__).with_name("distributed_step.py")
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def run_together(commands, environments):
-    processes = [
-        subprocess.Popen(
-            command,
-            env=os.environ | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            errors="replace",
-        )
-        for command, environment in zip(commands, environments, strict=True)
-    ]
-    outputs = [process.communicate(timeout=540)[0] for process in processes]
-    for process, output in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, output[-4000:]
-    return outputs
 
 
 @pytest.mark.supported(
@@ -70,14 +44,7 @@ def test_two_processes_step_as_one_with_the_whole_batch(
         "batch": batch,
     }
     torch.save(inputs, tmp_path / "inputs.pt")
-    port = str(free_port())
-    run_together(
-        [[sys.executable, str(STEP), str(tmp_path)]] * 2,
-        [
-            {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "RANK": str(rank)}
-            for rank in range(2)
-        ],
-    )
+    run_in_two_processes([sys.executable, str(STEP), str(tmp_path)])
     step = single._optimizer_step
     monkeypatch.setattr(single, "_optimizer_step", lambda: None)
     values = single.train_step(batch)

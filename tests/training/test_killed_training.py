@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,12 @@ from nnunetv2_spmc.data.worker_pool import termination_raises
 from nnunetv2_spmc.training.memory import recomputed
 
 RUNNER = Path(__file__).with_name("killed_training.py")
+STOCK_COMMAND = [
+    sys.executable,
+    "-c",
+    "from nnunetv2.run.run_training import run_training_entry; run_training_entry()",
+]
+PATIENCE = 300  # seconds
 SCHEDULE = {"epochs": 8, "iterations_per_epoch": 3, "save_every": 1}
 
 
@@ -74,35 +81,130 @@ def test_a_training_killed_at_many_moments_ends_as_the_uninterrupted_one(
         assert all(torch.equal(mine[key], other[key]) for key in other)
 
 
+class StockTraining:
+    """nnUNetv2_train in a session of its own, as one starts it in a terminal."""
+
+    def __init__(self, output, *arguments):
+        self.output = output
+        with output.open("wb") as file:
+            self.process = subprocess.Popen(
+                [*STOCK_COMMAND, *arguments],
+                env=os.environ | {"PYTHONUNBUFFERED": "1"},  # all output in its order
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if is_alive(self.process.pid):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def printed(self):
+        return self.output.read_text(encoding="utf-8", errors="replace")
+
+    def wait_for(self, text):
+        deadline = time.monotonic() + PATIENCE
+        while text not in self.printed():
+            assert self.process.poll() is None, self.printed()[-4000:]
+            assert time.monotonic() < deadline, self.printed()[-4000:]
+            time.sleep(0.05)
+
+    def stop(self, number):
+        """Send a signal, Ctrl-C to all processes as a terminal does; return the exit status."""
+        if number == signal.SIGINT:
+            os.killpg(self.process.pid, number)
+        else:
+            self.process.send_signal(number)
+        return self.process.wait(timeout=PATIENCE)
+
+    def last_line(self):
+        """Return the last line without its time."""
+        return self.printed().splitlines()[-1].partition(": ")[2].rstrip()
+
+
+@pytest.fixture
+def train(make_trainer, monkeypatch, tmp_path):
+    """Start nnUNetv2_train with some settings and a number of worker processes."""
+
+    def start(trainer="nnUNetTrainerSPMC", workers=0, options=(), **settings):
+        make_trainer(**settings)  # leaves them in the environment
+        monkeypatch.setenv("nnUNet_extTrainer", str(Path(discovery.__file__).parent))
+        monkeypatch.setenv("nnUNet_n_proc_DA", str(workers))
+        monkeypatch.setenv("nnUNet_def_n_proc", "2")
+        arguments = ["500", "2d_small", "0", "-tr", trainer, "-device", "cpu", *options]
+        return StockTraining(tmp_path / "output.txt", *arguments)
+
+    return start
+
+
+@pytest.mark.supported(
+    "resume", "Ctrl-C and SIGTERM end `nnUNetv2_train` with the command that goes on"
+)
 @pytest.mark.supported("resume", "SIGTERM leaves no worker process behind")
 @pytest.mark.slow
-def test_on_sigterm_the_worker_processes_leave_too(make_trainer, monkeypatch, tmp_path):
-    make_trainer(epochs=1000)  # leaves its settings in the environment
-    monkeypatch.setenv("nnUNet_extTrainer", str(Path(discovery.__file__).parent))
-    monkeypatch.setenv("nnUNet_n_proc_DA", "2")
-    command = [sys.executable, "-c"]
-    command += ["from nnunetv2.run.run_training import run_training_entry; run_training_entry()"]
-    command += ["500", "2d_small", "0", "-tr", "nnUNetTrainerSPMC", "-device", "cpu"]
-    with (tmp_path / "output.txt").open("wb") as output:
-        process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+@pytest.mark.parametrize(
+    ("stop", "workers", "trainer"),
+    [
+        (signal.SIGINT, 0, "nnUNetTrainerSPMC"),
+        (signal.SIGINT, 2, "nnUNetTrainerSPMC"),
+        (signal.SIGTERM, 0, "nnUNetTrainerSPMC"),
+        (signal.SIGTERM, 2, "nnUNetTrainerSPMC"),
+        (signal.SIGINT, 2, "nnUNetTrainerSupervisedControl"),
+    ],
+)
+def test_the_last_line_of_a_stopped_training_goes_on_where_it_says(train, stop, workers, trainer):
+    with train(trainer, workers, epochs=1000, save_every=1) as training:
+        training.wait_for("Epoch 1")
+        assert training.stop(stop) == 128 + stop
+        assert "Traceback" not in training.printed()
+        said = re.fullmatch(
+            rf"Stopped by {stop.name}\. It goes on from epoch (\d+) \(checkpoint_latest\.pth\) "
+            rf"with: nnUNetv2_train (500 2d_small 0 -tr {trainer} -device cpu --c)",
+            training.last_line(),
         )
-        try:
-            deadline = time.monotonic() + 300
-            while b"Epoch 1" not in (tmp_path / "output.txt").read_bytes():
-                assert process.poll() is None, (tmp_path / "output.txt").read_text()[-4000:]
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=60) == 143
-            assert "Stopped by a signal" in (tmp_path / "output.txt").read_text(encoding="utf-8")
-            deadline = time.monotonic() + 10
-            while is_alive(process.pid) and time.monotonic() < deadline:
-                time.sleep(0.1)
-            assert not is_alive(process.pid)
-        finally:
-            if is_alive(process.pid):
-                os.killpg(process.pid, signal.SIGKILL)
+        assert said, training.last_line()
+        deadline = time.monotonic() + 10
+        while is_alive(training.process.pid) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not is_alive(training.process.pid)
+    if workers:  # both ways to load
+        return
+    with StockTraining(training.output, *said[2].split()) as resumed:
+        resumed.wait_for("Current learning rate")
+        assert resumed.printed().count("Epoch ") == 1
+        assert f"Epoch {said[1]}" in resumed.printed()
+
+
+@pytest.mark.supported("resume", "Ctrl-C and SIGTERM in the final validation name `--val`")
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("moment", ["Training done.", "predicting "])
+def test_a_stopped_validation_says_how_to_validate(train, stop, moment):
+    with train(epochs=1, options=["--npz"]) as training:
+        training.wait_for(moment)
+        assert training.stop(stop) == 128 + stop
+        assert "Traceback" not in training.printed()
+        assert training.last_line() == (
+            f"Stopped by {stop.name}. The training is done; validate with: "
+            "nnUNetv2_train 500 2d_small 0 -tr nnUNetTrainerSPMC -device cpu --npz --val"
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_training_that_is_stopped_while_workers_start_ends(train, stop):
+    """Python ignores what a signal handler raises while it forks."""
+    with train(workers=2, epochs=1000) as training:
+        training.wait_for("This split has 4 training")
+        assert training.stop(stop) == 128 + stop
+        assert training.last_line() == (
+            f"Stopped by {stop.name}. There is no checkpoint yet, so it starts again with: "
+            "nnUNetv2_train 500 2d_small 0 -tr nnUNetTrainerSPMC -device cpu --c"
+        )
 
 
 def test_a_signal_waits_for_the_end_of_the_backward_pass(make_trainer):
@@ -135,7 +237,7 @@ def test_a_signal_that_a_library_turned_into_an_error_stops_the_training(make_tr
     with pytest.raises(SystemExit) as stopped:
         trainer.run_training()
     assert stopped.value.code == 143
-    assert "Stopped by a signal" in capsys.readouterr().out
+    assert "Stopped by SIGTERM" in capsys.readouterr().out
 
 
 def test_an_error_of_its_own_is_not_taken_for_a_signal(make_trainer, capsys):
@@ -147,7 +249,7 @@ def test_an_error_of_its_own_is_not_taken_for_a_signal(make_trainer, capsys):
     trainer.on_epoch_end = on_epoch_end
     with pytest.raises(ValueError, match="invalid bounding box"):
         trainer.run_training()
-    assert "Stopped by a signal" not in capsys.readouterr().out
+    assert "Stopped by" not in capsys.readouterr().out
 
 
 def is_alive(process_group):

@@ -224,8 +224,21 @@ def test_the_control_is_the_stock_trainer_with_the_same_schedule(make_trainer):
     control = make_trainer(nnUNetTrainerSupervisedControl, epochs=7, initial_lr=0.005)
     assert (control.num_epochs, control.num_iterations_per_epoch) == (7, 2)
     assert control.initial_lr == 0.005
-    for name in ("get_dataloaders", "train_step", "_build_loss", "configure_optimizers"):
+    for name in ("get_dataloaders", "_build_loss", "configure_optimizers"):
         assert getattr(nnUNetTrainerSupervisedControl, name) is getattr(nnUNetTrainer, name)
+
+
+def test_a_step_of_the_control_is_that_of_the_stock_trainer(make_trainer):
+    control, stock = make_trainer(nnUNetTrainerSupervisedControl), make_trainer(nnUNetTrainer)
+    ready(control)
+    stock.initialize()
+    stock.network.load_state_dict(control.network.state_dict())
+    stock.set_deep_supervision_enabled(stock.enable_deep_supervision)
+    stock.on_train_epoch_start()
+    batch = next(control.dataloader_train)
+    assert control.train_step(batch)["loss"] == stock.train_step(batch)["loss"]
+    ours, theirs = control.network.state_dict(), stock.network.state_dict()
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
 def test_an_ablation_cannot_be_undone_by_a_setting(make_trainer):

@@ -56,6 +56,8 @@ def test_the_environment_may_name_a_file(tmp_path):
         ({"reduction": "mean"}, "reduction must be one of all, masked, got 'mean'"),
         ({"teaching": "low"}, "teaching must be one of high-to-low"),
         ({"unlabeled_batch_size": 0}, "unlabeled_batch_size must be at least 1"),
+        ({"save_minutes": -1}, "save_minutes must be at least 0, got -1"),
+        ({"keep_every": -1}, "keep_every must be at least 0"),
         ({"seed": -1}, "seed must be at least 0"),
     ],
 )
@@ -88,6 +90,11 @@ def test_changes_are_described():
 
 def test_a_setting_of_another_version_is_no_change():
     assert changed_settings({"tau": 0.7, "gone": 1}, {"tau": 0.7, "new": 2}) == []
+
+
+def test_when_checkpoints_are_written_is_no_change():
+    assert changed_settings({"save_minutes": 10.0}, {"save_minutes": 0}) == []
+    assert changed_settings({"save_every": 50}, {"save_every": 1}) == ["save_every: 50 -> 1"]
 
 
 def test_every_ablation_differs_from_the_method_in_what_its_name_says():

@@ -1,0 +1,59 @@
+"""The commands that train, go on and predict with a fold, as one would type them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch import distributed as dist
+
+DEFAULT_PLANS, DEFAULT_DEVICE = "nnUNetPlans", "cuda"
+KEPT_FLAGS = ("--npz", "--val_best", "--disable_checkpointing")  # nnU-Net does not tell the trainer
+PRETRAINED = "-pretrained_weights"
+
+
+def train_command(trainer: nnUNetTrainer, *options: str) -> str:
+    """Return the command that started this training, with other options."""
+    dataset = trainer.plans_manager.dataset_name
+    numbered = re.match(r"Dataset(\d{3})_", dataset)
+    words, processes = _launcher()
+    words += [str(int(numbered[1])) if numbered else dataset, trainer.configuration_name]
+    words += [str(trainer.fold), "-tr", type(trainer).__name__]
+    if trainer.plans_manager.plans_name != DEFAULT_PLANS:
+        words += ["-p", trainer.plans_manager.plans_name]
+    if trainer.device.type != DEFAULT_DEVICE:
+        words += ["-device", trainer.device.type]
+    words += [*processes, *(flag for flag in KEPT_FLAGS if flag in sys.argv), *options]
+    return shlex.join(words)
+
+
+def _launcher() -> tuple[list[str], list[str]]:
+    """Return what comes before the arguments of nnUNetv2_train, and the one for its processes."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return ["nnUNetv2_train"], []
+    processes = dist.get_world_size()
+    if "LOCAL_RANK" not in os.environ:
+        return ["nnUNetv2_train"], ["-num_gpus", str(processes)]
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
+    nodes = ["--nnodes", str(processes // here)] if here < processes else []
+    where = ["..."] if nodes else []  # where they meet: torchrun does not tell
+    per_node = ["--nproc-per-node", str(here)]
+    return ["torchrun", *nodes, *per_node, *where, "-m", "nnunetv2_spmc.train"], []
+
+
+def new_start_option() -> list[str]:
+    """Return the option of a start without a checkpoint: `--c` too, but for a warm start."""
+    if PRETRAINED not in sys.argv:
+        return ["--c"]
+    return sys.argv[sys.argv.index(PRETRAINED) :][:2]
+
+
+def predict_command(trainer: nnUNetTrainer) -> str:
+    """Return the command that predicts with the fold of a training."""
+    plans = trainer.plans_manager
+    words = ["nnUNetv2_predict", "-d", plans.dataset_name, "-c", trainer.configuration_name]
+    words += ["-p", plans.plans_name, "-tr", type(trainer).__name__, "-f", str(trainer.fold)]
+    return shlex.join([*words, "-i", "INPUT", "-o", "OUTPUT"])
