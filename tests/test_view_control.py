@@ -32,20 +32,30 @@ def labeled_patches(number=3, size=16):
 @pytest.mark.parametrize("turns", [False, True])
 def test_labels_of_all_resolutions_follow_the_view_of_the_image(make_started, turns):
     trainer = make_started(view_control.nnUNetTrainerViewControlBoxes)
-    trainer.turns = turns
+    downsample, orientations = DownsampleSegForDSTransform(SCALES), []
     for seed in range(8):
+        trainer.turns = turns
         torch.manual_seed(seed)
         images, target = labeled_patches()
         seen, labels = trainer.second_view(images, target)
         assert torch.equal(labels[0].float(), seen)
-        # what nnU-Net samples of the turned patch may be the neighbor of what is turned; unturned
-        # patches must have its very targets
-        if not turns:
-            downsample = DownsampleSegForDSTransform(SCALES)
-            for case, full in enumerate(labels[0]):
-                own = downsample._apply_to_segmentation(full)
-                for scale, expected in zip(labels, own, strict=True):
-                    assert torch.equal(scale[case], expected)
+        torch.manual_seed(seed)
+        trainer.turns = False
+        _, upright = trainer.second_view(images, target)
+        for case, full in enumerate(upright[0]):  # nnU-Net's own samples of the mixed labels
+            own = downsample._apply_to_segmentation(full)
+            assert all(torch.equal(u[case], o) for u, o in zip(upright, own, strict=True))
+        for ours, before in zip(labels, upright, strict=True):  # then turned as the image is
+            candidates = [
+                before.rot90(quarters, (2, 3)).flip(flips)
+                for quarters in range(4)
+                for flips in ([], [2])  # all eight orientations
+            ]
+            found = [torch.equal(ours, candidate) for candidate in candidates]
+            assert any(found)
+            orientations.append((seed, found.index(True)))
+    assert len(set(orientations)) == 8  # per view one orientation for all resolutions
+    assert ({orientation for _, orientation in orientations} == {0}) == (not turns)
 
 
 def test_every_patch_gets_a_box_of_another_patch_and_keeps_the_rest(make_started):
