@@ -67,13 +67,15 @@ def predict_case(model: TrainedModel, images: Sequence[Path], tau: float | None 
     tau = model.tau if tau is None else tau
     data, properties = _preprocessed(model, images)
     regions = model.main.label_manager.has_regions
-    segmentation, probabilities = _predict(model.main, data, properties)
+    segmentation, probabilities = _predict(model.main, images[0], data, properties)
     main = confidence(probabilities[None], regions=regions)
     entropy = normalized_entropy(probabilities, regions=regions)
     del probabilities
     auxiliary_segmentation = suspicious = difficult = auxiliary = None
     if model.auxiliary is not None:
-        auxiliary_segmentation, probabilities = _predict(model.auxiliary, data, properties)
+        auxiliary_segmentation, probabilities = _predict(
+            model.auxiliary, images[0], data, properties
+        )
         auxiliary = confidence(probabilities[None], regions=regions)
         del probabilities
     if tau is not None:
@@ -146,34 +148,14 @@ def _wrong_channels(model: TrainedModel, images: Sequence[Path], number: int) ->
     )
 
 
-def _predict_finite(
-    model: TrainedModel,
-    predictor: nnUNetPredictor,
-    images: Sequence[Path],
-    data: torch.Tensor,
-    properties: dict[str, Any],
-) -> tuple[np.ndarray, torch.Tensor]:
-    """Return what `_predict` does; raise DataError unless all probabilities are numbers."""
-    try:
-        segmentation, probabilities = _predict(predictor, data, properties)
-    except RuntimeError as error:  # by nnU-Net, of infinite logits; or there is too little memory
-        raise DataError(f"{images[0]} cannot be predicted: {_first_line(error)}") from error
-    if not torch.isfinite(probabilities).all():
-        raise DataError(
-            f"{images[0]} cannot be predicted: the model in {model.fold_folder} gives NaN; take "
-            "another checkpoint with -chk, or look at the image."
-        )
-    return segmentation, probabilities
-
-
 def _predict(
-    predictor: nnUNetPredictor, data: torch.Tensor, properties: dict[str, Any]
+    predictor: nnUNetPredictor, image: Path, data: torch.Tensor, properties: dict[str, Any]
 ) -> tuple[np.ndarray, torch.Tensor]:
     """Return labels (z, y, x) and finite probabilities (C, z, y, x) on the image's grid."""
     try:
         logits = predictor.predict_logits_from_preprocessed_data(data).cpu()
     except RuntimeError as error:  # nnU-Net's, of infinite logits; or there is too little memory
-        raise DataError(f"The image cannot be predicted: {_first_line(error)}") from error
+        raise DataError(f"{image} cannot be predicted: {_first_line(error)}") from error
     segmentation, probabilities = convert_predicted_logits_to_segmentation_with_correct_shape(
         logits,
         predictor.plans_manager,
@@ -184,7 +166,7 @@ def _predict(
     )
     if not np.isfinite(probabilities).all():
         raise DataError(
-            "The image cannot be predicted: the model gives NaN for it; take another checkpoint "
+            f"{image} cannot be predicted: the model gives NaN for it; take another checkpoint "
             "with -chk, or look at the image."
         )
     return segmentation, torch.from_numpy(probabilities)

@@ -106,8 +106,8 @@ def test_regions_are_decisions_of_their_own(monkeypatch):
         for name, p in (("main", main), ("auxiliary", auxiliary))
     }
     monkeypatch.setattr(case_maps, "_preprocessed", lambda model, images: (None, {}))
-    monkeypatch.setattr(case_maps, "_predict", lambda p, d, _: (labels, p.probabilities))
-    maps = predict_case(SimpleNamespace(**branches, tau=TAU), [])
+    monkeypatch.setattr(case_maps, "_predict", lambda p, *_: (labels, p.probabilities))
+    maps = predict_case(SimpleNamespace(**branches, tau=TAU), [Path("case_0000.nii.gz")])
     assert np.allclose(maps.confidence, [0.5, 0.6])
     assert maps.suspicious.tolist() == [[[3, 3]]]
     assert maps.common_difficulty.tolist() == [[[False, True]]]
@@ -184,5 +184,5 @@ def test_a_prediction_that_is_not_finite_is_refused(phantom_runs, test_image, br
 
     getattr(model, branch).network = Diverged()
     getattr(model, branch).list_of_parameters = [{}]
-    with pytest.raises(DataError, match=r"The image cannot be predicted: .*(NaN|inf)"):
+    with pytest.raises(DataError, match=rf"{test_image.name} cannot be predicted: .*(NaN|inf)"):
         predict_case(model, [test_image])
