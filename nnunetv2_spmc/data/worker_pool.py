@@ -154,9 +154,11 @@ def _handled_by(handle: Callable[[int], None]) -> Iterator[None]:
     process = os.getpid()
 
     def handler(signum: int, _frame: FrameType | None) -> None:
-        if os.getpid() != process:  # a forked worker: nnU-Net's end quietly at this exception
+        if os.getpid() == process:
+            handle(signum)
+        elif signum != signal.SIGINT:  # a forked worker: nnU-Net's end quietly at this exception
             raise KeyboardInterrupt
-        handle(signum)
+        # a terminal sends Ctrl-C to workers too; one that ends before its parent breaks its queue
 
     # nohup ignores SIGHUP; None is a handler that Python could not put back
     ours = [n for n in _STOPPING if signal.getsignal(n) not in (signal.SIG_IGN, None)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -39,8 +40,9 @@ def says_how_to_go_on(trainer: Any, *, is_validating: bool = False) -> Iterator[
             # a second signal changes nothing; a terminal that was closed cannot be written to
             with suppress(KeyboardInterrupt, SystemExit, OSError), signals_deferred():
                 sys.stdout = stdout  # nnU-Net hides what ending workers print
-                _free(error)
-                _end_workers(trainer)
+                with _threads_quiet():
+                    _free(error)
+                    _end_workers(trainer)
                 if trainer.local_rank == 0:
                     reason = f"Stopped by {signal.Signals(stopped[0]).name}."
                     trainer.print_to_log_file(reason, how_to_go_on(trainer, is_validating))
@@ -66,6 +68,16 @@ def how_to_go_on(trainer: Any, is_validating: bool = False) -> str:
         who = f"Move {folder / found.pop(0)} of an earlier training away; then it"
     epoch = next_epoch(folder / found[0])
     return f"{who} goes on from epoch {epoch} ({found[0]}) with: {train_command(trainer, '--c')}"
+
+
+@contextmanager
+def _threads_quiet() -> Iterator[None]:
+    """Hide what threads raise: one may be taking a batch from a worker that ends just then."""
+    previous, threading.excepthook = threading.excepthook, lambda _: None
+    try:
+        yield
+    finally:
+        threading.excepthook = previous
 
 
 def _free(error: BaseException | None) -> None:

@@ -1,5 +1,6 @@
 import signal
 import sys
+import threading
 
 import pytest
 import torch
@@ -196,3 +197,22 @@ def test_what_a_broken_off_function_held_is_freed_before_the_last_words(trainer,
     with pytest.raises(SystemExit), says_how_to_go_on(trainer):
         load()
     assert order == ["freed", "said"]
+
+
+def test_a_thread_that_loses_its_worker_at_the_end_prints_no_traceback(trainer, monkeypatch):
+    def end_workers():
+        def take_a_batch():
+            raise FileNotFoundError("the socket of a worker that has ended")
+
+        thread = threading.Thread(target=take_a_batch)
+        thread.start()
+        thread.join()
+
+    printed = []
+    monkeypatch.setattr(threading, "excepthook", printed.append)
+    monkeypatch.setattr(trainer.progress, "end_steps", end_workers)
+    with pytest.raises(SystemExit), says_how_to_go_on(trainer):
+        signal.raise_signal(signal.SIGTERM)
+    assert printed == []
+    end_workers()
+    assert len(printed) == 1  # afterwards they do again
