@@ -89,9 +89,9 @@ ABLATIONS = {
     "no_paste": Method("nnUNetTrainerSPMC", {"paste_from": "nothing"}),
     "same_view": Method("nnUNetTrainerSPMC", {"paste_from": "nothing", "views": "same"}),
     **{  # tables 4 and 5 of the paper
-        name: Method(f"nnUNetTrainerSPMC_{name}")
-        for name in ("noNoise", "noCDPS", "noSPLAT", "cpsOnly")
+        name: Method(f"nnUNetTrainerSPMC_{name}") for name in ("noNoise", "noCDPS", "noSPLAT")
     },
+    "cpsOnly": Method("nnUNetTrainerSPMC", {"noise": 0.0, "cdps": False, "splat": False}),
     **{
         name: Method(f"nnUNetTrainerSPMC_{name}")
         for name in ("ordinaryToLow", "highToOrdinary", "separateEncoders")
@@ -112,10 +112,10 @@ CANDIDATES = {
     "paste": Method("nnUNetTrainerSPMC", PASTE),
     "early": Method("nnUNetTrainerSPMC", PASTE | {"ramp_start": 0.1, "ramp_end": 0.3}),
 }
-VIEW_CONTROLS = {  # benchmark_trainers/: the views of SPMC without unlabeled scans
+VIEW_CONTROLS = {  # the views of SPMC without unlabeled scans
     "control_again": Method(CONTROL),  # on the machine of these: what a machine changes
-    "view_control_boxes": Method("nnUNetTrainerViewControlBoxes"),
-    "view_control_boxes_turns": Method("nnUNetTrainerViewControlBoxesTurns"),
+    "view_control_boxes": Method("nnUNetTrainerViewControl"),
+    "view_control_boxes_turns": Method("nnUNetTrainerViewControl", {"turns": True, "flips": True}),
 }
 ANNOTATE = {f"annotate_{labels}": Method(CONTROL, labels=labels) for labels in RANKINGS}
 METHODS = MAIN_METHODS | ABLATIONS | CANDIDATES | VIEW_CONTROLS | ANNOTATE

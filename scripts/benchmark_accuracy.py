@@ -31,7 +31,6 @@ import shlex
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -47,6 +46,8 @@ from accuracy_methods import (
     RANKINGS,
     SCHEDULES,
 )
+
+from nnunetv2_spmc import discovery
 
 SCRIPTS = Path(__file__).resolve().parent
 BENCHMARKS = SCRIPTS.parent / "docs" / "benchmarks"
@@ -126,23 +127,13 @@ def benchmark(
 
 def check_settings(checkpoint: Path, trainer: str, settings: str) -> None:
     """Refuse a finished training that had other settings than these and the trainer's defaults."""
-    import torch
-    from benchmark_trainers import view_control as trainers  # those of the package, too
+    from nnunetv2_spmc import methods
+    from nnunetv2_spmc.training.checkpoint import read_extra_state
+    from nnunetv2_spmc.training.settings import changed_settings
 
-    from nnunetv2_spmc.training.settings import (
-        ScheduleSettings,
-        changed_settings,
-        resolve_settings,
-    )
-
-    kind = getattr(trainers, trainer)
-    defaults = replace(kind.default_settings, **kind.fixed_settings)
-    expected, _ = resolve_settings(defaults, {}, {"nnUNet_spmc_settings": settings})
-    stored = torch.load(checkpoint, map_location="cpu", weights_only=False)["semi_supervised"]
-    is_supervised = issubclass(kind, trainers.nnUNetTrainerSupervisedControl)
-    used = {field.name for field in fields(ScheduleSettings if is_supervised else expected)}
-    now = {key: value for key, value in asdict(expected).items() if key in used}
-    changes = changed_settings(stored["settings"], now)
+    kind = getattr(methods, trainer)
+    now = kind.resolved_settings({}, {"nnUNet_spmc_settings": settings}).flat()
+    changes = changed_settings(read_extra_state(checkpoint)["settings"], now)
     if changes:
         sys.exit(f"error: {checkpoint} was trained with {', '.join(changes)}; remove its run.")
 
@@ -287,7 +278,7 @@ def main() -> None:
         for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
             (arguments.output / variable).mkdir(exist_ok=True)
             os.environ[variable] = str(arguments.output / variable)
-        os.environ["nnUNet_extTrainer"] = str(SCRIPTS / "benchmark_trainers")
+        os.environ["nnUNet_extTrainer"] = str(Path(discovery.__file__).parent)
         arguments.data = arguments.data.resolve()
         os.chdir(arguments.output)  # so that the recorded commands need no path of this machine
         rows = arguments.csv / ("validation.csv" if arguments.validation_only else "runs.csv")

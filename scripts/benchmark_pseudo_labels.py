@@ -141,8 +141,8 @@ def dice(predicted: Tensor, reference: Tensor) -> float | None:
 def count_voxels(fold: Path, checkpoint: Path, raw: Path, device: str) -> Counts:
     """Predict the unlabeled cases with both branches and compare with their withheld labels."""
     model = load_model(fold, checkpoint.name, device=device, mirroring=False)
-    if model.auxiliary is None:
-        raise SystemExit(f"error: {checkpoint} has no auxiliary branch.")
+    if model.second is None:
+        raise SystemExit(f"error: {checkpoint} has no second branch.")
     manager = model.main.label_manager
     if manager.has_regions or manager.has_ignore_label:
         raise SystemExit("error: regions and ignore labels are not counted here.")
@@ -162,7 +162,7 @@ def count_voxels(fold: Path, checkpoint: Path, raw: Path, device: str) -> Counts
             model.main.dataset_json,
         )
         probabilities = []
-        for predictor in (model.main, model.auxiliary):
+        for predictor in (model.main, model.second):
             logits = predictor.predict_logits_from_preprocessed_data(
                 torch.from_numpy(np.asarray(data, dtype=np.float32))
             )
@@ -226,21 +226,16 @@ def term_gradients(trainer: Any, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         Term -> float64, (number of parameters,). The terms add up to the gradient of the step.
     """
     parameters = list(unwrapped(trainer.network).parameters())
-    images = batch["data"].to(trainer.device)
-    target = [scale.to(trainer.device) for scale in batch["target"]]
-    unlabeled, weak = (
-        batch["unlabeled"][key].to(trainer.device) if key in batch["unlabeled"] else None
-        for key in ("data", "weak")
-    )
-    with trainer._autocast():
-        _, values = trainer.unlabeled_step(unlabeled, weak, None, (images, target[0]))
-        values |= trainer.labeled_loss(trainer.training_network(images), target)[1]
+    step = trainer._step(batch)
+    with trainer.autocast():
+        _, values = trainer.unlabeled_pass(step)
+        values |= trainer.labeled_pass(step)[1]
     gradients = {}
     for term, (by_lambda, by_beta) in TERMS.items():
         if f"{term}_main" not in values:
             continue
         weight = trainer.ramp_up_weight() if by_lambda else 1.0
-        weight *= trainer.settings.beta if by_beta else 1.0
+        weight *= trainer.method_settings.beta if by_beta else 1.0
         loss = weight * (values[f"{term}_main"] + values[f"{term}_auxiliary"])
         gradients[term] = torch.cat(
             [

@@ -206,7 +206,7 @@ def measure_checkpoint(model: Path) -> Iterator[dict[str, Any]]:
     own = checkpoint[CHECKPOINT_KEY]
     weights = {
         "main": tensor_bytes(checkpoint["network_weights"]),
-        "auxiliary": tensor_bytes(own["auxiliary_weights"]),
+        "auxiliary": tensor_bytes(own["parts"]),
     }
     momenta = tensor_bytes(checkpoint["optimizer_state"])
     named = sum(weights.values()) + momenta

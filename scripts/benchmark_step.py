@@ -40,6 +40,8 @@ from performance_table import MACHINE, machine, publish
 from torch import Tensor
 
 from nnunetv2_spmc.methods import nnUNetTrainerSPMC, nnUNetTrainerSPMC_paper
+from nnunetv2_spmc.training import step as parts
+from nnunetv2_spmc.training.backward import clip_and_step, run_passes
 from nnunetv2_spmc.training.memory import activation_bytes
 from nnunetv2_spmc.training.ramp_up import gaussian_ramp_up
 
@@ -118,7 +120,7 @@ def trainer(kind: type, patch: str, classes: int, device: torch.device) -> Any:
     built.initialize()
     built.network.train()
     if issubclass(kind, nnUNetTrainerSPMC):
-        built.training_network.train()
+        built.joint_network.train()
         built.iteration = built.num_epochs * built.num_iterations_per_epoch
     return built
 
@@ -140,15 +142,19 @@ def random_batch(spmc: Any, batch: int, classes: int, device: torch.device) -> d
 def floor_step(spmc: Any, batch: dict[str, Any]) -> None:
     """Do the passes of a step without any SPMC term."""
     spmc.optimizer.zero_grad(set_to_none=True)
-    with spmc._autocast():
-        main, auxiliary = spmc.training_network(batch["unlabeled"]["data"])
-        loss = 1e-9 * (main[0].float().sum() + auxiliary[0].float().sum())
-    spmc._backward(loss)
-    with spmc._autocast():
-        main, auxiliary = spmc.training_network(batch["data"])
-        loss = spmc.loss(main, batch["target"]) + spmc.loss(auxiliary, batch["target"])
-    spmc._backward(loss)
-    spmc._optimizer_step()
+
+    def unlabeled() -> parts.Loss:
+        main, auxiliary = spmc.joint_network(batch["unlabeled"]["data"])
+        return 1e-9 * (main[0].float().sum() + auxiliary[0].float().sum()), {}
+
+    def labeled() -> parts.Loss:
+        main, auxiliary = spmc.joint_network(batch["data"])
+        return spmc.loss(main, batch["target"]) + spmc.loss(auxiliary, batch["target"]), {}
+
+    step = parts.Step(parts.Labeled(batch["data"], batch["target"]), None, 1.0, 0)
+    passes = (unlabeled, labeled)
+    run_passes(passes, step, spmc.joint_network, spmc.autocast, spmc.grad_scaler)
+    clip_and_step(spmc.optimizer, spmc.grad_scaler)
 
 
 def terms(spmc: Any, logits: list[Tensor], target: list[Tensor]) -> Tensor:
@@ -162,23 +168,23 @@ def terms(spmc: Any, logits: list[Tensor], target: list[Tensor]) -> Tensor:
     supervised = spmc.loss
     spmc.loss = lambda output, _: output.new_zeros(())
     try:
-        with spmc._autocast():
-            labeled, _ = spmc.labeled_loss((logits[0], logits[1]), target)
-            unlabeled, _ = spmc.unlabeled_loss((logits[2], logits[3]))
+        with spmc.autocast():
+            images = logits[0]  # no term looks at them
+            labeled, _ = spmc.labeled_loss((logits[0], logits[1]), parts.Labeled(images, target))
+            unlabeled, _ = spmc.unlabeled_loss((logits[2], logits[3]), parts.Unlabeled(images))
         return labeled + spmc.ramp_up_weight() * unlabeled
     finally:
         spmc.loss = supervised
 
 
-def reference_terms(
-    logits: list[Tensor], labels: Tensor, settings: Any
-) -> tuple[Tensor, list[Tensor]]:
+def reference_terms(logits: list[Tensor], labels: Tensor, spmc: Any) -> tuple[Tensor, list[Tensor]]:
     """Compute the same in float64 as the paper writes it, Eq. (3)-(19).
 
     Returns:
         The loss, and per logits where no decision is closer than UNDECIDED, bool (B, ...).
     """
     p = [torch.softmax(x, dim=1) for x in logits]
+    settings = spmc.method_settings
     tau, power = settings.tau, 1 / settings.temperature
     classes = logits[0].shape[1]
     one_hot = F.one_hot(labels[:, 0].long(), classes).movedim(-1, 1).double()
@@ -199,7 +205,7 @@ def reference_terms(
         near[i] = near[i] | (highest[:, :1] - highest[:, 1:] < UNDECIDED)
     either = near[0] | near[1]
     decided = [~(either if i < 2 else near[i])[:, 0] for i in range(4)]
-    return labeled + settings.lambda_max * unlabeled, decided
+    return labeled + spmc.settings.lambda_max * unlabeled, decided
 
 
 def terms_error(spmc: Any, logits: list[Tensor], target: list[Tensor]) -> float:
@@ -208,7 +214,7 @@ def terms_error(spmc: Any, logits: list[Tensor], target: list[Tensor]) -> float:
     loss = terms(spmc, ours, target)
     gradients = torch.autograd.grad(loss, ours)
     exact = [x.detach().cpu().double().requires_grad_() for x in logits]
-    expected, decided = reference_terms(exact, target[0].cpu(), spmc.settings)
+    expected, decided = reference_terms(exact, target[0].cpu(), spmc)
     errors = [abs(loss.item() - expected.item()) / abs(expected.item())]
     reference = torch.autograd.grad(expected, exact)
     for got, wanted, where in zip(gradients, reference, decided, strict=True):
@@ -277,7 +283,7 @@ def memory_of_steps(stock: Any, spmc: Any, classes: int, device: torch.device) -
         supervised + gradients,  # while nnU-Net's loss of a branch is recomputed
         saved_bytes(lambda: spmc.unlabeled_loss((one, other))),
     ]
-    networks = {"stock": stock.network, "spmc": spmc.training_network}
+    networks = {"stock": stock.network, "spmc": spmc.joint_network}
     used = {
         name: activation_bytes(network, tuple(images.shape), torch.float32)
         for name, network in networks.items()
@@ -377,14 +383,23 @@ def joint_step(spmc: Any, batch: dict[str, Any]) -> None:
     """Do a step in one pass over labeled and unlabeled patches together."""
     spmc.optimizer.zero_grad(set_to_none=True)
     labeled = len(batch["data"])
-    with spmc._autocast():
-        outputs = spmc.training_network(torch.cat([batch["data"], batch["unlabeled"]["data"]]))
+    step = parts.Step(
+        parts.Labeled(batch["data"], batch["target"]),
+        parts.Unlabeled(batch["unlabeled"]["data"]),
+        spmc.ramp_up_weight(),
+        0,
+    )
+
+    def joint() -> parts.Loss:
+        outputs = spmc.joint_network(torch.cat([step.labeled.images, step.unlabeled.images]))
         first = tuple([scale[:labeled] for scale in branch] for branch in outputs)
         second = tuple([scale[labeled:] for scale in branch] for branch in outputs)
-        loss, _ = spmc.labeled_loss(first, batch["target"])
-        unlabeled, _ = spmc.unlabeled_loss(second)
-    spmc._backward(loss + spmc.ramp_up_weight() * unlabeled)
-    spmc._optimizer_step()
+        loss, _ = spmc.labeled_loss(first, step.labeled)
+        unlabeled, _ = spmc.unlabeled_loss(second, step.unlabeled)
+        return loss + step.weight * unlabeled, {}
+
+    run_passes([joint], step, spmc.joint_network, spmc.autocast, spmc.grad_scaler)
+    clip_and_step(spmc.optimizer, spmc.grad_scaler)
 
 
 def measure_variants(
@@ -427,10 +442,10 @@ def measure_variants(
     step_memory = device_memory(as_is) if device.type == "cuda" else 0
     for name, step in candidates.items():
         if name == "channels last":
-            variant.training_network.to(memory_format=last)
+            variant.joint_network.to(memory_format=last)
         elif "autocast" in name:
-            variant.training_network.to(memory_format=torch.contiguous_format)
-            variant._autocast = MethodType(bf16, variant)
+            variant.joint_network.to(memory_format=torch.contiguous_format)
+            variant.autocast = MethodType(bf16, variant)
         used = device_memory(step) if device.type == "cuda" else 0
         times = interleaved({"as it is": as_is, name: step}, device, repeats)
         rows.append(

@@ -7,7 +7,7 @@ RUN is a fold folder of nnUNet_results; nnUNet_raw and nnUNet_preprocessed must 
 - uncertainty.png: confidence of every run on the same slice (figure 1 of the paper: supervised
   control and SPMC);
 - common_difficulty.png: from the confidence of both branches to the common-difficulty voxels
-  (figure 4), of the first run with an auxiliary branch;
+  (figure 4), of the first run with a second branch;
 - iterations.png: the same slice over the training (figure 8), of that run, from every
   checkpoint_*.pth in its folder.
 """
@@ -101,7 +101,7 @@ def draw_uncertainty(shown: Slice, maps: dict[str, CaseMaps]) -> Figure:
 def draw_common_difficulty(shown: Slice, maps: CaseMaps, tau: float) -> Figure:
     """Draw confidence, suspicious voxels of both branches, and the voxels in which they meet."""
     figure, axes = shown.grid(2, 4)
-    confidences = {"main": maps.confidence, "auxiliary": maps.auxiliary_confidence}
+    confidences = {"main": maps.confidence, maps.second_name: maps.second_confidence}
     heat = None
     for row, (bit, (branch, confidence)) in enumerate(enumerate(confidences.items(), start=1)):
         heat = shown.confidence(axes[row, 1], confidence)
@@ -167,9 +167,9 @@ def make_figures(runs: Sequence[Run], output: Path, case: str | None, index: int
     maps = {name: run.predict(images) for name, run in zip(run_labels(runs), runs, strict=True)}
     print(f"Case {case}, slice {shown.index + 1} of {len(view.image)}")
     save(draw_uncertainty(shown, maps), output / "uncertainty.png")
-    with_both = [run for run in runs if run.model.auxiliary is not None]
+    with_both = [run for run in runs if run.model.second is not None]
     if not with_both:
-        print("note: no run has an auxiliary branch, so there are no common-difficulty voxels.")
+        print("note: no run has a second branch, so there are no common-difficulty voxels.")
         return
     run = with_both[0]
     run_maps = maps[run_labels(runs)[list(runs).index(run)]]

@@ -68,7 +68,7 @@ def rows_of(patch: str) -> list[dict[str, Any]]:
     size, batch = PATCHES[patch]
     device = torch.device("cpu")
     stock = trainer(nnUNetTrainer, patch, 2, device).network.to("meta")
-    spmc = trainer(nnUNetTrainerSPMC, patch, 2, device).training_network.to("meta")
+    spmc = trainer(nnUNetTrainerSPMC, patch, 2, device).joint_network.to("meta")
     shape = (batch, 1, *size)
     main = convolutions(stock, shape)
     both = convolutions(spmc, shape)

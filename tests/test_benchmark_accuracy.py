@@ -4,7 +4,6 @@ import csv
 import json
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 import torch
 from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 
-from nnunetv2_spmc import methods
+from nnunetv2_spmc import discovery, methods
 from nnunetv2_spmc.evaluation.case_metrics import ClassMetrics
 from nnunetv2_spmc.evaluation.metrics_csv import write_metrics_csv
 from scripts import benchmark_accuracy, benchmark_tables
@@ -56,7 +55,7 @@ def write_run(folder: Path, method: str, seed: int, dice: float, cases: int = 6)
 
 
 def test_every_method_names_a_trainer_that_nnunet_finds() -> None:
-    folder = str(SCRIPT.parent / "benchmark_trainers")
+    folder = str(Path(discovery.__file__).parent)
     for trainer in {method.trainer for method in accuracy_methods.METHODS.values()}:
         found = recursive_find_python_class(
             folder, trainer, None, cleanup_imports_from_base_folder=True
@@ -255,14 +254,14 @@ def test_a_ranking_by_another_model_is_made_anew(
 
 def test_a_training_with_other_settings_is_refused(tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint_final.pth"
-    settings = asdict(methods.nnUNetTrainerSPMC.default_settings) | {"seed": 3, "tau": 0.8}
-    torch.save({"semi_supervised": {"settings": settings}}, checkpoint)
+    trainer = methods.nnUNetTrainerSPMC
+    given = '{"seed": 3, "tau": 0.8}'
+    settings = trainer.resolved_settings({}, {"nnUNet_spmc_settings": given}).flat()
+    torch.save({"semi_supervised": {"method": "SPMC", "settings": settings}}, checkpoint)
     check = benchmark_accuracy.check_settings
-    check(checkpoint, "nnUNetTrainerSPMC", '{"seed": 3, "tau": 0.8}')
+    check(checkpoint, "nnUNetTrainerSPMC", given)
     with pytest.raises(SystemExit, match=r"was trained with tau: 0.8 -> 0.7"):
         check(checkpoint, "nnUNetTrainerSPMC", '{"seed": 3}')
-    for trainer in (accuracy_methods.CONTROL, "nnUNetTrainerViewControlBoxes"):
-        check(checkpoint, trainer, '{"seed": 3}')  # uses the schedule alone
 
 
 def test_a_longer_run_has_more_epochs() -> None:

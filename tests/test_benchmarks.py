@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from nnunetv2_spmc.losses.spmc import SPMCSettings
+
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
@@ -43,10 +45,13 @@ def test_planned_networks_take_the_standard_patches(script):
 
 def test_the_reference_of_the_loss_terms_by_hand(script):
     step = script("benchmark_step")
-    settings = SimpleNamespace(tau=0.7, beta=0.5, temperature=0.1, lambda_max=0.1)
+    spmc = SimpleNamespace(
+        settings=SimpleNamespace(lambda_max=0.1),
+        method_settings=SPMCSettings(tau=0.7, beta=0.5, temperature=0.1),
+    )
     unsure, sure = ([0.6, 0.4], [0.9, 0.1])
     logits = [torch.log(torch.tensor(p).double()).view(1, 2, 1, 1) for p in (unsure,) * 3 + (sure,)]
-    loss, decided = step.reference_terms(logits, torch.zeros(1, 1, 1, 1), settings)
+    loss, decided = step.reference_terms(logits, torch.zeros(1, 1, 1, 1), spmc)
     cdps = 2 * 0.5 * (0.4**2 + 0.4**2) / 2
     cps = -torch.log(torch.tensor([0.6, 0.9]).double()).sum()
     splat = 0.5 * (0.4**2 + 0.4**2) / 2  # the sure branch teaches (1, 0), and is not taught

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from nnunetv2_spmc.training.step import Labeled, Unlabeled
+
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
@@ -36,9 +38,9 @@ def test_a_training_in_half_precision_stays_finite(trained_on_cuda, compiled, co
 def test_the_loss_terms_are_computed_in_float32(trained_on_cuda):
     trainer = trained_on_cuda("false")
     images = torch.randn(2, 1, 16, 16, device="cuda")
-    with trainer._autocast():
-        main, auxiliary = outputs = trainer.training_network(images)
-        _, values = trainer.unlabeled_loss(outputs)
+    with trainer.autocast():
+        main, auxiliary = outputs = trainer.joint_network(images)
+        _, values = trainer.unlabeled_loss(outputs, Unlabeled(images))
     assert main[0].dtype == auxiliary[0].dtype == torch.float16
     assert {value.dtype for value in values.values()} == {torch.float32}
 
@@ -50,10 +52,11 @@ def test_a_step_does_not_wait_for_the_device(trained_on_cuda):
     # the gradient scaler and gradient clipping of stock nnU-Net are outside of this
     torch.cuda.set_sync_debug_mode("error")
     try:
-        with trainer._autocast():
+        with trainer.autocast():
             images = trainer._to_device(batch["data"])
-            outputs = trainer.training_network(images)
-            trainer.unlabeled_loss(outputs)
-            trainer.labeled_loss(outputs, trainer._to_device(batch["target"]))
+            outputs = trainer.joint_network(images)
+            trainer.unlabeled_loss(outputs, Unlabeled(images))
+            target = trainer._to_device(batch["target"])
+            trainer.labeled_loss(outputs, Labeled(images, target))
     finally:
         torch.cuda.set_sync_debug_mode("default")

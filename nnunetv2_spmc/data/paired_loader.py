@@ -135,7 +135,7 @@ class UnlabeledDataLoader(nnUNetDataLoader):
         """Draw a batch without target: "data" (B, channels, ...) float32 and the case "keys".
 
         With a weak view also "weak", of the shape of "data"; with sparsely annotated cases also
-        "unlabeled_voxels", bool (B, 1, ...).
+        "valid", bool (B, 1, ...).
         """
         batch = super().generate_train_batch()
         drawn = {"data": batch["data"], "keys": batch["keys"]}
@@ -149,7 +149,7 @@ class UnlabeledDataLoader(nnUNetDataLoader):
             for patch, key in zip(unlabeled, batch["keys"], strict=True):
                 if key in self.unlabeled_cases:
                     patch[:] = True
-            drawn["unlabeled_voxels"] = unlabeled
+            drawn["valid"] = unlabeled
         return drawn
 
 

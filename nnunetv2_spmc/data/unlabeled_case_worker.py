@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class CaseJob:
+class PreprocessingJob:
     """What all cases of a run share."""
 
     folder: Path
@@ -49,7 +49,7 @@ class CaseOutcome:
 
 
 def process_cases(
-    job: CaseJob, cases: Mapping[str, Sequence[str]], num_processes: int, progress: tqdm
+    job: PreprocessingJob, cases: Mapping[str, Sequence[str]], num_processes: int, progress: tqdm
 ) -> list[CaseOutcome]:
     """Process all cases and return what became of each.
 
@@ -73,11 +73,11 @@ def process_cases(
         ) from None
 
 
-def _process_item(job: CaseJob, item: tuple[str, Sequence[str]]) -> CaseOutcome:
+def _process_item(job: PreprocessingJob, item: tuple[str, Sequence[str]]) -> CaseOutcome:
     return process_case(job, *item)
 
 
-def process_case(job: CaseJob, identifier: str, files: Sequence[str]) -> CaseOutcome:
+def process_case(job: PreprocessingJob, identifier: str, files: Sequence[str]) -> CaseOutcome:
     """Preprocess a case unless it is finished, and publish its files whole or not at all."""
     data_file = job.folder / f"{identifier}.b2nd"
     had_data = data_file.exists()
@@ -111,7 +111,7 @@ def process_case(job: CaseJob, identifier: str, files: Sequence[str]) -> CaseOut
     return CaseOutcome(identifier, "redone" if existed else "done")
 
 
-def _preprocess(job: CaseJob, output_truncated: str, files: list[str]) -> None:
+def _preprocess(job: PreprocessingJob, output_truncated: str, files: list[str]) -> None:
     from nnunetv2_spmc.data.nifti_check import check_scan
 
     for file in files:
@@ -172,7 +172,7 @@ def _is_finite(values: np.ndarray) -> bool:
     return bool(np.isfinite(values.min()) and np.isfinite(values.max()))
 
 
-def _describe(error: Exception, files: Sequence[str], job: CaseJob) -> str:
+def _describe(error: Exception, files: Sequence[str], job: PreprocessingJob) -> str:
     """Say in one line why a case failed, naming the file if it is one of them."""
     if isinstance(error, MemoryError):
         return "there was not enough memory; use fewer processes (-np)"
@@ -207,7 +207,7 @@ def _unfinished_file(temporary: Path, identifier: str) -> Path | None:
     return next((file for file in reversed(files) if file.exists()), None)
 
 
-def _note_failure(job: CaseJob, temporary: Path, identifier: str, reason: str) -> None:
+def _note_failure(job: PreprocessingJob, temporary: Path, identifier: str, reason: str) -> None:
     """Keep the reason, so that a training does not try the case again; room is no such reason."""
     note = job.folder / FAILED_FOLDER / f"{identifier}.txt"
     unfinished = temporary / note.name

@@ -23,7 +23,7 @@ from nnunetv2_spmc.data.raw_layout import IMAGES_TEST, IMAGES_UNLABELED
 
 # The data file comes last: nnU-Net lists the cases of a folder by it.
 CASE_ENDINGS = ("_seg.b2nd", ".pkl", ".b2nd")
-PICTURE_ENDINGS = (".png", ".bmp", ".tif")
+NATURAL_IMAGE_ENDINGS = (".png", ".bmp", ".tif")  # those of nnU-Net's NaturalImage2DIO
 FAILED_FOLDER = "failed"
 
 
@@ -94,7 +94,7 @@ def raw_unlabeled_cases(
         )
     for identifier, channels in cases.items():
         # The one file of a colour picture holds all its channels.
-        is_picture = file_ending in PICTURE_ENDINGS and sorted(channels) == [0]
+        is_picture = file_ending in NATURAL_IMAGE_ENDINGS and sorted(channels) == [0]
         if sorted(channels) != list(range(num_channels)) and not is_picture:
             raise DataError(
                 f"The unlabeled case {identifier} in {folder} has the channels "

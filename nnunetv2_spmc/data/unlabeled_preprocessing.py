@@ -19,7 +19,7 @@ from nnunetv2_spmc.data.leak_checks import check_raw_dataset
 from nnunetv2_spmc.data.plans_record import check_record, record_file, relevant_plans, write_record
 from nnunetv2_spmc.data.raw_cases import name_some
 from nnunetv2_spmc.data.raw_layout import IMAGES_UNLABELED
-from nnunetv2_spmc.data.unlabeled_case_worker import CaseJob, CaseOutcome, process_cases
+from nnunetv2_spmc.data.unlabeled_case_worker import CaseOutcome, PreprocessingJob, process_cases
 from nnunetv2_spmc.data.unlabeled_cases import (
     describe_failures,
     failed_cases,
@@ -241,7 +241,7 @@ def _run(
     folder.mkdir(parents=True, exist_ok=True)
     write_record(folder, plans)
     remove_leftovers(folder, UNFINISHED_PREFIX)
-    job = CaseJob(
+    job = PreprocessingJob(
         folder=folder,
         temporary_folder=folder / temporary_name(UNFINISHED_PREFIX),
         plans_manager=target.plans_manager,

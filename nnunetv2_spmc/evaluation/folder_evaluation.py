@@ -38,7 +38,7 @@ DEFINITIONS = {
 
 
 @dataclass(frozen=True)
-class CaseJob:
+class EvaluationJob:
     """What all cases of an evaluation share."""
 
     reference_folder: Path
@@ -147,7 +147,7 @@ def evaluate_folder(
     ending = dataset_json["file_ending"]
     pairs = pair_cases(reference_folder, prediction_folder, ending, allow_missing=allow_missing)
     reader = find_reader(dataset_json, reference_folder / f"{pairs.cases[0]}{ending}")
-    job = CaseJob(reference_folder, prediction_folder, ending, reader, classes)
+    job = EvaluationJob(reference_folder, prediction_folder, ending, reader, classes)
     if num_processes is None:
         num_processes = _default_processes()
     rows = _evaluate_cases(job, pairs.cases, num_processes, show_progress=show_progress)
@@ -183,7 +183,7 @@ def _default_processes() -> int:
 
 
 def _evaluate_cases(
-    job: CaseJob, cases: Sequence[str], num_processes: int, *, show_progress: bool
+    job: EvaluationJob, cases: Sequence[str], num_processes: int, *, show_progress: bool
 ) -> list[ClassMetrics]:
     try:
         with tqdm(total=len(cases), desc="Evaluating", disable=not show_progress) as progress:
@@ -202,7 +202,7 @@ def _evaluate_cases(
     return [row for outcome in outcomes if not isinstance(outcome, str) for row in outcome]
 
 
-def _evaluate_case(job: CaseJob, case: str) -> list[ClassMetrics] | str:
+def _evaluate_case(job: EvaluationJob, case: str) -> list[ClassMetrics] | str:
     """Return the metrics of a case, or what is wrong with it."""
     name = f"{case}{job.file_ending}"
     try:

@@ -12,13 +12,13 @@ from nnunetv2_spmc.data.whole_file import whole_file
 from nnunetv2_spmc.evaluation.case_metrics import METRICS, STATUSES, ClassMetrics
 
 METRICS_CSV = "metrics.csv"
-COLUMNS = [field.name for field in dataclasses.fields(ClassMetrics)]
+METRICS_COLUMNS = [field.name for field in dataclasses.fields(ClassMetrics)]
 
 
 def write_metrics_csv(path: Path, rows: Sequence[ClassMetrics]) -> None:
     """Write the rows; every number can be read back exactly, an undefined one is 'nan'."""
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, METRICS_COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(dataclasses.asdict(row) for row in rows)
 
@@ -31,7 +31,7 @@ def read_metrics_csv(path: Path) -> list[ClassMetrics]:
     """
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
-        missing = set(COLUMNS) - set(reader.fieldnames or ())
+        missing = set(METRICS_COLUMNS) - set(reader.fieldnames or ())
         if missing:
             raise DataError(
                 f"{path} has no column {', '.join(sorted(missing))}; make it anew with "

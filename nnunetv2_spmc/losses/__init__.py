@@ -1,4 +1,4 @@
-"""The loss terms of suspicious pixel mutual correction (SPMC), as pure functions on tensors.
+"""Loss terms and the label space, as pure functions on tensors.
 
 Shapes: B batch, C classes (or R regions), then one to three spatial axes. Probabilities are
 float32, from a softmax over the classes (`regions=False`) or a sigmoid per region (`regions=True`).
@@ -15,11 +15,14 @@ from nnunetv2_spmc.losses.confidence import (
     share,
 )
 from nnunetv2_spmc.losses.cps import cps
-from nnunetv2_spmc.losses.masked_mse import Reduction, masked_mse
+from nnunetv2_spmc.losses.label_space import LabelSpace
+from nnunetv2_spmc.losses.masked_mse import Divisor, Reduction, masked_mse
 from nnunetv2_spmc.losses.sharpening import SharpeningForm, sharpen
 from nnunetv2_spmc.losses.splat import TeachingMode, splat, taught
 
 __all__ = [
+    "Divisor",
+    "LabelSpace",
     "Reduction",
     "SharpeningForm",
     "TeachingMode",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from nnunetv2_spmc.losses.masked_mse import Reduction, masked_mse
+from nnunetv2_spmc.losses.masked_mse import Divisor, Reduction, masked_mse, own_entries
 
 
 def common_difficulty(
@@ -36,6 +36,7 @@ def cdps(
     *,
     reduction: Reduction = "all",
     valid: Tensor | None = None,
+    divisor: Divisor = own_entries,
 ) -> tuple[Tensor, Tensor]:
     """Pull both branches toward the label where both are unsure, Eq. (6)-(11).
 
@@ -46,13 +47,15 @@ def cdps(
         mask: bool, from `common_difficulty`; the same for both branches.
         reduction: see `masked_mse`.
         valid: bool, (B, 1, ...): by what "all" divides, see `masked_mse`.
+        divisor: see `masked_mse`.
 
     Returns:
         The scalar losses of the main and of the auxiliary branch.
     """
     if reduction == "masked":
-        valid = None  # nnU-Net's loss, beside which this stands, weighs all processes alike
-    return (
-        masked_mse(main, target, mask, reduction=reduction, valid=valid),
-        masked_mse(auxiliary, target, mask, reduction=reduction, valid=valid),
-    )
+        valid = None  # so every process counts alike, as in nnU-Net's loss, to which this is added
+
+    def error(branch: Tensor) -> Tensor:
+        return masked_mse(branch, target, mask, reduction=reduction, valid=valid, divisor=divisor)
+
+    return error(main), error(auxiliary)

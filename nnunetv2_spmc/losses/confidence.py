@@ -77,12 +77,12 @@ def confidence_and_prediction(
     return highest.values, highest.indices
 
 
-def is_single_class(predicted: Tensor, where: Tensor | None = None) -> Tensor:
+def is_single_class(predicted: Tensor, valid: Tensor | None = None) -> Tensor:
     """Tell whether the same is predicted everywhere, which hints at a collapse.
 
     Args:
         predicted: (B, 1, ...) classes or (B, R, ...) decisions, from `predicted`.
-        where: bool, (B, 1, ...): the voxels that count; None takes all.
+        valid: bool, (B, 1, ...): the voxels that count; None takes all.
 
     Returns:
         The scalar 1.0 or 0.0 (also where no voxel counts); with regions 1.0 if every channel is
@@ -90,21 +90,21 @@ def is_single_class(predicted: Tensor, where: Tensor | None = None) -> Tensor:
     """
     axes = [0, *range(2, predicted.ndim)]
     lowest = highest = predicted.long()
-    if where is not None:
+    if valid is not None:
         limits = torch.iinfo(lowest.dtype)
-        lowest = lowest.masked_fill(~where, limits.max)
-        highest = highest.masked_fill(~where, limits.min)
+        lowest = lowest.masked_fill(~valid, limits.max)
+        highest = highest.masked_fill(~valid, limits.min)
     same = (lowest.amin(axes) >= highest.amax(axes)).all()
-    return (same if where is None else same & where.any()).float()
+    return (same if valid is None else same & valid.any()).float()
 
 
-def share(mask: Tensor, where: Tensor | None = None) -> Tensor:
+def share(mask: Tensor, valid: Tensor | None = None) -> Tensor:
     """Return the share of selected voxels (or channels of voxels), in [0, 1].
 
     Args:
         mask: bool, (B, 1, ...) or, with regions, (B, R, ...).
-        where: bool, (B, 1, ...): the voxels that count; None takes all.
+        valid: bool, (B, 1, ...): the voxels that count; None takes all.
     """
-    if where is None:
+    if valid is None:
         return mask.float().mean()
-    return (mask & where).sum() / (where.sum() * mask.shape[1]).clamp(min=1)
+    return (mask & valid).sum() / (valid.sum() * mask.shape[1]).clamp(min=1)

@@ -13,7 +13,7 @@ def cps(
     teacher: Tensor,
     *,
     regions: bool = False,
-    where: Tensor | None = None,
+    valid: Tensor | None = None,
 ) -> Tensor:
     """Compute the cross-entropy against the hard pseudo-labels of the other branch.
 
@@ -21,7 +21,7 @@ def cps(
         student_logits: (B, C, ...) logits; the only input that receives a gradient.
         teacher: (B, C, ...) probabilities of the other branch, or what is `predicted` from them.
         regions: binary cross-entropy against p > 0.5 of every region channel.
-        where: bool, (B, 1, ...): the voxels that count; None takes all.
+        valid: bool, (B, 1, ...): the voxels that count; None takes all.
 
     Returns:
         The scalar mean over the voxels that count (and region channels); 0 when there are none.
@@ -29,13 +29,13 @@ def cps(
     if teacher.is_floating_point():
         teacher = predicted(teacher.detach(), regions=regions)
     student_logits = student_logits.float()
-    reduction = "mean" if where is None else "none"
+    reduction = "mean" if valid is None else "none"
     if regions:
         loss = F.binary_cross_entropy_with_logits(
             student_logits, teacher.float(), reduction=reduction
         )
-        loss = loss if where is None else loss.mean(dim=1, keepdim=True)
+        loss = loss if valid is None else loss.mean(dim=1, keepdim=True)
     else:
         loss = F.cross_entropy(student_logits, teacher[:, 0], reduction=reduction)
-        loss = loss if where is None else loss.unsqueeze(1)
-    return loss if where is None else (loss * where).sum() / where.sum().clamp(min=1)
+        loss = loss if valid is None else loss.unsqueeze(1)
+    return loss if valid is None else (loss * valid).sum() / valid.sum().clamp(min=1)

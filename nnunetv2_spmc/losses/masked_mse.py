@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor
-from torch import distributed as dist
 
 Reduction = Literal["all", "masked"]
+Divisor = Callable[[Tensor, Tensor], Tensor]  # (selected, valid) entries -> what to divide by
+
+
+def own_entries(selected: Tensor, _valid: Tensor) -> Tensor:
+    """Return the selected entries of this process: the divisor where there is only one."""
+    return selected
 
 
 def masked_mse(
@@ -18,6 +24,7 @@ def masked_mse(
     *,
     reduction: Reduction = "all",
     valid: Tensor | None = None,
+    divisor: Divisor = own_entries,
 ) -> Tensor:
     """Compute MSE(prediction * mask, target * mask), Eq. (6)-(11) and (13)-(19).
 
@@ -26,11 +33,10 @@ def masked_mse(
         target: (B, C, ...) targets; pass them detached.
         mask: bool, (B, 1, ...) or (B, C, ...): the selected voxels.
         reduction: "all" divides by all voxels and channels, as the paper writes it; "masked" by the
-            selected ones, of all processes: each divides by what its voxels are expected to select.
-        valid: bool, (B, 1, ...): voxels that count at all (outside of the ignore label). They must
-            be excluded from `mask` already. "all" divides by them, and so does the caller's weight
-            of a process in "masked": the mean over processes that are weighed by the number of
-            valid voxels is that over the selected voxels of all of them.
+            selected ones.
+        valid: bool, (B, 1, ...): voxels that count at all (outside of the ignore label), by which
+            "all" divides. `mask` must be False elsewhere already.
+        divisor: what "masked" divides by; a training of several processes counts those of all.
 
     Returns:
         A scalar; exactly 0 with a valid gradient when nothing is selected.
@@ -43,9 +49,8 @@ def masked_mse(
     if reduction == "all":
         entries = _valid_entries(prediction, valid)
     else:
-        entries = mask.sum() * (channels // mask.shape[1])
-        if dist.is_available() and dist.is_initialized():
-            entries = _part_of_process(entries, _valid_entries(prediction, valid))
+        selected = mask.sum() * (channels // mask.shape[1])
+        entries = divisor(selected, _valid_entries(prediction, valid))
     return squared_error / torch.where(entries > 0, entries, 1)
 
 
@@ -53,10 +58,3 @@ def _valid_entries(prediction: Tensor, valid: Tensor | None) -> Tensor:
     if valid is None:
         return torch.full((), prediction.numel(), device=prediction.device)
     return valid.sum() * prediction.shape[1]
-
-
-def _part_of_process(selected: Tensor, valid: Tensor) -> Tensor:
-    """Share the selected entries of all processes out by the number of valid ones."""
-    everywhere = torch.stack([selected, valid]).float()
-    dist.all_reduce(everywhere)
-    return valid * (everywhere[0] / everywhere[1].clamp(min=1))

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from nnunetv2_spmc.losses.masked_mse import Reduction, masked_mse
+from nnunetv2_spmc.losses.masked_mse import Divisor, Reduction, masked_mse, own_entries
 
 TeachingMode = Literal["high-to-low", "ordinary-to-low", "high-to-ordinary"]
 
@@ -48,6 +48,7 @@ def splat(
     *,
     reduction: Reduction = "all",
     valid: Tensor | None = None,
+    divisor: Divisor = own_entries,
 ) -> Tensor:
     """Pull the student toward the soft pseudo-label of the other branch, Eq. (13)-(19).
 
@@ -57,8 +58,11 @@ def splat(
         mask: bool, from `taught`.
         reduction: see `masked_mse`.
         valid: see `masked_mse`.
+        divisor: see `masked_mse`.
 
     Returns:
         The scalar loss; exactly 0 when no voxel is selected.
     """
-    return masked_mse(student, soft_pseudo_label.detach(), mask, reduction=reduction, valid=valid)
+    return masked_mse(
+        student, soft_pseudo_label.detach(), mask, reduction=reduction, valid=valid, divisor=divisor
+    )

@@ -1,8 +1,7 @@
 """One module per method; every class here can be named as the trainer of nnUNetv2_train."""
 
-from nnunetv2_spmc.methods.spmc import (
-    SPMCSettings,
-    nnUNetTrainerSPMC,
+from nnunetv2_spmc.methods.spmc import nnUNetTrainerSPMC
+from nnunetv2_spmc.methods.spmc_variants import (
     nnUNetTrainerSPMC_cpsOnly,
     nnUNetTrainerSPMC_highToOrdinary,
     nnUNetTrainerSPMC_noCDPS,
@@ -31,4 +30,4 @@ TRAINERS = (
     nnUNetTrainerSupervisedControl,
 )
 
-__all__ = ["TRAINERS", "SPMCSettings", *(trainer.__name__ for trainer in TRAINERS)]
+__all__ = ["TRAINERS", *(trainer.__name__ for trainer in TRAINERS)]

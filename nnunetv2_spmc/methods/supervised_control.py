@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-from nnunetv2_spmc.methods.spmc import SPMCSettings
-from nnunetv2_spmc.training.scheduled import nnUNetTrainerScheduled
+from nnunetv2_spmc.training.configured import nnUNetTrainerConfigured
 
 
-class nnUNetTrainerSupervisedControl(nnUNetTrainerScheduled):
+class nnUNetTrainerSupervisedControl(nnUNetTrainerConfigured):
     """Stock nnU-Net with epochs, iterations, learning rate and seed from the same settings.
 
-    It reads the settings of SPMC, so that one environment serves both runs of a comparison, and
-    uses those of the schedule alone. Labeled batches, loss, optimizer and augmentation are stock.
+    Loss, optimizer and augmentation are stock, and so are labeled batches unless `labeled_views`
+    asks for the views of a semi-supervised method.
     """
-
-    default_settings: ClassVar[SPMCSettings] = SPMCSettings()

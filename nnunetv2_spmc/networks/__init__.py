@@ -1,4 +1,4 @@
-"""The two-branch network around the planned nnU-Net."""
+"""Networks around the planned nnU-Net, which is the submodule `main` of all of them."""
 
 from nnunetv2_spmc.networks.dual_branch import DualBranchNetwork
 from nnunetv2_spmc.networks.feature_noise import FeatureNoise
@@ -6,10 +6,12 @@ from nnunetv2_spmc.networks.interpolation_decoder import (
     InterpolationUpsampling,
     interpolation_decoder,
 )
+from nnunetv2_spmc.networks.main_network import MainNetwork
 
 __all__ = [
     "DualBranchNetwork",
     "FeatureNoise",
     "InterpolationUpsampling",
+    "MainNetwork",
     "interpolation_decoder",
 ]

@@ -1,16 +1,15 @@
-"""The network that is trained: the planned nnU-Net with an auxiliary branch beside it."""
+"""SPMC's training network: the planned nnU-Net with an auxiliary branch beside it."""
 
 from __future__ import annotations
 
 import copy
-from typing import Any, TypeAlias
+from typing import Any
 
 from torch import Tensor, nn
 
 from nnunetv2_spmc.networks.feature_noise import FeatureNoise, NoiseLevels
 from nnunetv2_spmc.networks.interpolation_decoder import interpolation_decoder, reinitialized
-
-Logits: TypeAlias = Tensor | list[Tensor]
+from nnunetv2_spmc.networks.unwrap import Logits
 
 
 class DualBranchNetwork(nn.Module):
@@ -62,3 +61,27 @@ class DualBranchNetwork(nn.Module):
         features = self.main.encoder(images)
         perturbed = features if self.auxiliary_encoder is None else self.auxiliary_encoder(images)
         return self.main.decoder(features), self.auxiliary_decoder(self.feature_noise(perturbed))
+
+    def branch(self, name: str) -> nn.Module:
+        """Return "main" or "auxiliary" alone, as a network that nnU-Net's predictor can run.
+
+        Its modules are shared, not copied; feature noise is left out.
+        """
+        if name == "main":
+            return self.main
+        encoder = self.main.encoder if self.auxiliary_encoder is None else self.auxiliary_encoder
+        return EncoderDecoder(encoder, self.auxiliary_decoder)
+
+
+class EncoderDecoder(nn.Module):
+    """An encoder and a decoder of its feature maps, in the form of nnU-Net's networks."""
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+
+    def forward(self, images: Tensor) -> Logits:
+        """Map (B, channels, ...) images to (B, C, ...) logits."""
+        logits: Logits = self.decoder(self.encoder(images))
+        return logits

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
+
+Logits: TypeAlias = Tensor | list[Tensor]  # (B, C, ...); a list under deep supervision
 
 
 def unwrapped(network: nn.Module) -> nn.Module:

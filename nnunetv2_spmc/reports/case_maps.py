@@ -20,7 +20,7 @@ from nnunetv2_spmc.data.unlabeled_case_worker import check_voxels
 from nnunetv2_spmc.losses import common_difficulty, confidence
 from nnunetv2_spmc.reports.trained_model import TrainedModel
 
-SUSPICIOUS_MAIN, SUSPICIOUS_AUXILIARY = 1, 2  # values in the map; 3: suspicious in both
+SUSPICIOUS_MAIN, SUSPICIOUS_SECOND = 1, 2  # values in the map; 3: suspicious in both
 
 
 @dataclass(frozen=True)
@@ -33,20 +33,22 @@ class CaseMaps:
             regions the smallest max(p, 1 - p) over the regions.
         entropy: float32 in [0, 1] of the main branch: entropy of the class probabilities over its
             largest possible value; with regions the mean over the regions.
-        auxiliary: labels by the auxiliary branch; None for a model without one.
-        auxiliary_confidence: float32 in [0, 1] of the auxiliary branch; None without one.
+        second: labels by the second branch; None for a model without one.
+        second_name: the name of that branch, "auxiliary" in SPMC; empty without one.
+        second_confidence: float32 in [0, 1] of the second branch; None without one.
         suspicious: uint8, 1 where the main branch is unsure (confidence <= tau), 2 where the
-            auxiliary one is, 3 where both are; with regions unsure of any region. None without tau.
+            second one is, 3 where both are; with regions unsure of any region. None without tau.
         common_difficulty: bool, suspicious in both branches (with regions: of the same region).
-            None for a model without an auxiliary branch, or without tau.
+            None for a model with one branch, or without tau.
         properties: geometry, as nnU-Net's reader returned it.
     """
 
     segmentation: np.ndarray
     confidence: np.ndarray
     entropy: np.ndarray
-    auxiliary: np.ndarray | None
-    auxiliary_confidence: np.ndarray | None
+    second: np.ndarray | None
+    second_name: str
+    second_confidence: np.ndarray | None
     suspicious: np.ndarray | None
     common_difficulty: np.ndarray | None
     properties: dict[str, Any]
@@ -71,24 +73,23 @@ def predict_case(model: TrainedModel, images: Sequence[Path], tau: float | None 
     main = confidence(probabilities[None], regions=regions)
     entropy = normalized_entropy(probabilities, regions=regions)
     del probabilities
-    auxiliary_segmentation = suspicious = difficult = auxiliary = None
-    if model.auxiliary is not None:
-        auxiliary_segmentation, probabilities = _predict(
-            model.auxiliary, images[0], data, properties
-        )
-        auxiliary = confidence(probabilities[None], regions=regions)
+    second_segmentation = suspicious = difficult = second = None
+    if model.second is not None:
+        second_segmentation, probabilities = _predict(model.second, images[0], data, properties)
+        second = confidence(probabilities[None], regions=regions)
         del probabilities
     if tau is not None:
         suspicious = SUSPICIOUS_MAIN * _any_region(main <= tau).astype(np.uint8)
-        if auxiliary is not None:
-            suspicious |= SUSPICIOUS_AUXILIARY * _any_region(auxiliary <= tau).astype(np.uint8)
-            difficult = _any_region(common_difficulty(main, auxiliary, tau))
+        if second is not None:
+            suspicious |= SUSPICIOUS_SECOND * _any_region(second <= tau).astype(np.uint8)
+            difficult = _any_region(common_difficulty(main, second, tau))
     return CaseMaps(
         segmentation=segmentation,
         confidence=_least(main),
         entropy=entropy,
-        auxiliary=auxiliary_segmentation,
-        auxiliary_confidence=None if auxiliary is None else _least(auxiliary),
+        second=second_segmentation,
+        second_name=model.second_name,
+        second_confidence=None if second is None else _least(second),
         suspicious=suspicious,
         common_difficulty=difficult,
         properties=properties,

@@ -17,7 +17,7 @@ from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from nnunetv2_spmc.data.errors import DataError
 from nnunetv2_spmc.data.nifti_check import check_scan
-from nnunetv2_spmc.data.unlabeled_cases import PICTURE_ENDINGS
+from nnunetv2_spmc.data.unlabeled_cases import NATURAL_IMAGE_ENDINGS
 from nnunetv2_spmc.data.whole_file import WRITING_PREFIX, writing
 from nnunetv2_spmc.data.worker_pool import temporary_name
 from nnunetv2_spmc.reports.case_maps import CaseMaps
@@ -27,18 +27,18 @@ Reader = Callable[[str], tuple[np.ndarray, dict[str, Any]]]
 Writer = Callable[[np.ndarray, str, dict[str, Any]], None]
 
 CONFIDENCE = "confidence"
-AUXILIARY = "auxiliary"
 SUSPICIOUS = "suspicious"
 COMMON_DIFFICULTY = "common_difficulty"
 
 
-def write_case(
+def write_maps(
     output_folder: Path, case: str, maps: CaseMaps, reader_writer: Any, file_ending: str
 ) -> list[Path]:
     """Write all maps of a case, or none of them.
 
     OUT/CASE.nii.gz is the segmentation of the main branch; the other maps have the same file name
-    in the subfolders confidence, auxiliary, suspicious and common_difficulty.
+    in the subfolders confidence, suspicious, common_difficulty and that of the second branch's name
+    (auxiliary in SPMC).
 
     Args:
         output_folder: created if need be.
@@ -57,9 +57,9 @@ def write_case(
     output_folder.mkdir(parents=True, exist_ok=True)
     root = output_folder / temporary_name(WRITING_PREFIX)
     labels = {
-        AUXILIARY: maps.auxiliary,
         SUSPICIOUS: maps.suspicious,
         COMMON_DIFFICULTY: maps.common_difficulty,
+        **({} if maps.second is None else {maps.second_name: maps.second}),
         "": maps.segmentation,
     }
 
@@ -74,7 +74,7 @@ def write_case(
             file = Path(CONFIDENCE, f"{case}{file_ending}")
             write(file, confidence, _write_float, lambda name: reader_writer.read_images([name]))
         else:
-            is_picture = file_ending in PICTURE_ENDINGS and len(confidence) == 1
+            is_picture = file_ending in NATURAL_IMAGE_ENDINGS and len(confidence) == 1
             array = confidence[0] if is_picture else confidence
             write(Path(CONFIDENCE, f"{case}.tif"), array, _write_tif, _read_tif)
         for name, array in labels.items():

@@ -15,13 +15,15 @@ from matplotlib.ticker import MaxNLocator
 from nnunetv2_spmc.data.errors import DataError
 from nnunetv2_spmc.evaluation.case_metrics import METRICS, OVERLAPS
 from nnunetv2_spmc.evaluation.text_table import TITLES
+from nnunetv2_spmc.methods import TRAINERS
 
 if TYPE_CHECKING:
     from nnunetv2_spmc.reports.run import Run
 
 # Okabe and Ito's colours, which most people with colour vision deficiency can tell apart
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
-BRANCH_STYLES: dict[str, Literal["-", "--"]] = {"main": "-", "auxiliary": "--"}
+OTHER_BRANCHES = sorted({b for t in TRAINERS for b in getattr(t, "branches", ())[1:]})
+BRANCH_STYLES: dict[str, Literal["-", "--"]] = {"main": "-", **dict.fromkeys(OTHER_BRANCHES, "--")}
 FIRST_PANELS = ("train_losses", "val_losses", "ema_fg_dice", "mean_fg_dice")
 PANEL_TITLES = {
     "train_losses": "training loss of the main branch",
@@ -43,7 +45,7 @@ PANEL_TITLES = {
     "single_class": "patches predicted as one class",
     "pseudo_label_dice": "pseudo-label Dice, withheld cases",
 }
-COLUMNS = 3
+PANELS_PER_ROW = 3
 
 
 def run_labels(runs: Sequence[Run]) -> list[str]:
@@ -63,9 +65,9 @@ def run_labels(runs: Sequence[Run]) -> list[str]:
 def draw_curves(runs: Sequence[Run]) -> Figure:
     """Draw one panel per logged value, all runs in it; branches as solid and dashed lines."""
     panels = _panels(runs)
-    rows = math.ceil(len(panels) / COLUMNS)
+    rows = math.ceil(len(panels) / PANELS_PER_ROW)
     figure = Figure(figsize=(11, 0.6 + 2.1 * rows), layout="constrained")
-    grid = figure.subplots(rows, COLUMNS, squeeze=False, sharex=True)
+    grid = figure.subplots(rows, PANELS_PER_ROW, squeeze=False, sharex=True)
     for axes, (title, keys) in zip(grid.flat, panels.items(), strict=False):
         for run, color in zip(runs, _colors(len(runs)), strict=True):
             for key in keys:
@@ -82,9 +84,10 @@ def draw_curves(runs: Sequence[Run]) -> Figure:
     figure.supxlabel("epoch", fontsize=9)
     handles = [Line2D([], [], color=color) for color in _colors(len(runs))]
     names = run_labels(runs)
-    if any(len(keys) > 1 for keys in panels.values()):
-        handles += [Line2D([], [], color="0.4", linestyle=s) for s in BRANCH_STYLES.values()]
-        names += [f"{branch} branch" for branch in BRANCH_STYLES]
+    drawn = {key.rpartition("_")[2] for keys in panels.values() if len(keys) > 1 for key in keys}
+    branches = [branch for branch in BRANCH_STYLES if branch in drawn]
+    handles += [Line2D([], [], color="0.4", linestyle=BRANCH_STYLES[b]) for b in branches]
+    names += [f"{branch} branch" for branch in branches]
     figure.legend(handles, names, loc="outside upper left", ncols=len(names), frameon=False)
     return figure
 
@@ -104,7 +107,7 @@ def _panels(runs: Sequence[Run]) -> dict[str, list[str]]:
     return panels
 
 
-def draw_boxes(tables: Mapping[str, pd.DataFrame], metric: str = "dice") -> Figure:
+def draw_box_plots(tables: Mapping[str, pd.DataFrame], metric: str = "dice") -> Figure:
     """Draw a box per class and run over the cases, every case as a dot.
 
     Args:

@@ -23,7 +23,7 @@ from nnunetv2_spmc.reports.case_maps import CaseMaps
 
 Score = Literal["difficulty", "common_difficulty", "disagreement", "entropy", "random"]
 SCORES: tuple[Score, ...] = get_args(Score)
-NEEDS_AUXILIARY = ("difficulty", "common_difficulty", "disagreement")
+NEEDS_TWO_BRANCHES = ("difficulty", "common_difficulty", "disagreement")
 NOTHING_FOUND = "nothing predicted: look at it yourself"
 
 
@@ -55,8 +55,8 @@ class RankedCase:
 def measure_case(case: str, patient: str, maps: CaseMaps) -> RankedCase:
     """Measure everything a score may need; the score itself is not set yet."""
     region = maps.segmentation > 0
-    if maps.auxiliary is not None:
-        region |= maps.auxiliary > 0
+    if maps.second is not None:
+        region |= maps.second > 0
     if maps.common_difficulty is not None:
         region |= maps.common_difficulty
     size = int(region.sum())
@@ -66,8 +66,8 @@ def measure_case(case: str, patient: str, maps: CaseMaps) -> RankedCase:
         entropy = float(maps.entropy[region].mean())
         if maps.common_difficulty is not None:
             difficult = float(maps.common_difficulty.sum() / size)
-        if maps.auxiliary is not None:
-            disagreement = float((maps.segmentation != maps.auxiliary).sum() / size)
+        if maps.second is not None:
+            disagreement = float((maps.segmentation != maps.second).sum() / size)
     remark = "" if size else NOTHING_FOUND
     return RankedCase(case, patient, nan, difficult, disagreement, entropy, size, remark)
 
@@ -89,7 +89,7 @@ def with_scores(cases: Sequence[RankedCase], score: Score, seed: int = 0) -> lis
         values = np.array([(c.common_difficulty + c.disagreement) / 2 for c in cases])
     else:
         values = np.array([getattr(c, score) for c in cases])
-    if score in NEEDS_AUXILIARY and any(
+    if score in NEEDS_TWO_BRANCHES and any(
         math.isnan(v) and c.region_voxels for v, c in zip(values, cases, strict=True)
     ):
         raise DataError(

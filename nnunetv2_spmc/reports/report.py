@@ -11,7 +11,7 @@ import pandas as pd
 from nnunetv2_spmc.data.errors import DataError
 from nnunetv2_spmc.evaluation.case_metrics import METRICS
 from nnunetv2_spmc.evaluation.folder_evaluation import evaluate_folder
-from nnunetv2_spmc.evaluation.metrics_csv import COLUMNS
+from nnunetv2_spmc.evaluation.metrics_csv import METRICS_COLUMNS
 from nnunetv2_spmc.reports.case_views import CaseView, case_view, on_axes_of, reference_of
 from nnunetv2_spmc.reports.plots import run_labels
 from nnunetv2_spmc.reports.run import Run
@@ -84,8 +84,8 @@ def gather_report(
     }
     for name in (name for name in report.runs if name in one_branch):
         report.notes.append(
-            f"{name} has no auxiliary branch in its checkpoint: its confidence is shown, "
-            "common-difficulty voxels need the training checkpoint of nnUNetTrainerSPMC."
+            f"{name} has no second branch in its checkpoint, or no tau: its confidence is shown, "
+            "common-difficulty voxels need both, as in a training checkpoint of nnUNetTrainerSPMC."
         )
     return report
 
@@ -115,7 +115,7 @@ def with_distances(run: Run, log: Log = print) -> pd.DataFrame:
     except DataError as error:
         log(f"note: no surface distances: {error}")
         return table
-    return pd.DataFrame([vars(row) for row in evaluation.rows], columns=COLUMNS)
+    return pd.DataFrame([vars(row) for row in evaluation.rows], columns=METRICS_COLUMNS)
 
 
 def extreme_cases(metrics: Mapping[str, pd.DataFrame], number_of_cases: int) -> list[str]:

@@ -17,7 +17,7 @@ from nnunetv2_spmc.evaluation.classes import read_classes
 from nnunetv2_spmc.reports import run_record
 from nnunetv2_spmc.reports.case_maps import CaseMaps, predict_case
 from nnunetv2_spmc.reports.trained_model import FINAL_CHECKPOINT, TrainedModel, load_model
-from nnunetv2_spmc.training.checkpoint import CHECKPOINT_KEY
+from nnunetv2_spmc.training.checkpoint import CheckpointError, own_state
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -181,9 +181,9 @@ class Run:
 
     def plot_metrics(self, metric: str = "dice") -> Figure:
         """Draw a box per class of a metric of the validation cases."""
-        from nnunetv2_spmc.reports.plots import draw_boxes
+        from nnunetv2_spmc.reports.plots import draw_box_plots
 
-        return draw_boxes({self.trainer: self.metrics}, metric)
+        return draw_box_plots({self.trainer: self.metrics}, metric)
 
     def plot_case(self, case: str) -> Figure:
         """Draw a validation case: image, reference, prediction, confidence, common difficulty."""
@@ -206,7 +206,10 @@ def load_run(folder: str | Path) -> Run:
     name, checkpoint = run_record.newest_checkpoint(folder)
     debug = run_record.read_json(folder / "debug.json")
     dataset_json = run_record.read_json(folder.parent / "dataset.json")
-    state = checkpoint.get(CHECKPOINT_KEY, {})
+    try:
+        state = own_state(checkpoint, folder / name)
+    except CheckpointError as error:
+        raise DataError(str(error)) from error
     return Run(
         folder=folder,
         checkpoint_name=name,

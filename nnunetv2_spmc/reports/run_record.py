@@ -16,7 +16,7 @@ import pandas as pd
 from nnunetv2_spmc.data.errors import DataError
 from nnunetv2_spmc.evaluation.case_metrics import METRICS
 from nnunetv2_spmc.evaluation.classes import read_classes
-from nnunetv2_spmc.evaluation.metrics_csv import COLUMNS, METRICS_CSV, read_metrics_csv
+from nnunetv2_spmc.evaluation.metrics_csv import METRICS_COLUMNS, METRICS_CSV, read_metrics_csv
 from nnunetv2_spmc.reports.trained_model import FINAL_CHECKPOINT, read_checkpoint
 
 VALIDATION_FOLDER = "validation"
@@ -130,7 +130,7 @@ def metrics_table(folder: Path, dataset_json: Mapping[str, Any]) -> pd.DataFrame
     metrics_csv = folder / VALIDATION_FOLDER / METRICS_CSV
     if metrics_csv.is_file():
         rows = read_metrics_csv(metrics_csv)
-        return pd.DataFrame([vars(row) for row in rows], columns=COLUMNS)
+        return pd.DataFrame([vars(row) for row in rows], columns=METRICS_COLUMNS)
     summary = read_json(folder / VALIDATION_FOLDER / SUMMARY_JSON)
     return _from_summary(summary, folder, dataset_json) if summary else None
 
@@ -159,7 +159,7 @@ def _from_summary(
                     "status": _status(reference, predicted),
                 }
             )
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame(rows, columns=METRICS_COLUMNS)
 
 
 def _status(reference_voxels: int, predicted_voxels: int) -> str:

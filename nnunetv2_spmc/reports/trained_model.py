@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import inspect
 import pickle
 from collections.abc import Mapping
@@ -21,29 +22,23 @@ from torch import Tensor, nn
 from nnunetv2_spmc.data.errors import DataError
 from nnunetv2_spmc.data.raw_cases import name_some
 from nnunetv2_spmc.methods import TRAINERS
-from nnunetv2_spmc.networks import DualBranchNetwork
-from nnunetv2_spmc.training.checkpoint import CHECKPOINT_KEY, not_finite
+from nnunetv2_spmc.training.checkpoint import CheckpointError, not_finite, own_state
+from nnunetv2_spmc.training.weights import MAIN_PREFIX
 
 FINAL_CHECKPOINT = "checkpoint_final.pth"
-AUXILIARY_PREFIXES = ("auxiliary_decoder.", "auxiliary_encoder.")
 
 
-class AuxiliaryBranch(nn.Module):
-    """The auxiliary branch alone, as a network that nnU-Net's predictor can run.
+class OneOutput(nn.Module):
+    """One branch of a training network that cannot give it alone: computed with all others."""
 
-    Args:
-        network: the two-branch network; its modules are shared, not copied.
-    """
-
-    def __init__(self, network: DualBranchNetwork) -> None:
+    def __init__(self, network: nn.Module, index: int) -> None:
         super().__init__()
-        own_encoder = network.auxiliary_encoder
-        self.encoder = network.main.encoder if own_encoder is None else own_encoder
-        self.decoder = network.auxiliary_decoder
+        self.network = network
+        self.index = index
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map (B, channels, ...) images to (B, C, ...) logits, without feature noise."""
-        return self.decoder(self.encoder(images))
+        """Map (B, channels, ...) images to (B, C, ...) logits."""
+        return self.network(images)[self.index]
 
 
 @dataclass(frozen=True)
@@ -54,14 +49,17 @@ class TrainedModel:
         fold_folder: where the checkpoint lies.
         trainer_name: class name of the trainer.
         main: nnU-Net's predictor of the main branch.
-        auxiliary: the same for the auxiliary branch; None where the checkpoint has none.
+        second: the same for the second branch of the method ("auxiliary" in SPMC); None where the
+            method or the checkpoint has none.
+        second_name: the name of that branch; empty without one.
         settings: what the trainer stored; empty for stock nnU-Net.
     """
 
     fold_folder: Path
     trainer_name: str
     main: nnUNetPredictor
-    auxiliary: nnUNetPredictor | None
+    second: nnUNetPredictor | None
+    second_name: str
     settings: Mapping[str, Any]
 
     @property
@@ -150,7 +148,7 @@ def load_model(
     device: str = "cpu",
     mirroring: bool = True,
 ) -> TrainedModel:
-    """Load a fold as nnUNetv2_predict does, and the auxiliary branch if the checkpoint has one.
+    """Load a fold as nnUNetv2_predict does, and the second branch if the checkpoint has one.
 
     Args:
         fold_folder: a folder from `find_fold`.
@@ -165,20 +163,25 @@ def load_model(
     if device == "cuda" and not torch.cuda.is_available():
         raise DataError("This machine has no CUDA device that torch can use; take -device cpu.")
     checkpoint = read_checkpoint(fold_folder / checkpoint_name)
-    _check_weights(checkpoint, fold_folder / checkpoint_name)
+    path = fold_folder / checkpoint_name
+    try:
+        state = own_state(checkpoint, path)
+    except CheckpointError as error:
+        raise DataError(str(error)) from error
+    _check_weights({**checkpoint["network_weights"], **state.get("parts", {})}, path)
     plans = PlansManager(load_json(str(fold_folder.parent / "plans.json")))
     dataset_json = load_json(str(fold_folder.parent / "dataset.json"))
     configuration = plans.get_configuration(checkpoint["init_args"]["configuration"])
     trainer_name = checkpoint["trainer_name"]
-    network = _trainer_class(trainer_name, fold_folder).build_network_architecture(
+    trainer = _trainer_class(trainer_name, fold_folder)
+    network = trainer.build_network_architecture(
         plans,
         configuration,
         determine_num_input_channels(plans, configuration, dataset_json),
         plans.get_label_manager(dataset_json).num_segmentation_heads,
         enable_deep_supervision=False,
     )
-    state = checkpoint.get(CHECKPOINT_KEY, {})
-    auxiliary = _auxiliary_branch(network, state)  # before torch.compile may wrap the network
+    name, second = _second_branch(trainer, network, state)  # before torch.compile may wrap it
 
     def predictor(branch: nn.Module) -> nnUNetPredictor:
         with contextlib.redirect_stdout(None):  # on a CPU it prints what only CUDA users can do
@@ -197,14 +200,14 @@ def load_model(
         fold_folder=fold_folder,
         trainer_name=trainer_name,
         main=predictor(network),
-        auxiliary=None if auxiliary is None else predictor(auxiliary),
+        second=None if second is None else predictor(second),
+        second_name=name,
         settings=state.get("settings", {}),
     )
 
 
-def _check_weights(checkpoint: Mapping[str, Any], path: Path) -> None:
-    auxiliary = checkpoint.get(CHECKPOINT_KEY, {}).get("auxiliary_weights", {})
-    bad = not_finite({**checkpoint["network_weights"], **auxiliary})
+def _check_weights(weights: Mapping[str, Any], path: Path) -> None:
+    bad = not_finite(weights)
     if bad:
         raise DataError(
             f"{path} has NaN or infinite weights ({name_some(bad, limit=3)}), so it predicts "
@@ -232,13 +235,25 @@ def _trainer_class(name: str, fold_folder: Path) -> Any:
     return found
 
 
-def _auxiliary_branch(main: nn.Module, state: Mapping[str, Any]) -> AuxiliaryBranch | None:
-    """Rebuild the auxiliary branch around the planned network, or None if none is stored."""
-    stored = state.get("auxiliary_weights", {})
-    if not stored or not all(key.startswith(AUXILIARY_PREFIXES) for key in stored):
-        return None
-    shared = not any(key.startswith("auxiliary_encoder.") for key in stored)
-    network = DualBranchNetwork(main, shared_encoder=shared, noise=0.0)
+def _second_branch(
+    trainer: Any, main: nn.Module, state: Mapping[str, Any]
+) -> tuple[str, nn.Module | None]:
+    """Rebuild the second branch around the planned network; None if the method has only one.
+
+    None, too, where the parts that are stored do not fit the trainer of that name.
+    """
+    branches: tuple[str, ...] = getattr(trainer, "branches", ("main",))
+    stored = state.get("parts", {})
+    if len(branches) < 2 or not stored:
+        return "", None
+    defaults = trainer.default_method_settings
+    own = {field.name for field in dataclasses.fields(defaults)}
+    settings = {key: value for key, value in state["settings"].items() if key in own}
+    network = trainer.training_network(main, dataclasses.replace(defaults, **settings))
     # the main branch gets its weights with the planned network, which it is
-    _, unexpected = network.load_state_dict(stored, strict=False)
-    return None if unexpected else AuxiliaryBranch(network)
+    missing, unexpected = network.load_state_dict(stored, strict=False)
+    if unexpected or any(not key.startswith(MAIN_PREFIX) for key in missing):
+        return "", None
+    if hasattr(network, "branch"):
+        return branches[1], network.branch(branches[1])
+    return branches[1], OneOutput(network, 1)

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nnunetv2_spmc.data.errors import DataError
-from nnunetv2_spmc.data.unlabeled_cases import PICTURE_ENDINGS, image_files
+from nnunetv2_spmc.data.unlabeled_cases import NATURAL_IMAGE_ENDINGS, image_files
 from nnunetv2_spmc.data.whole_file import WRITING_PREFIX, WriteError
 from nnunetv2_spmc.data.worker_pool import remove_leftovers
 from nnunetv2_spmc.reports.case_maps import predict_case
-from nnunetv2_spmc.reports.map_files import write_case
+from nnunetv2_spmc.reports.map_files import write_maps
 from nnunetv2_spmc.reports.trained_model import TrainedModel
 
 
@@ -40,7 +40,7 @@ def input_cases(folder: Path, model: TrainedModel) -> dict[str, list[Path]]:
         )
     names = list(model.main.dataset_json["channel_names"].values())
     for case, channels in cases.items():
-        is_picture = ending in PICTURE_ENDINGS and sorted(channels) == [0]
+        is_picture = ending in NATURAL_IMAGE_ENDINGS and sorted(channels) == [0]
         if sorted(channels) != list(range(len(names))) and not is_picture:
             there = ", ".join(f"{channel:04d}" for channel in sorted(channels))
             raise DataError(
@@ -62,7 +62,7 @@ def write_uncertainty(
     skip_finished: bool = False,
     log: Callable[[str], None] = print,
 ) -> UncertaintySummary:
-    """Predict every case and write its maps, see `write_case` for the names.
+    """Predict every case and write its maps, see `write_maps` for the names.
 
     A case that cannot be predicted does not stop the others; one that cannot be written does, or
     all would be predicted for nothing.
@@ -88,7 +88,7 @@ def write_uncertainty(
             summary.failed[case] = str(error)
             continue
         try:
-            write_case(output_folder, case, maps, reader_writer, model.file_ending)
+            write_maps(output_folder, case, maps, reader_writer, model.file_ending)
         except WriteError as error:
             summary.failed[case] = str(error)
             break
@@ -102,13 +102,18 @@ def write_uncertainty(
 
 def missing_parts(model: TrainedModel, tau: float | None = None) -> str | None:
     """Say which maps a model cannot give and why, or None if it gives all."""
-    if model.auxiliary is None:
-        missing = "no auxiliary segmentation and no common-difficulty voxels"
+    if model.second is None:
+        missing = "no second segmentation and no common-difficulty voxels"
         if tau is None and model.tau is None:
             missing += ", and without --tau no suspicious voxels"
         return (
-            f"The checkpoint in {model.fold_folder} ({model.trainer_name}) has no auxiliary branch:"
+            f"The checkpoint in {model.fold_folder} ({model.trainer_name}) has no second branch:"
             f" segmentation and confidence are written, {missing}; take the training checkpoint of "
             "nnUNetTrainerSPMC for those."
+        )
+    if tau is None and model.tau is None:
+        return (
+            f"{model.trainer_name} has no threshold of its own: without --tau there are no "
+            "suspicious and no common-difficulty voxels."
         )
     return None

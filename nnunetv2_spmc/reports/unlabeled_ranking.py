@@ -17,7 +17,7 @@ from nnunetv2_spmc.data.whole_file import whole_file
 from nnunetv2_spmc.evaluation.text_table import text_table
 from nnunetv2_spmc.reports.case_maps import predict_case
 from nnunetv2_spmc.reports.ranking import (
-    NEEDS_AUXILIARY,
+    NEEDS_TWO_BRANCHES,
     RankedCase,
     Score,
     diverse_order,
@@ -28,7 +28,7 @@ from nnunetv2_spmc.reports.ranking import (
 )
 from nnunetv2_spmc.reports.trained_model import TrainedModel
 
-COLUMNS = ["rank", *(field.name for field in dataclasses.fields(RankedCase))]
+RANKING_COLUMNS = ["rank", *(field.name for field in dataclasses.fields(RankedCase))]
 
 
 def measure_cases(
@@ -90,16 +90,18 @@ def pooled_bottleneck(network: nn.Module) -> Iterator[list[torch.Tensor]]:
 
 
 def check_score(model: TrainedModel, score: Score) -> None:
-    """Refuse a score that needs two branches before anything is predicted.
+    """Refuse a score that the model cannot give before anything is predicted.
 
     Raises:
-        DataError: the model has no auxiliary branch, or no threshold.
+        DataError: it needs two branches and the model has only one, or a threshold and the model
+            has none.
     """
-    if score in NEEDS_AUXILIARY and (model.auxiliary is None or model.tau is None):
+    lacks_tau = model.tau is None and score != "disagreement"
+    if score in NEEDS_TWO_BRANCHES and (model.second is None or lacks_tau):
         raise DataError(
-            f"The checkpoint in {model.fold_folder} ({model.trainer_name}) has no auxiliary branch,"
-            f" which the score {score} needs: take the training checkpoint of nnUNetTrainerSPMC, or"
-            " --score entropy."
+            f"The checkpoint in {model.fold_folder} ({model.trainer_name}) has no second branch "
+            f"or no tau, which the score {score} needs: take the training checkpoint of "
+            "nnUNetTrainerSPMC, or --score entropy."
         )
 
 
@@ -133,7 +135,7 @@ def write_ranking(path: Path, ranked: Sequence[RankedCase]) -> None:
     """Write a CSV file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, RANKING_COLUMNS, lineterminator="\n")
         writer.writeheader()
         for number, case in enumerate(ranked, start=1):
             writer.writerow({"rank": number, **dataclasses.asdict(case)})

@@ -43,16 +43,32 @@ def read_extra_state(path: Path) -> dict[str, Any]:
     """Read what a trainer of this package stored beside the stock content.
 
     Raises:
-        CheckpointError: the checkpoint comes from another kind of trainer.
+        CheckpointError: the checkpoint comes from another kind of trainer, or from an
+            unreleased version of this package.
     """
     checkpoint = torch.load(path, map_location="cpu", weights_only=False, mmap=True)
     if CHECKPOINT_KEY not in checkpoint:
         raise CheckpointError(
             f"{path} was written by {checkpoint.get('trainer_name', 'another program')} and has "
-            "nothing of what this trainer stores, so it cannot go on from it: start anew with "
+            "nothing of what this trainer stores, so it cannot go on from it: start again with "
             f"-pretrained_weights {path}, or move the file away."
         )
-    return checkpoint[CHECKPOINT_KEY]
+    return own_state(checkpoint, path)
+
+
+def own_state(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Return what this package stored in a checkpoint; nothing if a stock trainer wrote it.
+
+    Raises:
+        CheckpointError: it has the form of an unreleased version, which did not name the method.
+    """
+    state: dict[str, Any] = checkpoint.get(CHECKPOINT_KEY, {})
+    if state and "method" not in state:
+        raise CheckpointError(
+            f"{path} was written by an unreleased version of nnunetv2-spmc, whose form this "
+            f"version does not read: train again, with -pretrained_weights {path} if you like."
+        )
+    return state
 
 
 def next_epoch(path: Path) -> int:

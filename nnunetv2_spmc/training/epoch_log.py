@@ -29,7 +29,7 @@ def log_values(logger: MetaLogger, values: Mapping[str, float], epoch: int) -> N
 
 
 def log_lines(panels: Panels, values: Mapping[str, float]) -> list[str]:
-    """Format the values of an epoch, one line a panel: 'loss terms: cdps_main 0.0012, ...'."""
+    """Format the values of an epoch, one line a panel: 'loss terms: cps_main 0.0012, ...'."""
     shown = {title: [key for key in keys if key in values] for title, keys in panels.items()}
     return [
         f"{title}: " + ", ".join(f"{key} {values[key]:.4g}" for key in keys)
@@ -65,7 +65,7 @@ def _draw(panels: Panels, curves: Mapping[str, Sequence[float]], path: Path) -> 
     for axes, (title, keys) in zip(all_axes, panels.items(), strict=True):
         for number, key in enumerate(keys):
             marker = "o" if len(curves[key]) < 3 else None
-            style = "--" if number % 2 else "-"  # main and auxiliary often lie on each other
+            style = "--" if number % 2 else "-"  # two branches often lie on each other
             axes.plot(curves[key], style, label=key.replace("_", " "), marker=marker)
         axes.set_title(title)
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)

@@ -19,14 +19,16 @@ GIBIBYTE = 1 << 30
 class StepMemory:
     """Bytes that the network needs in a step; the loss terms and cuDNN need some more."""
 
-    parameters: int  # weights, gradients and momentum
+    parameters: int  # weights, and gradients and momentum of those that learn
     labeled: int  # activations kept for the backward pass of the labeled patches
-    unlabeled: int  # likewise, of the unlabeled patches: the two passes do not overlap
+    unlabeled: int  # likewise, of the unlabeled patches
+    together: bool = False  # both in one pass, not one after the other
 
     @property
     def peak(self) -> int:
         """The most that is needed at any time."""
-        return self.parameters + max(self.labeled, self.unlabeled)
+        both = (self.labeled, self.unlabeled)
+        return self.parameters + (sum(both) if self.together else max(both))
 
 
 def step_memory(
@@ -34,6 +36,8 @@ def step_memory(
     labeled_shape: tuple[int, ...],
     unlabeled_shape: tuple[int, ...],
     dtype: torch.dtype,
+    *,
+    together: bool = False,
 ) -> StepMemory:
     """Count what a step keeps, by running the network on tensors without data.
 
@@ -42,13 +46,16 @@ def step_memory(
         labeled_shape: (B, channels, ...) of the labeled patches.
         unlabeled_shape: likewise of the unlabeled ones; B = 0 for none.
         dtype: type of the activations: float16 under autocast on CUDA.
+        together: both kinds of patches are in one pass.
     """
-    parameters = sum(p.numel() * p.element_size() for p in network.parameters())
+    parameters = sum(
+        p.numel() * p.element_size() * (3 if p.requires_grad else 1) for p in network.parameters()
+    )
     labeled, unlabeled = (
         activation_bytes(network, shape, dtype) if shape[0] else 0
         for shape in (labeled_shape, unlabeled_shape)
     )
-    return StepMemory(3 * parameters, labeled, unlabeled)
+    return StepMemory(parameters, labeled, unlabeled, together)
 
 
 def activation_bytes(network: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> int:
@@ -86,7 +93,13 @@ def recomputed(loss: Callable[..., Tensor], *arguments: Any) -> Tensor:
 
 
 def memory_estimate(
-    network: nn.Module, labeled: int, unlabeled: int, patch: tuple[int, ...], device: torch.device
+    network: nn.Module,
+    labeled: int,
+    unlabeled: int,
+    patch: tuple[int, ...],
+    device: torch.device,
+    *,
+    together: bool = False,
 ) -> str:
     """Say in a sentence what a step needs, or why that is not known.
 
@@ -96,10 +109,13 @@ def memory_estimate(
         unlabeled: unlabeled patches in a step; 0 for none.
         patch: (channels, ...), the shape of one.
         device: where it is trained.
+        together: both kinds of patches are in one pass.
     """
     dtype = torch.float16 if device.type == "cuda" else torch.float32
     try:
-        memory = step_memory(network, (labeled, *patch), (unlabeled, *patch), dtype)
+        memory = step_memory(
+            network, (labeled, *patch), (unlabeled, *patch), dtype, together=together
+        )
     except (RuntimeError, ValueError, NotImplementedError) as error:
         return f"No estimate of the memory that a step needs ({error})."
     return describe(memory, labeled, unlabeled, device)
@@ -110,8 +126,9 @@ def describe(memory: StepMemory, labeled: int, unlabeled: int, device: torch.dev
     text = (
         f"Memory of a step, estimated: {_gib(memory.parameters)} for weights, gradients and "
         f"momentum, {_gib(memory.labeled)} for {labeled} labeled and {_gib(memory.unlabeled)} for "
-        f"{unlabeled} unlabeled patches, one after the other: {_gib(memory.peak)}, and some for "
-        "the losses."
+        f"{unlabeled} unlabeled patches, "
+        f"{'together' if memory.together else 'one after the other'}: {_gib(memory.peak)}, and "
+        "some for the losses."
     )
     if device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
@@ -124,12 +141,13 @@ def _gib(number: int) -> str:
 
 
 @contextmanager
-def explain_out_of_memory(kind: str, patches: int) -> Iterator[None]:
-    """Raise CUDA's out-of-memory error anew, with what to lower.
+def explain_out_of_memory(labeled: int, unlabeled: int, *, lower: bool = True) -> Iterator[None]:
+    """Raise CUDA's out-of-memory error again, with what to lower.
 
     Args:
-        kind: "unlabeled" or "labeled", the pass that runs inside.
-        patches: how many of them are in the pass.
+        labeled: labeled patches of the step.
+        unlabeled: unlabeled patches of the step.
+        lower: whether fewer unlabeled patches would help in this pass.
 
     Raises:
         MemoryError: CUDA has too little memory.
@@ -137,14 +155,13 @@ def explain_out_of_memory(kind: str, patches: int) -> Iterator[None]:
     try:
         yield
     except torch.cuda.OutOfMemoryError as error:
-        if kind == "unlabeled" and patches > 1:
-            remedy = f"set unlabeled_batch_size to {patches - 1} or less"
-        else:
-            remedy = (
-                "plan smaller patches or batches (nnUNetv2_plan_experiment -gpu_memory_target GB "
-                "-overwrite_plans_name NAME)"
-            )
+        remedy = (
+            "plan smaller patches or batches (nnUNetv2_plan_experiment -gpu_memory_target GB "
+            "-overwrite_plans_name NAME)"
+        )
+        if lower and unlabeled > 1:
+            remedy = f"set unlabeled_batch_size to {unlabeled - 1} or less, {remedy}"
         raise MemoryError(
-            f"The GPU has too little memory for the pass of {patches} {kind} patches through both "
-            f"branches: {remedy}, or free the GPU of other processes. ({error})"
+            f"The GPU has too little memory for a step of {labeled} labeled and {unlabeled} "
+            f"unlabeled patches: {remedy}, or free the GPU of other processes. ({error})"
         ) from error

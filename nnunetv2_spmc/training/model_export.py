@@ -34,8 +34,8 @@ def export_model(
 ) -> list[str]:
     """Write a model folder whose trainer is nnUNetTrainer, after checking equal logits.
 
-    Kept are the main branch and what inference needs; the auxiliary branch, the optimizer and the
-    curves are dropped.
+    Kept are the main branch and what inference needs; what else was trained, the optimizer and
+    the curves are dropped.
 
     Args:
         model_folder: the folder TRAINER__PLANS__CONFIGURATION of a training.

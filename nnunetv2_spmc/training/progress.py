@@ -12,7 +12,7 @@ from threading import Event, Thread
 
 from tqdm import tqdm
 
-from nnunetv2_spmc.training.settings import ScheduleSettings
+from nnunetv2_spmc.training.settings import TrainingSettings
 
 UPDATES_PER_EPOCH = 20  # of the bar; the loss is read only then: reading it waits for the device
 LINE_EVERY_S = 60.0
@@ -33,7 +33,7 @@ class Progress:
 
     def __init__(
         self,
-        schedule: ScheduleSettings,
+        schedule: TrainingSettings,
         log: Callable[..., None],
         clock: Callable[[], float] = time.monotonic,
         disable: bool | None = None,

@@ -3,10 +3,69 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import Tensor
+
+from nnunetv2_spmc.data.unlabeled_cases import raw_dataset_folder
+from nnunetv2_spmc.data.withheld_labels import WithheldPatches, withheld_patches
+from nnunetv2_spmc.networks.unwrap import full_resolution, unwrapped
+
+if TYPE_CHECKING:
+    from nnunetv2_spmc.training.semi_supervised import nnUNetTrainerSemiSupervised
+
+
+@dataclass(frozen=True)
+class PseudoLabelDice:
+    """Measures, once an epoch, the Dice of what each branch would teach on withheld labels."""
+
+    trainer: nnUNetTrainerSemiSupervised
+    patches: WithheldPatches
+
+    @classmethod
+    def of(cls, trainer: nnUNetTrainerSemiSupervised) -> PseudoLabelDice | None:
+        """Look for labels in labelsUn; None where there are none, or in another process."""
+        raw = raw_dataset_folder(trainer.plans_manager.dataset_name)
+        if trainer.local_rank != 0 or raw is None:
+            return None
+        try:
+            patches = withheld_patches(
+                raw,
+                trainer.stream.cases,
+                trainer.settings.pseudo_label_cases,
+                trainer.plans_manager,
+                trainer.configuration_manager,
+                trainer.dataset_json,
+            )
+        except Exception as error:  # readers raise all kinds, and training needs no such label
+            trainer.print_to_log_file(
+                f"No pseudo-label Dice, because of a file in labelsUn: {error}"
+            )
+            return None
+        if patches is None:
+            return None
+        trainer.print_to_log_file(
+            "Pseudo-label Dice is logged on a patch each of these unlabeled cases, whose labels in "
+            "labelsUn are not trained on: " + ", ".join(patches.identifiers)
+        )
+        return cls(trainer, patches)
+
+    @torch.no_grad()
+    def measure(self) -> dict[str, float]:
+        """Return "pseudo_label_dice_BRANCH" -> Dice; leaves the network in evaluation mode."""
+        trainer = self.trainer
+        network = unwrapped(trainer.joint_network).eval()
+        logits: dict[str, list[Tensor]] = {}
+        for image in self.patches.images:  # one by one, so that any number fits
+            with trainer.autocast():
+                outputs = trainer.of_branches(network(image[None].to(trainer.device)))
+            for branch, output in outputs.items():
+                logits.setdefault(branch, []).append(full_resolution(output).float().cpu())
+        joined = {branch: torch.cat(patches) for branch, patches in logits.items()}
+        return pseudo_label_dice(joined, self.patches.labels, trainer.label_manager)
 
 
 def pseudo_label_dice(

@@ -2,47 +2,72 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_spmc.data.errors import DataError
-from nnunetv2_spmc.data.paired_loader import ignored_voxels
-from nnunetv2_spmc.data.unlabeled_cases import raw_dataset_folder
-from nnunetv2_spmc.data.withheld_labels import WithheldPatches, withheld_patches
-from nnunetv2_spmc.data.worker_pool import signals_deferred
-from nnunetv2_spmc.networks.unwrap import full_resolution, unwrapped
-from nnunetv2_spmc.training.checkpoint import CheckpointError, read_extra_state
+from nnunetv2_spmc.data.paired_loader import single_process_loading
+from nnunetv2_spmc.networks import MainNetwork
+from nnunetv2_spmc.networks.unwrap import Logits, full_resolution, unwrapped
+from nnunetv2_spmc.training.backward import clip_and_step, run_passes
+from nnunetv2_spmc.training.checkpoint import refuse_to_resume
+from nnunetv2_spmc.training.configured import nnUNetTrainerConfigured
 from nnunetv2_spmc.training.epoch_log import Panels, log_lines, log_values, plot_progress
-from nnunetv2_spmc.training.memory import explain_out_of_memory, memory_estimate
-from nnunetv2_spmc.training.pseudo_label_dice import pseudo_label_dice
+from nnunetv2_spmc.training.memory import memory_estimate, recomputed
+from nnunetv2_spmc.training.processes import entries_of_all_processes
+from nnunetv2_spmc.training.pseudo_label_dice import PseudoLabelDice
 from nnunetv2_spmc.training.ramp_up import gaussian_ramp_up, ramp_up_epochs
-from nnunetv2_spmc.training.stability import TAKEN, collapse_warnings, steps_noted
-from nnunetv2_spmc.training.unlabeled_stream import nnUNetTrainerUnlabeledStream
-from nnunetv2_spmc.training.voxel_shares import unlabeled_voxel_shares
-from nnunetv2_spmc.training.warm_start import check_pretrained_weights, fill_auxiliary_branch
+from nnunetv2_spmc.training.stability import TAKEN, collapse_warnings
+from nnunetv2_spmc.training.step import (
+    Labeled,
+    Loss,
+    Outputs,
+    Pass,
+    Step,
+    Target,
+    Unlabeled,
+    branch_values,
+    merged,
+    sampled_at,
+    seen_through,
+)
+from nnunetv2_spmc.training.unlabeled_stream import UnlabeledStream
+from nnunetv2_spmc.training.voxel_shares import unlabeled_voxel_shares, weight_of_process
+from nnunetv2_spmc.training.warm_start import check_pretrained_weights, fill_parts
+from nnunetv2_spmc.training.weights import load_parts, part_weights
 
-GRADIENT_NORM_LIMIT = 12  # nnU-Net's own
 
-
-class nnUNetTrainerSemiSupervised(nnUNetTrainerUnlabeledStream):
+class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
     """nnU-Net's trainer with unlabeled patches in every step.
 
-    A method derives from it and says which network it trains (`build_training_network`) and what
-    its labeled and its unlabeled part of a step minimize (`labeled_loss`, `unlabeled_loss`). The
-    base does the rest: settings, unlabeled data stream, ramp-up, two backward passes, logging,
-    checkpoints and resume.
+    A method derives from it and defines some of the hooks below. The base does the rest: settings,
+    unlabeled data stream, views, ramp-up, backward passes, logging, checkpoints, resume.
+
+    One step (`train_step`):
+
+    1. The patches go to the device; before the ramp-up without the unlabeled ones.
+    2. Unlabeled pass: `pseudo_labels` from the teacher's patches, without gradient; the view moves
+       images, pseudo-labels and valid voxels; forward; `unlabeled_loss` times lambda(t); backward.
+    3. Labeled pass: forward; `labeled_loss`, and `unlabeled_loss` of the voxels under the ignore
+       label; backward. (`passes` may say otherwise.)
+    4. Gradients are clipped, the optimizer steps, and `after_step` follows if fp16 did not skip it.
 
     `self.network` stays the planned network: nnU-Net validates, checkpoints and predicts with it.
-    `self.training_network` holds it as its submodule `main`, beside what only training needs.
+    `self.joint_network` holds it as its submodule `main`, beside what only training needs.
     """
 
+    branches: ClassVar[tuple[str, ...]] = ("main",)  # what `joint_network` returns, in this order
     main_loss: ClassVar[str] = "supervised_main"
     panels: ClassVar[Panels] = {}  # title -> keys of the values that the losses return
+    joint_pass: ClassVar[bool] = False  # both kinds of patches in one, for the memory estimate
+    divisor = staticmethod(entries_of_all_processes)  # for means over selected voxels
 
     def __init__(
         self,
@@ -52,72 +77,222 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerUnlabeledStream):
         dataset_json: dict,
         device: torch.device = torch.device("cuda"),  # noqa: B008 (nnU-Net's signature)
     ) -> None:
+        # refuse before nnU-Net creates the output folder
+        if PlansManager(plans).get_configuration(configuration).previous_stage_name is not None:
+            raise NotImplementedError(
+                f"{type(self).__name__} cannot train the configuration {configuration}: unlabeled "
+                "cases have no segmentation of the previous stage; use 3d_fullres or 3d_lowres."
+            )
         super().__init__(plans, configuration, fold, dataset_json, device)
-        self.training_network: Any = None  # -> initialize
-        self.iteration = 0  # steps done, skipped ones too; t of the ramp-up
-        self.withheld: WithheldPatches | None = None  # -> on_train_start
+        self.joint_network: Any = None  # -> initialize
+        self.stream = UnlabeledStream(self)
+        self.iteration = 0  # steps done, skipped ones too
+        self.steps_taken = 0  # without those that fp16 skipped
+        self.withheld: PseudoLabelDice | None = None  # -> on_train_start
         self._main_was_loaded = False  # by -pretrained_weights or from a checkpoint
 
     # ---- what a method defines -----------------------------------------------------------------
 
-    def build_training_network(self, main: nn.Module) -> nn.Module:
-        """Build the network to train around the planned one, which must be its submodule `main`."""
-        raise NotImplementedError(f"{type(self).__name__} must say which network it trains.")
-
-    def labeled_loss(
-        self, outputs: Any, target: Tensor | list[Tensor]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute the loss of a labeled batch.
+    @staticmethod
+    def training_network(main: nn.Module, settings: Any) -> nn.Module:
+        """Build the network to train around the planned one, which must be its submodule `main`.
 
         Args:
-            outputs: what the training network returned for the images of the batch.
-            target: (B, 1, ...) labels, or region channels; a list of them under deep supervision.
+            main: the planned network.
+            settings: the settings of the method.
+
+        Returns:
+            A module that maps (B, channels, ...) images to the logits of its branches: one output,
+            or a tuple of one per branch.
+        """
+        return MainNetwork(main)
+
+    def labeled_loss(self, outputs: Outputs, labeled: Labeled) -> Loss:
+        """Compute the loss of labeled patches; here nnU-Net's own, summed over the branches.
+
+        Args:
+            outputs: what the training network returned for the images.
+            labeled: the patches.
 
         Returns:
             The loss to minimize, and scalars to log; among them "supervised_main", nnU-Net's own
             loss of the main branch.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define its labeled loss.")
+        values = {
+            f"supervised_{branch}": self.nnunet_loss(output, labeled.target)
+            for branch, output in self.of_branches(outputs).items()
+        }
+        main, *others = values.values()
+        return sum(others, main), values
 
-    def unlabeled_loss(
-        self, outputs: Any, where: Tensor | None = None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def pseudo_labels(self, unlabeled: Unlabeled) -> dict[str, Tensor]:
+        """Return what a teacher thinks of unlabeled patches, before they are seen through a view.
+
+        Called without gradient and with the training network in evaluation mode.
+
+        Returns:
+            Name -> probabilities, (B, C, ...), that `unlabeled_loss` finds in `pseudo`. Those under
+            the name of a branch are counted in the curves. Nothing by default.
+        """
+        return {}
+
+    def labels_as_pseudo_labels(self, name: str, target: Tensor) -> Tensor:
+        """Return what the labels in a pasted box are among the pseudo-labels: one-hot.
+
+        Args:
+            name: a key of `pseudo_labels`.
+            target: labels of the resolution of these, as `LabelSpace.one_hot` takes them.
+
+        Returns:
+            Of the channels of the pseudo-labels; a method whose key holds something else than
+            probabilities, such as an uncertainty, says here what that is where labels are known.
+        """
+        return self.label_space.one_hot(target)
+
+    def unlabeled_loss(self, outputs: Outputs, unlabeled: Unlabeled) -> Loss:
         """Compute the loss of unlabeled voxels, before it is weighted by lambda(t).
 
         Args:
-            outputs: what the training network returned for the images of a batch.
-            where: bool, (B, 1, ...): the unlabeled voxels; None takes all. Where there are none,
-                the loss must be zero, with a valid gradient.
+            outputs: what the training network returned for the images.
+            unlabeled: the patches. Voxels of labeled patches that are under the ignore label come
+                here with the outputs of the labeled pass and without pseudo-labels. Where no voxel
+                is valid the loss must be zero, with a valid gradient.
 
         Returns:
-            The loss to minimize, a mean over the unlabeled voxels or those of them that it selects,
-            and scalars to log, means too.
-            One that is named "single_class_..." is 1 where a branch predicts one class only.
+            The loss to minimize, a mean over the valid voxels or those of them that it selects, and
+            scalars to log, means too.
         """
         raise NotImplementedError(f"{type(self).__name__} must define its unlabeled loss.")
 
-    def unlabeled_step(
-        self,
-        images: Tensor,
-        weak: Tensor | None,
-        where: Tensor | None,
-        labeled: tuple[Tensor, Tensor],
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Pass unlabeled patches through the training network and compute their loss.
+    def passes(self, step: Step) -> Sequence[Pass]:
+        """Return the forward passes of a step; the base passes their losses backward in turn.
+
+        The gradients are summed: the same gradient as one joint pass, at the peak memory of one
+        part. Under DistributedDataParallel only the last pass synchronizes, so it must reach every
+        parameter that requires a gradient (the labeled one does: deep supervision).
+        """
+        share, ignored_share = unlabeled_voxel_shares(
+            step.unlabeled, step.labeled.ignored, is_ddp=self.is_ddp
+        )
+        labeled = partial(self.labeled_pass, step, ignored_share)
+        if step.unlabeled is None:
+            return [labeled]
+        return [partial(self.unlabeled_pass, step, share), labeled]
+
+    def after_step(self, step: Step) -> None:
+        """Do what follows an optimizer step; not called after one that fp16 skipped."""
+
+    @property
+    def uses_unlabeled_data(self) -> bool:
+        """Whether there are unsupervised terms, so that unlabeled cases are looked for."""
+        return self.settings.lambda_max > 0
+
+    # ---- what a method may use -----------------------------------------------------------------
+
+    def nnunet_loss(self, outputs: Logits, target: Target) -> Tensor:
+        """Compute nnU-Net's own loss: Dice and cross-entropy, deep supervision, ignore label.
 
         Args:
-            images: (B, channels, ...).
-            weak: the same patches without intensity augmentation, if `needs_weak_view`.
-            where: see `unlabeled_loss`.
-            labeled: images and full-resolution target of the labeled patches of the step.
+            outputs: logits of one branch, (B, C, ...), a list of them under deep supervision.
+            target: nnU-Net's target for them, or its full resolution alone, (B, 1, ...) labels or
+                region channels, from which those of lower resolutions are sampled.
         """
-        return self.unlabeled_loss(self.training_network(images), where)
+        if isinstance(outputs, list) and not isinstance(target, list):
+            target = [sampled_at(target, output) for output in outputs]
+        # a compiled loss may take another graph when it is computed again
+        loss = self.loss if self._do_i_compile() else partial(recomputed, self.loss)
+        value: Tensor = loss(outputs, target)
+        return value
 
-    def branch_logits(self, outputs: Any) -> dict[str, Tensor]:
-        """Name the full-resolution logits, (B, C, ...), of each branch for the curves."""
-        return {"main": full_resolution(outputs)}
+    @property
+    def student_has_its_own_view(self) -> bool:
+        """Whether the student sees other patches than the teacher."""
+        return self.views.weak_to_strong or self.views.change_patches
+
+    def student_view(self, step: Step) -> tuple[Unlabeled, dict[str, Tensor]]:
+        """Make pseudo-labels, then show the patches and these through the view of the student.
+
+        Returns:
+            The patches as the student sees them, and values to log of what the teachers predict.
+        """
+        assert step.unlabeled is not None
+        unlabeled = step.unlabeled._replace(pseudo=self._without_gradient(step.unlabeled))
+        values = self._values_of_branches(unlabeled)
+        if self.views.change_patches:
+            view = self.views.draw(unlabeled.images, len(step.labeled.images))
+            unlabeled = seen_through(
+                view, unlabeled, step.labeled, self.label_space, self.labels_as_pseudo_labels
+            )
+        return unlabeled, values
+
+    def unlabeled_pass(self, step: Step, share: Tensor | float = 1.0) -> Loss:
+        """Pass unlabeled patches through the network; `share` is their part of unlabeled voxels."""
+        unlabeled, before = self.student_view(step)
+        outputs = self.joint_network(unlabeled.images)
+        loss, values = self.unlabeled_loss(outputs, unlabeled)
+        values |= before or self._values_of_branches(unlabeled, outputs)
+        share = share * weight_of_process(unlabeled, is_ddp=self.is_ddp)
+        return step.weight * share * loss, {k: share * value for k, value in values.items()}
+
+    def labeled_pass(self, step: Step, ignored_share: Tensor | float = 0.0) -> Loss:
+        """Pass labeled patches through the network; what is ignored in them counts as unlabeled."""
+        labeled = step.labeled
+        outputs = self.joint_network(labeled.images)
+        loss, values = self.labeled_loss(outputs, labeled)
+        if labeled.ignored is not None:
+            unlabeled = Unlabeled(labeled.images, valid=labeled.ignored)
+            own_loss, own = self.unlabeled_loss(outputs, unlabeled)
+            own |= self._values_of_branches(unlabeled, outputs)
+            share = ignored_share * weight_of_process(unlabeled, is_ddp=self.is_ddp)
+            loss = loss + step.weight * share * own_loss
+            values |= {key: share * value for key, value in own.items()}
+        return loss, values
+
+    def of_branches(self, outputs: Outputs) -> dict[str, Logits]:
+        """Name what the training network returned."""
+        if len(self.branches) == 1:
+            return {self.branches[0]: outputs}
+        return dict(zip(self.branches, outputs, strict=True))
+
+    def branch_probabilities(self, outputs: Outputs) -> dict[str, Tensor]:
+        """Return the probabilities of the branches, (B, C, ...) at full resolution."""
+        return {
+            branch: self.label_space.probabilities(full_resolution(output))
+            for branch, output in self.of_branches(outputs).items()
+        }
+
+    @torch.no_grad()
+    def _without_gradient(self, unlabeled: Unlabeled) -> dict[str, Tensor]:
+        # in evaluation mode there is no feature noise, and no running statistics move
+        self.joint_network.eval()
+        pseudo = self.pseudo_labels(unlabeled)
+        self.joint_network.train()
+        # weights that autocast has cast here have no gradient: older PyTorch would take them for
+        # the pass that follows, too
+        torch.clear_autocast_cache()
+        return pseudo
+
+    @torch.no_grad()
+    def _values_of_branches(
+        self, unlabeled: Unlabeled, outputs: Outputs = None
+    ) -> dict[str, Tensor]:
+        """Return agreement and collapse of what the branches teach, or of their outputs."""
+        probabilities = {b: unlabeled.pseudo[b] for b in self.branches if b in unlabeled.pseudo}
+        if outputs is not None:
+            probabilities = self.branch_probabilities(outputs)
+        predicted = {b: self.label_space.predicted(p) for b, p in probabilities.items()}
+        return branch_values(predicted, unlabeled.valid) if predicted else {}
 
     # ---- set-up --------------------------------------------------------------------------------
+
+    @property
+    def learns_from_ignored(self) -> bool:
+        """Whether voxels under the ignore label of labeled cases count as unlabeled ones."""
+        return (
+            self.uses_unlabeled_data
+            and self.settings.learn_from_ignored
+            and self.label_manager.has_ignore_label
+        )
 
     def initialize(self) -> None:
         """Build the planned network as nnU-Net does, then the training network around it."""
@@ -130,17 +305,21 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerUnlabeledStream):
         super().initialize()
         main = unwrapped(self.network)
         check_pretrained_weights(main)
+        network: Any = self.training_network(main, self.method_settings).to(self.device)
         self._watch_loading(main)
-        network: Any = self.build_training_network(main).to(self.device)
-        extra = [p for name, p in network.named_parameters() if not name.startswith("main.")]
-        if extra:
-            self.optimizer.add_param_group({"params": extra})
+        beside = [
+            parameter
+            for name, parameter in network.named_parameters()
+            if not name.startswith("main.") and parameter.requires_grad
+        ]
+        if beside:
+            self.optimizer.add_param_group({"params": beside})
             if hasattr(self.lr_scheduler, "base_lrs"):  # PyTorch's, one per group
                 self.lr_scheduler.base_lrs.append(self.initial_lr)
         if self._do_i_compile():
             # labeled and unlabeled batches may differ in size: two static graphs, no dynamic one
             network = torch.compile(network, dynamic=False)
-        self.training_network = self.distributed(network) if self.is_ddp else network
+        self.joint_network = self.distributed(network) if self.is_ddp else network
 
     def _watch_loading(self, main: nn.Module) -> None:
         def note(*_: Any) -> None:  # a function, because copies of the network copy bound methods
@@ -149,120 +328,98 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerUnlabeledStream):
         main.register_load_state_dict_post_hook(note)
 
     def on_train_start(self) -> None:
-        """Fill what -pretrained_weights left out, and start with both streams of patches."""
+        """Find the unlabeled cases, fill what -pretrained_weights left out, start both streams."""
         if not self.was_initialized:
             self.initialize()
-        if self._main_was_loaded and self._resumed_from is None:
-            self.print_to_log_file(fill_auxiliary_branch(unwrapped(self.training_network)))
+        self.check_resumed_settings()
+        if self.uses_unlabeled_data:
+            self.stream.find_cases()
+        if self._resumed_from is not None:
+            if changes := self.stream.changes(self._resumed_from["unlabeled_cases"]):
+                refuse_to_resume(changes, self.print_to_log_file)
+        elif self._main_was_loaded:
+            self.print_to_log_file(fill_parts(unwrapped(self.joint_network)))
         super().on_train_start()
-        self._log_memory()
-        if self.unlabeled_cases:
-            self._look_for_withheld_labels()
+        self._log_what_a_step_needs()
+        if self.stream.cases:
+            self.withheld = PseudoLabelDice.of(self)
 
-    def _log_memory(self) -> None:
+    def _log_what_a_step_needs(self) -> None:
+        unlabeled = self.stream.batch_size if self.uses_unlabeled_data else 0
+        if self.uses_unlabeled_data:
+            self.print_to_log_file(
+                f"Each step: {self.batch_size} labeled and {unlabeled} unlabeled patches; "
+                f"{len(self.stream.cases)} unlabeled cases."
+            )
         patch = (self.num_input_channels, *self.configuration_manager.patch_size)
-        unlabeled = self._unlabeled_batch_size() if self.uses_unlabeled_data else 0
-        network = unwrapped(self.training_network)
-        text = memory_estimate(network, self.batch_size, unlabeled, patch, self.device)
+        network = unwrapped(self.joint_network)
+        text = memory_estimate(
+            network, self.batch_size, unlabeled, patch, self.device, together=self.joint_pass
+        )
         self.print_to_log_file(text)
 
-    def _look_for_withheld_labels(self) -> None:
-        raw = raw_dataset_folder(self.plans_manager.dataset_name)
-        if self.local_rank != 0 or raw is None:
-            return
-        try:
-            self.withheld = withheld_patches(
-                raw,
-                self.unlabeled_cases,
-                self.settings.pseudo_label_cases,
-                self.plans_manager,
-                self.configuration_manager,
-                self.dataset_json,
+    def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
+        """Split the labeled cases as nnU-Net does; refuse unlabeled ones that leak into them."""
+        train, validation = super().get_tr_and_val_datasets()
+        if self.stream.cases:
+            self.stream.check_leaks(
+                self.dataset_class.get_identifiers(self.preprocessed_dataset_folder),
+                [] if self.fold == "all" else validation.identifiers,
             )
-        except Exception as error:  # readers raise all kinds, and training needs no such label
-            self.print_to_log_file(f"No pseudo-label Dice, because of a file in labelsUn: {error}")
-        if self.withheld is not None:
-            self.print_to_log_file(
-                "Pseudo-label Dice is logged on a patch each of these unlabeled cases, whose "
-                "labels in labelsUn are not trained on: " + ", ".join(self.withheld.identifiers)
-            )
+        return train, validation
+
+    def get_dataloaders(self) -> tuple[Any, Any]:
+        """Pair nnU-Net's labeled loader with an unlabeled one, then start workers on the pair."""
+        with single_process_loading():
+            augmenters = super().get_dataloaders()
+        train, validation = (augmenter.data_loader for augmenter in augmenters)
+        return self.stream.start(self.stream.paired(train), validation)
 
     # ---- one step ------------------------------------------------------------------------------
 
     def train_step(self, batch: dict) -> dict:
         """Do one optimizer step on a labeled and an unlabeled batch.
 
-        The two parts are passed backward one after the other and their gradients summed: the same
-        gradient as one joint pass, at the peak memory of one part. The labeled part comes second
-        because it reaches every parameter (deep supervision), as the synchronizing pass of
-        DistributedDataParallel must.
-
         Returns:
             Scalars on the device, detached; they are read once an epoch. And whether the optimizer
             stepped.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        images, target = self._to_device(batch["data"]), self._to_device(batch["target"])
-        weight = self.ramp_up_weight()
-        learns_from_ignored = self.learns_from_ignored and weight > 0
-        ignored = self.ignored_voxels(full_resolution(target)) if learns_from_ignored else None
-        drawn = batch.get("unlabeled", {}) if weight > 0 else {}
-        unlabeled, weak, where = (
-            self._to_device(drawn[key]) if key in drawn else None
-            for key in ("data", "weak", "unlabeled_voxels")
-        )
-        share, ignored_share = unlabeled_voxel_shares(unlabeled, where, ignored, is_ddp=self.is_ddp)
-        total = torch.zeros((), device=self.device)
-        values: dict[str, Tensor] = {}
-        if unlabeled is not None:
-            total, values = self._unlabeled_pass(
-                unlabeled, weak, where, (images, full_resolution(target)), weight * share
-            )
-        loss, labeled_values, ignored_values = self._labeled_pass(
-            images, target, ignored, weight * ignored_share
+        step = self._step(batch)
+        results = run_passes(
+            self.passes(step), step, self.joint_network, self.autocast, self.grad_scaler
         )
         taken = self._optimizer_step()
+        if taken:
+            self.after_step(step)
+            self.steps_taken += 1
         self.iteration += 1
-        for key, value in ignored_values.items():
-            values[key] = share * values.get(key, 0.0) + ignored_share * value
-        values |= labeled_values | {"total_loss": total + loss}
-        self.progress.step(values["total_loss"].item, f", lambda {weight:.2g}")
+        total = torch.stack([loss for loss, _ in results]).sum()
+        values = merged(results) | {"total_loss": total}
+        note = f", lambda {step.weight:.2g}" if self.uses_unlabeled_data else ""
+        self.progress.step(values["total_loss"].item, note)
         return {key: value.detach() for key, value in values.items()} | {TAKEN: taken}
 
-    def _unlabeled_pass(
-        self,
-        images: Tensor,
-        weak: Tensor | None,
-        where: Tensor | None,
-        labeled: tuple[Tensor, Tensor],
-        weight: Tensor | float,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        with explain_out_of_memory("unlabeled", len(images)), self._without_gradient_sync():
-            with self._autocast():
-                loss, values = self.unlabeled_step(images, weak, where, labeled)
-                loss = weight * loss
-            self._backward(loss)
-        return loss.detach(), values
+    def _optimizer_step(self) -> bool:
+        return clip_and_step(self.optimizer, self.grad_scaler)
 
-    def _labeled_pass(
-        self, images: Tensor, target: Any, ignored: Tensor | None, weight: Tensor | float
-    ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-        ignored_values: dict[str, Tensor] = {}
-        with explain_out_of_memory("labeled", len(images)):
-            with self._autocast():
-                outputs = self.training_network(images)
-                loss, values = self.labeled_loss(outputs, target)
-                if ignored is not None:
-                    ignored_loss, ignored_values = self.unlabeled_loss(outputs, ignored)
-                    loss = loss + weight * ignored_loss
-            self._backward(loss)
-        return loss.detach(), values, ignored_values
-
-    def ignored_voxels(self, target: Tensor) -> Tensor | None:
-        """Return where a target is under the ignore label, bool (B, 1, ...); None without one."""
-        if not self.label_manager.has_ignore_label:
-            return None
-        return ignored_voxels(target, self.label_manager)
+    def _step(self, batch: dict) -> Step:
+        """Bring a batch to the device; without unlabeled patches before the ramp-up."""
+        weight = self.ramp_up_weight()
+        images, target = self._to_device(batch["data"]), self._to_device(batch["target"])
+        images, target = self.labeled_view(images, target)
+        ignored = None
+        if self.learns_from_ignored and weight > 0:
+            ignored = self.label_space.ignored(full_resolution(target))
+        unlabeled = None
+        if weight > 0 and "unlabeled" in batch:
+            drawn = batch["unlabeled"]
+            unlabeled = Unlabeled(
+                self._to_device(drawn["data"]),
+                weak=self._to_device(drawn.get("weak")),
+                valid=self._to_device(drawn.get("valid")),
+            )
+        return Step(Labeled(images, target, ignored), unlabeled, weight, self.iteration)
 
     def ramp_up_weight(self, iteration: int | None = None) -> float:
         """Return lambda(t) of an iteration, or of the coming step; 0 in supervised epochs."""
@@ -274,42 +431,18 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerUnlabeledStream):
     def _to_device(self, data: Any) -> Any:
         if isinstance(data, list):
             return [self._to_device(item) for item in data]
-        return data.to(self.device, non_blocking=True)
+        return None if data is None else data.to(self.device, non_blocking=True)
 
-    def _autocast(self) -> AbstractContextManager:
+    def autocast(self) -> AbstractContextManager:
+        """Return the context of forward passes: fp16 on CUDA."""
         return torch.autocast("cuda") if self.device.type == "cuda" else nullcontext()
-
-    def _without_gradient_sync(self) -> AbstractContextManager:
-        network = self.training_network
-        is_distributed = isinstance(network, DistributedDataParallel)
-        return network.no_sync() if is_distributed else nullcontext()
-
-    def _backward(self, loss: Tensor) -> None:
-        # what autograd keeps of a pass that was broken off is freed after the interpreter: a crash
-        with signals_deferred():
-            (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
-
-    def _optimizer_step(self) -> bool:
-        """Clip the gradients and step; return False if the gradient scaler skipped the step."""
-        if self.grad_scaler is not None:
-            self.grad_scaler.unscale_(self.optimizer)
-        # one norm per parameter group: clipping jointly would couple the branches' step sizes
-        for group in self.optimizer.param_groups:
-            torch.nn.utils.clip_grad_norm_(group["params"], GRADIENT_NORM_LIMIT)
-        with steps_noted(self.optimizer) as taken:
-            if self.grad_scaler is None:
-                self.optimizer.step()
-            else:
-                self.grad_scaler.step(self.optimizer)
-                self.grad_scaler.update()
-        return bool(taken)
 
     # ---- epochs --------------------------------------------------------------------------------
 
     def on_train_epoch_start(self) -> None:
-        """Put the auxiliary branch into training mode too; take the step count from the epoch."""
+        """Put the whole training network into training mode; take the step count from the epoch."""
         super().on_train_epoch_start()
-        self.training_network.train()
+        self.joint_network.train()
         self.iteration = self.current_epoch * self.num_iterations_per_epoch
 
     def log_epoch(self, means: dict[str, float]) -> None:
@@ -320,22 +453,10 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerUnlabeledStream):
         if self.uses_unlabeled_data:
             values["lambda"] = self.ramp_up_weight(self.iteration - 1)  # of the last step
         if self.withheld is not None:
-            values |= self._pseudo_label_dice(self.withheld)
+            values |= self.withheld.measure()
         log_values(self.logger, values, self.current_epoch)
         for line in log_lines(self._all_panels(), values):
             self.print_to_log_file(line)
-
-    @torch.no_grad()
-    def _pseudo_label_dice(self, withheld: WithheldPatches) -> dict[str, float]:
-        network = unwrapped(self.training_network).eval()  # -> on_train_epoch_start
-        logits: dict[str, list[Tensor]] = {}
-        for image in withheld.images:  # one by one, so that any number fits
-            with self._autocast():
-                outputs = network(self._to_device(image[None]))
-            for branch, output in self.branch_logits(outputs).items():
-                logits.setdefault(branch, []).append(output.float().cpu())
-        joined = {branch: torch.cat(patches) for branch, patches in logits.items()}
-        return pseudo_label_dice(joined, withheld.labels, self.label_manager)
 
     def on_epoch_end(self) -> None:
         """Draw progress_semi.png beside nnU-Net's progress.png."""
@@ -345,45 +466,40 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerUnlabeledStream):
             plot_progress(self.logger, self._all_panels(), path)
 
     def _all_panels(self) -> Panels:
-        ramp_up = {"ramp-up weight": ("lambda",)} if self.uses_unlabeled_data else {}
-        pseudo_labels = {
-            "pseudo-label Dice on withheld labels": tuple(
-                f"pseudo_label_dice_{branch}" for branch in ("main", "auxiliary")
-            )
+        def of_branches(name: str) -> tuple[str, ...]:
+            return tuple(f"{name}_{branch}" for branch in self.branches)
+
+        return {
+            "total loss": ("total_loss",),
+            "supervised loss": of_branches("supervised"),
+            **self.panels,
+            "agreement of the branches": ("agreement",),
+            "pseudo-label Dice on withheld labels": of_branches("pseudo_label_dice"),
+            "ramp-up weight": ("lambda",),
         }
-        return {"total loss": ("total_loss",), **self.panels, **pseudo_labels, **ramp_up}
 
     # ---- checkpoints ---------------------------------------------------------------------------
 
     def extra_state(self) -> dict[str, Any]:
-        """Return settings, unlabeled cases and the auxiliary branch; the main one is nnU-Net's."""
-        weights = self._auxiliary_weights().items()
+        """Return settings, unlabeled cases and all but the main branch, which is nnU-Net's."""
+        parts = part_weights(unwrapped(self.joint_network)).items()
         return super().extra_state() | {
-            "unlabeled_cases": list(self.unlabeled_cases),
-            "auxiliary_weights": {key: value.cpu() for key, value in weights},
+            "unlabeled_cases": list(self.stream.cases),
+            "steps_taken": self.steps_taken,
+            "parts": {key: value.cpu() for key, value in parts},
         }
 
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
         """Load a checkpoint of this trainer, for --c and --val.
 
         Raises:
-            CheckpointError: the checkpoint has no auxiliary branch, or one that does not fit.
+            CheckpointError: the checkpoint comes from another kind of trainer, or its training
+                network is of another architecture.
         """
-        stored = read_extra_state(Path(filename_or_checkpoint)).get("auxiliary_weights", {})
         if not self.was_initialized:
             self.initialize()
-        here = {key: value.shape for key, value in self._auxiliary_weights().items()}
-        there = {key: value.shape for key, value in stored.items()}
-        different = sorted(key for key in {*here, *there} if here.get(key) != there.get(key))
-        if different:
-            raise CheckpointError(
-                f"The auxiliary branch in {filename_or_checkpoint} has another architecture (first "
-                f"difference: {different[0]}): use the settings and plans of that run."
-            )
-        super().load_checkpoint(filename_or_checkpoint)
-        unwrapped(self.training_network).load_state_dict(stored, strict=False)
-        del self._resumed_from["auxiliary_weights"]
-
-    def _auxiliary_weights(self) -> dict[str, Tensor]:
-        weights = unwrapped(self.training_network).state_dict()
-        return {key: value for key, value in weights.items() if not key.startswith("main.")}
+        path = Path(filename_or_checkpoint)
+        load_parts(unwrapped(self.joint_network), path, after=super().load_checkpoint)
+        assert self._resumed_from is not None  # load_parts has called nnUNetTrainerConfigured's
+        self.steps_taken = self._resumed_from["steps_taken"]
+        del self._resumed_from["parts"]

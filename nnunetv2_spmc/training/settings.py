@@ -2,7 +2,10 @@
 
 The environment variable nnUNet_spmc_settings holds a JSON object or the path of a file with one:
 
-    export nnUNet_spmc_settings='{"epochs": 200, "tau": 0.65}'
+    export nnUNet_spmc_settings='{"epochs": 200, "SPMC": {"tau": 0.65}}'
+
+The keys of every trainer are at the top. A method's own keys stand under its name, or at the top,
+too, where that method is trained. Blocks and keys of other methods are ignored, with a note.
 """
 
 from __future__ import annotations
@@ -10,31 +13,23 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal
 
+from nnunetv2_spmc.common.setting_checks import SettingsError, check_types, require
 from nnunetv2_spmc.data.raw_layout import SETTINGS_KEY
 
 ENVIRONMENT_VARIABLE = "nnUNet_spmc_settings"
 FREE_SETTINGS = {"save_minutes"}  # a resumed run may change them: they do not touch the weights
 
-Settings = TypeVar("Settings", bound="ScheduleSettings")
-
-
-class SettingsError(ValueError):
-    """A setting is unknown, of the wrong type or out of range."""
-
-
-def require(condition: bool, key: str, value: Any, expected: str) -> None:
-    """Raise a SettingsError that names the key unless the condition holds."""
-    if not condition:
-        raise SettingsError(f"The setting {key} must be {expected}, got {value!r}.")
-
 
 @dataclass(frozen=True)
-class ScheduleSettings:
-    """How long and from which seed to train; the defaults are nnU-Net's own."""
+class TrainingSettings:
+    """What every trainer has: schedule, ramp-up, unlabeled patches, views.
+
+    The supervised control uses schedule, seed, mirroring and, with `labeled_views`, the views.
+    """
 
     epochs: int = 1000
     iterations_per_epoch: int = 250
@@ -46,10 +41,24 @@ class ScheduleSettings:
     mirroring: bool = True  # mirrored patches in training and, thus, mirroring in prediction
     seed: int | None = None  # None: different at every run, like nnU-Net
 
+    lambda_max: float = 0.1  # weight of the unsupervised terms after the ramp-up
+    ramp_start: float = 0.0  # share of the epochs that is supervised only
+    ramp_end: float = 1.0  # share of the epochs after which the weight is lambda_max
+    unlabeled_batch_size: int | None = None  # patches per step; None: the plans' batch size
+    learn_from_ignored: bool = True  # labeled cases: voxels under the ignore label are unlabeled
+    pseudo_label_cases: int = 4  # withheld cases to log the pseudo-label Dice on; 0: none
+    allow_overlap: bool = False  # transductive: unlabeled cases may be test or validation cases
+
+    views: Literal["same", "weak-to-strong"] = "same"  # the teacher's patch: unaugmented or not
+    paste_from: Literal["nothing", "labeled", "unlabeled", "both"] = "nothing"  # boxes of these
+    paste_probability: float = 1.0  # of a patch to get a box
+    turns: bool = False  # student's patches turned by 90, 180 or 270 degrees
+    flips: bool = False  # student's patches flipped along the axes that mirroring allows
+    labeled_views: float = 0.0  # share of labeled patches that are seen through the views, too
+
     def __post_init__(self) -> None:
         """Check types and ranges of all fields."""
-        for field in fields(self):
-            _check_type(field.name, getattr(self, field.name), str(field.type))
+        check_types(self)
         for key in ("epochs", "iterations_per_epoch", "validation_iterations", "save_every"):
             value = getattr(self, key)
             require(value >= 1, key, value, "at least 1")
@@ -58,23 +67,6 @@ class ScheduleSettings:
             require(value >= 0, key, value, "at least 0")
         require(self.initial_lr > 0, "initial_lr", self.initial_lr, "positive")
         require(self.seed is None or self.seed >= 0, "seed", self.seed, "at least 0, or null")
-
-
-@dataclass(frozen=True)
-class SemiSupervisedSettings(ScheduleSettings):
-    """What every semi-supervised method needs beside its schedule."""
-
-    lambda_max: float = 0.1  # weight of the unsupervised terms after the ramp-up, Eq. (3)-(5)
-    ramp_start: float = 0.0  # share of the epochs that is supervised only
-    ramp_end: float = 1.0  # share of the epochs after which the weight is lambda_max
-    unlabeled_batch_size: int | None = None  # patches per step; None: the plans' batch size
-    learn_from_ignored: bool = True  # labeled cases: voxels under the ignore label are unlabeled
-    pseudo_label_cases: int = 4  # withheld cases to log the pseudo-label Dice on; 0: none
-    allow_overlap: bool = False  # transductive: unlabeled cases may be test or validation cases
-
-    def __post_init__(self) -> None:
-        """Check types and ranges of all fields."""
-        super().__post_init__()
         require(self.lambda_max >= 0, "lambda_max", self.lambda_max, "at least 0")
         start, end = self.ramp_start, self.ramp_end
         require(0 <= start < 1, "ramp_start", start, "in [0, 1)")
@@ -83,59 +75,157 @@ class SemiSupervisedSettings(ScheduleSettings):
         require(number >= 0, "pseudo_label_cases", number, "at least 0")
         size = self.unlabeled_batch_size
         require(size is None or size >= 1, "unlabeled_batch_size", size, "at least 1, or null")
+        probability = self.paste_probability
+        require(0 < probability <= 1, "paste_probability", probability, "in (0, 1]")
+        share = self.labeled_views
+        require(0 <= share <= 1, "labeled_views", share, "in [0, 1]")
+        has_views = self.paste_from != "nothing" or self.turns or self.flips
+        expected = "0 without views; set paste_from, turns or flips, too"
+        require(share == 0 or has_views, "labeled_views", share, expected)
+
+
+@dataclass(frozen=True)
+class NoSettings:
+    """The settings of a method that has none of its own."""
+
+
+_registered: dict[str, type] = {}  # name of a method -> its settings
+
+
+def register_method(name: str, settings: type) -> None:
+    """Make the settings of a method known, so that other methods can tell them from mistakes.
+
+    Args:
+        name: the key of its block.
+        settings: its dataclass.
+
+    Raises:
+        ValueError: one of its keys is a key of every trainer.
+    """
+    shared = _keys(settings) & _keys(TrainingSettings)
+    if shared:
+        raise ValueError(f"{name} has settings of every trainer: {', '.join(sorted(shared))}.")
+    _registered[name] = settings
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The settings of a training, and where they came from."""
+
+    training: TrainingSettings
+    method: Any
+    origins: dict[str, str] = field(default_factory=dict)  # of keys that are not class defaults
+    notes: tuple[str, ...] = ()  # what was ignored
+
+    def flat(self) -> dict[str, Any]:
+        """Return all settings under their keys, as checkpoint and log have them."""
+        return asdict(self.training) | asdict(self.method)
 
 
 def resolve_settings(
-    defaults: Settings,
+    training: TrainingSettings,
+    method: Any,
+    name: str,
     dataset_json: Mapping[str, Any],
     environment: Mapping[str, str] = os.environ,
     *,
-    fixed: Collection[str] = (),
-) -> tuple[Settings, dict[str, str]]:
+    fixed: Mapping[str, Any] | None = None,
+) -> Resolved:
     """Merge the settings of the trainer class, the dataset and the environment.
 
     Args:
-        defaults: the class defaults; their type says which keys exist.
+        training: the class defaults of what every trainer has.
+        method: those of the method, a dataclass.
+        name: the key of the method's block.
         dataset_json: content of dataset.json; its "spmc" block is read if there is one.
         environment: environment variables.
-        fixed: keys whose default no source may change.
-
-    Returns:
-        The settings, and for every key that is not a class default where it came from.
+        fixed: values that no source may change.
 
     Raises:
         SettingsError: a key is unknown or fixed, or a value of the wrong type or out of range.
     """
+    fixed = fixed or {}
+    keys = _keys(type(training)), _keys(type(method))
+    training, method = _replaced(training, method, keys, fixed)
+    origins: dict[str, str] = {}
+    notes: list[str] = []
     sources = {
         f'"{SETTINGS_KEY}" in dataset.json': dataset_json.get(SETTINGS_KEY, {}),
         f"${ENVIRONMENT_VARIABLE}": _environment_block(environment.get(ENVIRONMENT_VARIABLE, "")),
     }
-    settings, origins = defaults, {}
     for source, block in sources.items():
-        if not isinstance(block, Mapping):
-            raise SettingsError(f"{source} must be a JSON object of settings, got {block!r}.")
-        known = sorted(field.name for field in fields(defaults))
-        for key in block:
-            if key not in known:
-                raise SettingsError(f"Unknown setting {key!r} in {source}; known: {known}.")
-            if key in fixed and block[key] != getattr(defaults, key):
+        given = _given(source, block, name, keys[0] | keys[1], notes)
+        for key, value in given.items():
+            if key in fixed and value != fixed[key]:
                 raise SettingsError(
-                    f"The setting {key} is {getattr(defaults, key)!r} in this trainer, as its name "
-                    f"says; {source} asks for {block[key]!r}: leave it out or take another trainer."
+                    f"The setting {key} is {fixed[key]!r} in this trainer, as its name says; "
+                    f"{source} asks for {value!r}: leave it out or take another trainer."
                 )
         try:
-            settings = replace(settings, **block)
+            training, method = _replaced(training, method, keys, given)
         except SettingsError as error:
             raise SettingsError(f"In {source}: {error}") from None
-        origins.update(dict.fromkeys(block, source))
-    return settings, origins
+        origins.update(dict.fromkeys(given, source))
+    return Resolved(training, method, origins, tuple(notes))
 
 
-def describe_settings(settings: ScheduleSettings, origins: Mapping[str, str]) -> str:
+def _given(
+    source: str, block: Any, name: str, known: Collection[str], notes: list[str]
+) -> dict[str, Any]:
+    """Return the keys of a source that this training has; note those of other methods."""
+    given: dict[str, Any] = {}
+    own: Mapping[str, Any] = {}
+    of_others = []
+    for key, value in _mapping(block, source).items():
+        if key in known:
+            given[key] = value
+        elif key in _registered:
+            inside = _mapping(value, f"{key} in {source}")
+            possible = _keys(TrainingSettings) | _keys(_registered[key])
+            for unknown in inside.keys() - possible:
+                raise SettingsError(_unknown(f"{unknown!r} of {key}", source, possible))
+            if key == name:
+                own = inside
+            else:
+                of_others.append(key)
+        elif any(key in _keys(settings) for settings in _registered.values()):
+            of_others.append(key)
+        else:
+            raise SettingsError(_unknown(repr(key), source, known))
+    if of_others:
+        notes.append(f"Ignored in {source}, because other methods have them: {sorted(of_others)}.")
+    return given | dict(own)
+
+
+def _mapping(value: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise SettingsError(f"{where} must be a JSON object of settings, got {value!r}.")
+    return value
+
+
+def _unknown(what: str, source: str, known: Collection[str]) -> str:
+    return f"Unknown setting {what} in {source}; known: {sorted(known)}."
+
+
+def _keys(settings: type) -> set[str]:
+    return {field.name for field in fields(settings)}
+
+
+def _replaced(
+    training: TrainingSettings,
+    method: Any,
+    keys: tuple[Collection[str], Collection[str]],
+    values: Mapping[str, Any],
+) -> tuple[TrainingSettings, Any]:
+    of_training, of_method = ({k: v for k, v in values.items() if k in known} for known in keys)
+    return replace(training, **of_training), replace(method, **of_method)
+
+
+def describe_settings(settings: Mapping[str, Any], origins: Mapping[str, str]) -> str:
     """List all settings, one a line, with the origin of those that are not class defaults."""
     return "\n".join(
         f"  {key} = {value!r}" + (f"  (from {origins[key]})" if key in origins else "")
-        for key, value in asdict(settings).items()
+        for key, value in settings.items()
     )
 
 
@@ -168,19 +258,3 @@ def _environment_block(value: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise SettingsError(f"{origin} is not valid JSON: {error}.") from None
-
-
-def _check_type(key: str, value: Any, annotation: str) -> None:
-    allowed: dict[str, tuple[type, ...]] = {
-        "int": (int,),
-        "float": (int, float),
-        "bool": (bool,),
-        "int | None": (int, type(None)),
-    }
-    expected = allowed.get(annotation)
-    if expected is None:  # Literal strings check their values themselves
-        return
-    is_bool_by_mistake = isinstance(value, bool) and bool not in expected
-    is_right = isinstance(value, expected) and not is_bool_by_mistake
-    require(is_right, key, value, f"of type {annotation}")
-    require(value == value and value not in (float("inf"), float("-inf")), key, value, "finite")

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 
@@ -17,15 +17,20 @@ from nnunetv2_spmc.data.worker_pool import signals_deferred, termination_raises
 from nnunetv2_spmc.training.checkpoint import BEST, FINAL, LATEST, next_epoch
 from nnunetv2_spmc.training.commands import new_start_option, train_command
 
+if TYPE_CHECKING:
+    from nnunetv2_spmc.training.configured import nnUNetTrainerConfigured
+
 
 @contextmanager
-def says_how_to_go_on(trainer: Any, *, is_validating: bool = False) -> Iterator[None]:
+def says_how_to_go_on(
+    trainer: nnUNetTrainerConfigured, *, is_validating: bool = False
+) -> Iterator[None]:
     """When a signal comes end all workers, say how to go on, and exit with 128 + signal.
 
     Whatever a library made of the signal is taken for it.
 
     Args:
-        trainer: an nnUNetTrainerScheduled.
+        trainer: whose workers end.
         is_validating: in the final validation, after the training.
     """
     stdout = sys.stdout
@@ -50,7 +55,7 @@ def says_how_to_go_on(trainer: Any, *, is_validating: bool = False) -> Iterator[
             raise SystemExit(128 + stopped[0]) from None
 
 
-def how_to_go_on(trainer: Any, is_validating: bool = False) -> str:
+def how_to_go_on(trainer: nnUNetTrainerConfigured, is_validating: bool = False) -> str:
     """Say in a line where a training that was stopped goes on, and with which command.
 
     The checkpoint is the one that `--c` of nnU-Net takes: the final, the latest or the best.
@@ -87,7 +92,7 @@ def _free(error: BaseException | None) -> None:
         error = error.__context__
 
 
-def _end_workers(trainer: Any) -> None:
+def _end_workers(trainer: nnUNetTrainerConfigured) -> None:
     trainer.progress.end_steps()
     for loader in (trainer.dataloader_train, trainer.dataloader_val):
         if isinstance(loader, NonDetMultiThreadedAugmenter):

@@ -1,21 +1,23 @@
-"""Warm start: what the auxiliary branch takes from pretrained weights.
+"""Warm start: what the parts of a training network take from pretrained weights.
 
 nnU-Net fills the main branch from -pretrained_weights, all of it but the segmentation layers.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nnunetv2_spmc.networks.unwrap import unwrapped
 from nnunetv2_spmc.training.checkpoint import CHECKPOINT_KEY, CheckpointError
+from nnunetv2_spmc.training.weights import MAIN_PREFIX, part_weights
 
-AUXILIARY_PREFIX = "auxiliary_"
 SEGMENTATION_LAYERS = ".seg_layers."  # other labels have other ones; nnU-Net does not transfer them
 
 
@@ -29,49 +31,54 @@ def pretrained_weights_file(arguments: Sequence[str] | None = None) -> Path | No
     return None
 
 
-def auxiliary_source(network: nn.Module, file: Path | None) -> tuple[str, Mapping[str, Tensor]]:
-    """Find weights for the auxiliary branch: a trained auxiliary branch, else the main branch.
+def fill_parts(network: nn.Module, file: Path | None = None) -> str:
+    """Fill what a training network has beside `main`, which is filled already; say from what.
+
+    Parts are taken from the checkpoint if it has the same ones. Else a tensor PART.NAME or
+    PART_NAME is taken from NAME of the main branch, the longest there is. Segmentation layers are
+    left out. What gets no gradient is taken from the main branch first: a teacher is its student.
 
     Args:
-        network: the training network, its submodule `main` filled already.
-        file: a checkpoint, or None where it is not known.
-
-    Returns:
-        A name for the log, and tensors under the names of the training network.
+        network: the training network.
+        file: a checkpoint; None takes that of the command line.
     """
+    own = part_weights(network)
+    if not own:
+        return "Warm start: nothing beside the main branch to fill."
+    file = pretrained_weights_file() if file is None else file
+    stored: Mapping[str, Any] = {}
     if file is not None and file.is_file():
         checkpoint = torch.load(file, map_location="cpu", weights_only=False)
-        stored = checkpoint.get(CHECKPOINT_KEY, {}).get("auxiliary_weights")
-        if stored:
-            return f"the auxiliary branch in {file}", stored
-    main = network.get_submodule("main").state_dict()
-    return "the main branch", {AUXILIARY_PREFIX + key: value for key, value in main.items()}
-
-
-def take_what_fits(network: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
-    """Copy tensors that exist in the network under the same name and in the same shape.
-
-    Returns:
-        The names of what was copied; segmentation layers are left out.
-    """
-    own = network.state_dict()
-    fitting = {
-        key: value
-        for key, value in weights.items()
-        if key in own and own[key].shape == value.shape and SEGMENTATION_LAYERS not in key
-    }
-    network.load_state_dict(fitting, strict=False)
-    return sorted(fitting)
-
-
-def fill_auxiliary_branch(network: nn.Module) -> str:
-    """Fill the auxiliary branch of the training network with what is there; say what it took."""
-    source, weights = auxiliary_source(network, pretrained_weights_file())
-    taken = take_what_fits(network, weights)
-    own = [key for key in network.state_dict() if not key.startswith("main.")]
+        stored = checkpoint.get(CHECKPOINT_KEY, {}).get("parts", {})
+    main = network.get_submodule(MAIN_PREFIX[:-1]).state_dict()
+    named = network.named_parameters(remove_duplicate=False)
+    learned = {name for name, parameter in named if parameter.requires_grad}
+    the_same, the_main = f"the same parts in {file}", "the main branch"
+    taken: dict[str, Tensor] = {}
+    counts = {the_same: 0, the_main: 0}
+    for key, tensor in own.items():
+        if key in learned and SEGMENTATION_LAYERS in key:
+            continue
+        candidates = {the_same: stored.get(key), the_main: _counterpart(key, main)}
+        order = (the_same, the_main) if key in learned else (the_main, the_same)
+        for source in order:
+            weights = candidates[source]
+            if weights is not None and weights.shape == tensor.shape:
+                taken[key] = weights
+                counts[source] += 1
+                break
+    filled = [f"{number} from {source}" for source, number in counts.items() if number]
+    network.load_state_dict(taken, strict=False)
     return (
-        f"Warm start: the auxiliary branch took {len(taken)} of {len(own)} tensors from {source}."
+        f"Warm start: {len(taken)} of {len(own)} tensors beside the main branch were filled"
+        f"{': ' if filled else ''}{', '.join(filled)}."
     )
+
+
+def _counterpart(key: str, main: Mapping[str, Tensor]) -> Tensor | None:
+    """Return the tensor of the main branch with whose name a key ends."""
+    starts = [match.end() for match in re.finditer(r"[._]", key)]
+    return next((main[key[start:]] for start in starts if key[start:] in main), None)
 
 
 def check_pretrained_weights(main: nn.Module, arguments: Sequence[str] | None = None) -> None:

@@ -226,7 +226,7 @@ def test_sparse_cases_are_drawn_like_unlabeled_ones_with_their_ignored_voxels(
     seen = set()
     for _ in range(20):
         batch = next(mixed)
-        voxels = batch["unlabeled_voxels"]
+        voxels = batch["valid"]
         assert voxels.shape == batch["data"].shape
         for image, voxel, key in zip(batch["data"], voxels, batch["keys"], strict=True):
             expected = image > 0 if key == "sparse" else torch.ones_like(voxel)

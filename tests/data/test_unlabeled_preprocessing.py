@@ -16,7 +16,7 @@ import pytest
 import SimpleITK
 
 from nnunetv2_spmc.data.errors import DataError
-from nnunetv2_spmc.data.unlabeled_case_worker import CaseJob, process_cases
+from nnunetv2_spmc.data.unlabeled_case_worker import PreprocessingJob, process_cases
 from nnunetv2_spmc.data.unlabeled_cases import (
     failed_cases,
     finished_cases,
@@ -356,7 +356,7 @@ class EndsTheProcess:
 
 def test_a_killed_worker_is_reported_with_its_case(dataset, tmp_path):
     plans = load_plans(dataset[1])
-    job = CaseJob(
+    job = PreprocessingJob(
         folder=tmp_path,
         temporary_folder=tmp_path / temporary_name(".unfinished-"),
         plans_manager=plans,

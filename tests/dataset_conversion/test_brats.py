@@ -16,6 +16,7 @@ from nnunetv2_spmc.dataset_conversion.protocol_lists import (
     BRATS2019_TRAIN,
     BRATS2019_VALIDATION,
 )
+from nnunetv2_spmc.methods import TRAINERS
 
 TUMOR = np.zeros((4, 6, 8), np.uint8)
 TUMOR[1, 1, 1:5] = (1, 2, 4, 4)
@@ -88,7 +89,10 @@ def test_2019_follows_the_lists(year_2019, nnunet_folders) -> None:
     dataset = json.loads((summary.folder / "dataset.json").read_text())
     assert dataset["channel_names"] == {"0": "FLAIR"}
     assert dataset["labels"] == {"background": 0, "whole tumor": 1}
-    assert dataset["spmc"] == {"tau": 0.65}
+    assert dataset["spmc"] == {"SPMC": {"tau": 0.65}}
+    for trainer in TRAINERS:  # those of other methods leave it alone
+        resolved = trainer.resolved_settings(dataset, {})
+        assert resolved.flat().get("tau") == (0.65 if trainer.method == "SPMC" else None)
     assert values(summary.folder / "labelsTs" / f"{BRATS2019_TEST[0]}.nii.gz") == [1, 1, 1, 1]
 
 

@@ -37,15 +37,15 @@ def test_only_the_voxels_that_count_enter_the_mean(regions):
     where = torch.rand(2, 1, 4, 4, generator=generator) > 0.5
     chosen = where[:, 0]
     expected = cps(logits.movedim(1, -1)[chosen], teacher.movedim(1, -1)[chosen], regions=regions)
-    torch.testing.assert_close(cps(logits, teacher, regions=regions, where=where), expected)
+    torch.testing.assert_close(cps(logits, teacher, regions=regions, valid=where), expected)
     everywhere = torch.ones_like(where)
     whole = cps(logits, teacher, regions=regions)
-    torch.testing.assert_close(cps(logits, teacher, regions=regions, where=everywhere), whole)
+    torch.testing.assert_close(cps(logits, teacher, regions=regions, valid=everywhere), whole)
 
 
 def test_where_no_voxel_counts_the_loss_is_zero_with_a_valid_gradient():
     logits = torch.randn(1, 3, 4, requires_grad=True)
-    loss = cps(logits, torch.rand(1, 3, 4), where=torch.zeros(1, 1, 4, dtype=torch.bool))
+    loss = cps(logits, torch.rand(1, 3, 4), valid=torch.zeros(1, 1, 4, dtype=torch.bool))
     loss.backward()
     assert loss.item() == 0
     assert not logits.grad.any()

@@ -1,13 +1,9 @@
-from contextlib import contextmanager
-from unittest import mock
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import distributed as dist
 
-from nnunetv2_spmc.losses import cdps, masked_mse
+from nnunetv2_spmc.losses import masked_mse
 
 
 def random_inputs(seed, classes=3, shape=(2, 4, 5)):
@@ -53,43 +49,18 @@ def test_empty_selection_is_exactly_zero_with_zero_gradient(reduction):
     assert torch.count_nonzero(p.grad) == 0
 
 
-@contextmanager
-def as_processes(*sums):
-    """Run as several processes, among which all_reduce has these sums."""
+def test_the_divisor_is_told_what_is_selected_and_what_counts():
+    p, y, mask = random_inputs(1)
+    told = []
 
-    def all_reduce(tensor):
-        tensor.copy_(torch.stack(sums))
+    def divisor(selected, valid):
+        told.append((int(selected), int(valid)))
+        return torch.tensor(5.0)
 
-    with (
-        mock.patch.object(dist, "is_initialized", return_value=True),
-        mock.patch.object(dist, "all_reduce", all_reduce),
-    ):
-        yield
-
-
-@given(st.integers(0, 10_000), st.booleans())
-def test_two_processes_average_to_the_mean_over_the_voxels_of_both(seed, with_valid):
-    """The processes are played one after the other; what they sum up is known beforehand."""
-    p, y, mask = random_inputs(seed)
-    valid = torch.rand(mask.shape, generator=torch.Generator().manual_seed(seed)) < 0.7
-    valid = valid if with_valid else torch.ones_like(valid)
-    mask &= valid
-    processes = (slice(0, 1), slice(1, 2))
-    with as_processes(mask.sum() * 3, valid.sum() * 3):
-        splat = [
-            masked_mse(p[i], y[i], mask[i], reduction="masked", valid=valid[i]) for i in processes
-        ]
-    with as_processes(mask.sum() * 3, torch.tensor(p.numel())):
-        corrected = [
-            cdps(p[i], p[i], y[i], mask[i], reduction="masked", valid=valid[i])[0]
-            for i in processes
-        ]
-    # the trainer weighs unlabeled voxels alike, and processes alike for labeled ones
-    weights = [2 * part.sum() / valid.sum().clamp(min=1) for part in valid]
-    expected = masked_mse(p, y, mask, reduction="masked")
-    mean = (splat[0] * weights[0] + splat[1] * weights[1]) / 2
-    torch.testing.assert_close(mean, expected, rtol=1e-6, atol=1e-9)
-    torch.testing.assert_close(sum(corrected) / 2, expected, rtol=1e-6, atol=1e-9)
+    loss = masked_mse(p, y, mask, reduction="masked", divisor=divisor)
+    squared_errors = (p - y).square()[mask.expand_as(p)]
+    torch.testing.assert_close(loss, squared_errors.sum() / 5)
+    assert told == [(3 * int(mask.sum()), p.numel())]
 
 
 def test_mask_with_a_channel_each_selects_single_entries():

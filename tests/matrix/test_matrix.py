@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from torch import nn
 from torch._dynamo import OptimizedModule
 
 from nnunetv2_spmc.methods import nnUNetTrainerSPMC, nnUNetTrainerSPMC_separateEncoders
+from nnunetv2_spmc.networks.unwrap import unwrapped
 from tests.matrix.cases import (
     GRID,
     IGNORE,
@@ -36,9 +38,15 @@ from tests.matrix.cases import (
     REGIONS_IGNORE,
     Cell,
 )
+from tests.methods.contract import METHODS
 
 NETWORKS = {"ExperimentPlanner": "PlainConvUNet", "nnUNetPlannerResEncM": "ResidualEncoderUNet"}
 CHEAP = Cell("2d", "ExperimentPlanner", PLAIN)
+OF_EVERY_METHOD = (
+    Cell("2d", "ExperimentPlanner", REGIONS_IGNORE),
+    Cell("3d_fullres", "nnUNetPlannerResEncM", IGNORE),
+    Cell("3d_fullres", "ExperimentPlanner", REGION_BASED),
+)
 
 
 @pytest.fixture
@@ -47,6 +55,9 @@ def train(make_trainer):
 
     def train(cell, trainer=None, **options):
         trainer = make_trainer(cell, trainer, **options)
+        trainer.initialize()
+        named = unwrapped(trainer.joint_network).named_parameters()
+        trainer.weights_before = {name: weight.detach().clone() for name, weight in named}
         trainer.run_training()
         trainer.perform_actual_validation()
         return trainer
@@ -69,14 +80,39 @@ def check(workspace, tmp_path):
 
 
 def check_training(trainer, cell):
-    """Both parts of every step gave finite numbers, and the validation was evaluated."""
+    """All losses are finite, every branch has learned, and the validation was evaluated."""
     curves = trainer.logger.get_checkpoint()
-    for key in ("train_losses", "val_losses", "total_loss", "cps_main", "splat_auxiliary"):
+    terms = [f"supervised_{branch}" for branch in trainer.branches]
+    for key in (
+        "train_losses",
+        "val_losses",
+        "total_loss",
+        *terms,
+        *chain(*trainer.panels.values()),
+    ):
         assert len(curves[key]) == 1, key
         assert math.isfinite(curves[key][0]), key
+    check_weights_moved(trainer)
     validation = Path(trainer.output_folder) / "validation"
     summary = json.loads((validation / "summary.json").read_text(encoding="utf-8"))
     assert len(summary["metric_per_case"]) == (5 if cell.fold == "all" else 1)
+
+
+def check_weights_moved(trainer):
+    """Every part of every branch moved by more than weight decay alone moves it.
+
+    Not each tensor of it: two steps hardly reach residual blocks, which start as the identity, nor
+    biases before an InstanceNorm; and the lowest output does not count in nnU-Net's loss.
+    """
+    moved = {}
+    for name, weight in unwrapped(trainer.joint_network).named_parameters():
+        if ".seg_layers." in name and not trainer.enable_deep_supervision:
+            continue  # only the last one has a loss
+        before = trainer.weights_before[name].to(weight.device)
+        part = ".".join(name.split(".")[:2])  # such as main.encoder
+        has_moved = (weight - before).abs().max() > 1e-5 * before.abs().max()
+        moved.setdefault(part, []).append(bool(has_moved))
+    assert {part for part, tensors in moved.items() if 2 * sum(tensors) < len(tensors)} == set()
 
 
 def check_stock_network(trainer):
@@ -137,6 +173,15 @@ def test_trains_and_predicts(cell, train, check):
     trainer = train(cell)
     assert type(trainer.network).__name__ == NETWORKS[cell.planner]
     check(trainer, cell)
+
+
+@pytest.mark.supported(
+    "trainers", "every other method, in 2D and 3D, with regions and ignore label"
+)
+@pytest.mark.parametrize("cell", OF_EVERY_METHOD, ids=lambda cell: cell.identifier)
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_every_method_trains_and_predicts(method, cell, train, check):
+    check(train(cell, method.trainer, **method.settings), cell)
 
 
 def test_the_grid_has_what_it_is_said_to_have(workspace):
@@ -315,7 +360,7 @@ def test_compilation_is_left_out_on_a_cpu(make_trainer, monkeypatch):
     trainer = make_trainer(CHEAP)
     trainer.run_training()
     assert "torch.compile disabled because device is CPU" in training_log(trainer)
-    assert not isinstance(trainer.training_network, OptimizedModule)
+    assert not isinstance(trainer.joint_network, OptimizedModule)
 
 
 @pytest.mark.supported("devices", "a compiled network (traced on a CPU)")
@@ -325,7 +370,7 @@ def test_a_compiled_network(train, check, monkeypatch):
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     monkeypatch.setattr(nnUNetTrainerSPMC, "_do_i_compile", lambda self: True)
     trainer = train(cell)
-    assert isinstance(trainer.training_network, OptimizedModule)
+    assert isinstance(trainer.joint_network, OptimizedModule)
     check(trainer, cell)
 
 

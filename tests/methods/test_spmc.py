@@ -7,8 +7,10 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
 from nnunetv2_spmc import losses
+from nnunetv2_spmc.losses.spmc import SPMCSettings, unlabeled_terms
 from nnunetv2_spmc.methods import nnUNetTrainerSPMC
-from nnunetv2_spmc.training.pasting import draw_boxes
+from nnunetv2_spmc.training.step import Labeled, Step, Unlabeled
+from nnunetv2_spmc.training.views import draw_boxes
 
 REGIONS = {"background": 0, "whole": [1, 2], "core": 2}
 IGNORE = 3
@@ -24,7 +26,7 @@ def make_started(make_trainer, planned_phantom):
             dataset_json |= {"labels": labels, "regions_class_order": [1, 2]}
         trainer = make_trainer(dataset_json=dataset_json, **settings)
         trainer.initialize()
-        trainer.training_network.train()
+        trainer.joint_network.train()
         return trainer
 
     return make
@@ -45,11 +47,25 @@ def targets(trainer, channels=1, high=3, seed=1):
     ]
 
 
+def labeled_loss(trainer, images, target):
+    return trainer.labeled_loss(trainer.joint_network(images), Labeled(images, target))
+
+
+def unlabeled_loss(trainer, images):
+    return trainer.unlabeled_loss(trainer.joint_network(images), Unlabeled(images))
+
+
+def unlabeled_pass(trainer, images, weak=None, valid=None, labeled=None):
+    """The unlabeled pass of a step at weight 1."""
+    step = Step(labeled or Labeled(images, None), Unlabeled(images, weak, valid), 1.0, 0)
+    return trainer.unlabeled_pass(step)
+
+
 def branch_gradients(trainer, loss):
     """Total gradient magnitude in the main decoder and in the auxiliary decoder."""
     trainer.optimizer.zero_grad()
     loss.backward(retain_graph=True)
-    network = trainer.training_network
+    network = trainer.joint_network
     return [
         sum(p.grad.abs().sum().item() for p in decoder.parameters() if p.grad is not None)
         for decoder in (network.main.decoder.stages, network.auxiliary_decoder)
@@ -59,7 +75,7 @@ def branch_gradients(trainer, loss):
 @pytest.mark.parametrize("term", ["cps", "splat"])
 def test_no_unsupervised_term_of_a_branch_reaches_the_other_branch(make_started, term):
     trainer = make_started(shared_encoder=False, tau=0.99)
-    _, values = trainer.unlabeled_loss(trainer.training_network(patches()))
+    _, values = unlabeled_loss(trainer, patches())
     main, auxiliary = branch_gradients(trainer, values[f"{term}_main"])
     assert main > 0
     assert auxiliary == 0
@@ -70,7 +86,7 @@ def test_no_unsupervised_term_of_a_branch_reaches_the_other_branch(make_started,
 
 def test_no_labeled_term_of_a_branch_reaches_the_other_branch(make_started):
     trainer = make_started(shared_encoder=False, tau=1.0)
-    _, values = trainer.labeled_loss(trainer.training_network(patches()), targets(trainer))
+    _, values = labeled_loss(trainer, patches(), targets(trainer))
     for term in ("supervised", "cdps"):
         main, auxiliary = branch_gradients(trainer, values[f"{term}_main"])
         assert (main > 0, auxiliary) == (True, 0)
@@ -82,8 +98,8 @@ def test_no_labeled_term_of_a_branch_reaches_the_other_branch(make_started):
 def test_the_labeled_loss_is_the_sum_of_equations_3_to_11(make_started, reduction):
     trainer = make_started(noise=0.0, tau=0.5, reduction=reduction)
     images, target = patches(), targets(trainer)
-    loss, _ = trainer.labeled_loss(trainer.training_network(images), target)
-    main, auxiliary = trainer.training_network(images)
+    loss, _ = labeled_loss(trainer, images, target)
+    main, auxiliary = trainer.joint_network(images)
     p_a, p_b = torch.softmax(main[0], 1), torch.softmax(auxiliary[0], 1)
     y = nn.functional.one_hot(target[0][:, 0].long(), 3).movedim(-1, 1).float()
     mask = ((p_a.amax(1, True) <= 0.5) & (p_b.amax(1, True) <= 0.5)).float()
@@ -99,8 +115,8 @@ def test_the_labeled_loss_is_the_sum_of_equations_3_to_11(make_started, reductio
 def test_the_unlabeled_loss_is_the_sum_of_equations_12_to_19(make_started, reduction):
     trainer = make_started(noise=0.0, tau=0.5, reduction=reduction)
     images = patches()
-    loss, values = trainer.unlabeled_loss(trainer.training_network(images))
-    main, auxiliary = (output[0].double() for output in trainer.training_network(images))
+    loss, values = unlabeled_loss(trainer, images)
+    main, auxiliary = (output[0].double() for output in trainer.joint_network(images))
     p_a, p_b = torch.softmax(main, 1), torch.softmax(auxiliary, 1)
 
     def sharpened(p):
@@ -126,16 +142,16 @@ def test_ignored_voxels_enter_no_labeled_term(make_started, planned_phantom):
     ignored = [t.clone() for t in target]
     for t in ignored:
         t[:, :, : t.shape[2] // 2] = IGNORE
-    _, values = trainer.labeled_loss(trainer.training_network(images), ignored)
+    _, values = labeled_loss(trainer, images, ignored)
 
-    main, _ = trainer.training_network(images)
+    main, _ = trainer.joint_network(images)
     probabilities = torch.softmax(main[0], 1)[:, :, 8:]
     y = losses.one_hot(target[0], 3)[:, :, 8:]
     torch.testing.assert_close(values["cdps_main"], nn.functional.mse_loss(probabilities, y))
-    assert values["common_difficulty_labeled"] == 0.5  # none in the ignored half
+    assert values["common_difficulty_labeled"] == 1  # of the voxels that count
 
     all_ignored = [torch.full_like(t, IGNORE) for t in target]
-    loss, values = trainer.labeled_loss(trainer.training_network(images), all_ignored)
+    loss, values = labeled_loss(trainer, images, all_ignored)
     assert values["cdps_main"] == values["cdps_auxiliary"] == 0
     assert branch_gradients(trainer, loss) == [0, 0]
 
@@ -146,14 +162,14 @@ def test_regions_are_treated_per_channel(make_started, reduction):
     assert trainer.label_manager.has_regions
     images = patches()
     target = [t.bool() for t in targets(trainer, channels=2, high=2)]
-    _, values = trainer.labeled_loss(trainer.training_network(images), target)
-    main, auxiliary = (torch.sigmoid(output[0]) for output in trainer.training_network(images))
+    _, values = labeled_loss(trainer, images, target)
+    main, auxiliary = (torch.sigmoid(output[0]) for output in trainer.joint_network(images))
     mask = (torch.maximum(main, 1 - main) <= 0.6) & (torch.maximum(auxiliary, 1 - auxiliary) <= 0.6)
     expected = nn.functional.mse_loss(main * mask, target[0] * mask)
     if reduction == "masked":
         expected = expected / mask.float().mean()
     torch.testing.assert_close(values["cdps_main"], expected)
-    _, values = trainer.unlabeled_loss(trainer.training_network(images))
+    _, values = unlabeled_loss(trainer, images)
     expected = nn.functional.binary_cross_entropy(main, (auxiliary > 0.5).float())
     torch.testing.assert_close(values["cps_main"], expected)
 
@@ -162,8 +178,8 @@ def test_ignored_voxels_of_regions_are_left_out(make_started):
     trainer = make_started(labels=REGIONS | {"ignore": IGNORE}, noise=0.0, tau=1.0)
     images = patches()
     target = [t.bool() for t in targets(trainer, channels=3, high=2)]
-    _, values = trainer.labeled_loss(trainer.training_network(images), target)
-    main, _ = trainer.training_network(images)
+    _, values = labeled_loss(trainer, images, target)
+    main, _ = trainer.joint_network(images)
     valid = ~target[0][:, 2:].expand(-1, 2, -1, -1)
     errors = (torch.sigmoid(main[0]) - target[0][:, :2].float()).square()[valid]
     torch.testing.assert_close(values["cdps_main"], errors.mean())
@@ -171,24 +187,25 @@ def test_ignored_voxels_of_regions_are_left_out(make_started):
 
 def test_an_empty_selection_gives_zero_and_no_nan(make_started):
     trainer = make_started(tau=0.0, reduction="masked")
-    loss, values = trainer.unlabeled_loss(trainer.training_network(patches()))
+    loss, values = unlabeled_loss(trainer, patches())
     assert values["splat_main"] == values["splat_auxiliary"] == 0
     loss.backward()
-    _, values = trainer.labeled_loss(trainer.training_network(patches()), targets(trainer))
+    _, values = labeled_loss(trainer, patches(), targets(trainer))
     assert values["cdps_main"] == 0
-    gradients = [p.grad for p in trainer.training_network.parameters() if p.grad is not None]
+    gradients = [p.grad for p in trainer.joint_network.parameters() if p.grad is not None]
     assert all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
 @pytest.mark.parametrize(
     ("trust_on", "expected"), [("raw", False), ("sharpened", True)], ids=["raw", "sharpened"]
 )
-def test_trust_may_ask_for_the_raw_confidence(make_started, trust_on, expected):
+def test_trust_may_ask_for_the_raw_confidence(trust_on, expected):
     """Two identical branches at confidence 0.6: sharpened they are trusted, raw they are not."""
-    trainer = make_started(trust_on=trust_on, tau=0.7)
-    p = torch.tensor([0.6, 0.3, 0.1]).view(1, 3, 1, 1)
-    _, taught = trainer._splat(p, losses.confidence(p), p, None)
-    assert bool(taught) is expected
+    logits = torch.tensor([0.6, 0.3, 0.1]).log().view(1, 3, 1, 1)
+    settings = SPMCSettings(trust_on=trust_on, tau=0.7)
+    space = losses.LabelSpace(3)
+    _, values = unlabeled_terms((logits, logits), None, None, space, settings)
+    assert bool(values["taught_main"]) is expected
 
 
 def test_a_network_without_deep_supervision_is_trained_too(make_trainer):
@@ -209,9 +226,9 @@ def test_the_weak_view_and_pasted_labels_teach_the_strong_view(make_started, pas
     strong, weak, target = patches(0), patches(1), targets(trainer)[0]
     labeled = (patches(2), target)
     torch.manual_seed(5)
-    _, values = trainer.unlabeled_step(strong, weak, None, labeled)
+    _, values = unlabeled_pass(trainer, strong, weak, labeled=Labeled(*labeled))
 
-    main_label, auxiliary_label = (output[0].argmax(1) for output in trainer.training_network(weak))
+    main_label, auxiliary_label = (output[0].argmax(1) for output in trainer.joint_network(weak))
     torch.manual_seed(5)
     boxes = draw_boxes(strong, 1.0)
     if paste_from == "labeled":
@@ -221,7 +238,7 @@ def test_the_weak_view_and_pasted_labels_teach_the_strong_view(make_started, pas
             torch.where(boxes[:, 0], target[source][:, 0].long(), label)
             for label in (main_label, auxiliary_label)
         )
-    main, auxiliary = (output[0] for output in trainer.training_network(strong))
+    main, auxiliary = (output[0] for output in trainer.joint_network(strong))
     for term, student, label in (
         ("cps_main", main, auxiliary_label),
         ("cps_auxiliary", auxiliary, main_label),
@@ -233,40 +250,41 @@ def test_the_weak_view_and_pasted_labels_teach_the_strong_view(make_started, pas
 def test_agreement_is_that_on_unlabeled_patches_before_boxes_are_pasted(make_started):
     trainer = make_started(noise=0.0, views="same", paste_from="labeled")
     images, labeled = patches(0), (patches(2), targets(trainer)[0])
-    _, pasted = trainer.unlabeled_step(images, None, None, labeled)
-    _, values = trainer.unlabeled_loss(trainer.training_network(images))
-    assert 0 < values["agreement"] < 1
-    assert pasted["agreement"] == values["agreement"]
+    _, pasted = unlabeled_pass(trainer, images, labeled=Labeled(*labeled))
+    main, auxiliary = (output[0].argmax(1) for output in trainer.joint_network(images))
+    agreement = (main == auxiliary).float().mean()
+    assert 0 < agreement < 1
+    assert pasted["agreement"] == agreement
 
 
 def test_the_pass_for_pseudo_labels_leaves_the_gradient_of_the_next_one_whole(make_started):
     """Weights that autocast casts without gradient must not be used again."""
     trainer = make_started(noise=0.0, views="weak-to-strong", paste_from="nothing")
     with torch.autocast("cpu", torch.bfloat16):
-        loss, _ = trainer.unlabeled_step(patches(0), patches(1), None, (None, None))
+        loss, _ = unlabeled_pass(trainer, patches(0), patches(1))
     loss.backward()
     assert all(
         p.grad is not None and p.grad.any()
-        for p in trainer.training_network.main.encoder.parameters()
+        for p in trainer.joint_network.main.encoder.parameters()
         if p.dim() > 1
     )
 
 
 def test_pseudo_labels_are_made_without_noise_and_gradient(make_started):
-    trainer = make_started(noise=0.3, views="weak-to-strong")
-    one, other = (trainer._pseudo_probabilities(patches()) for _ in range(2))
-    for first, second in zip(one, other, strict=True):
-        assert torch.equal(first, second)
-        assert not first.requires_grad
-    assert trainer.training_network.feature_noise.training
-    noisy = [trainer.training_network(patches())[1][0] for _ in range(2)]
+    trainer = make_started(noise=0.3, views="weak-to-strong", paste_from="nothing")
+    step = Step(Labeled(patches(), None), Unlabeled(patches(), patches()), 1.0, 0)
+    one, other = (trainer.student_view(step)[0].pseudo for _ in range(2))
+    assert one.keys() == {"main", "auxiliary"}
+    for branch in one:
+        assert torch.equal(one[branch], other[branch])
+        assert not one[branch].requires_grad
+    assert trainer.joint_network.feature_noise.training
+    noisy = [trainer.joint_network(patches())[1][0] for _ in range(2)]
     assert not torch.equal(*noisy)
 
 
 @pytest.mark.parametrize("regions", [False, True])
-def test_pasted_voxels_count_unless_they_are_under_the_ignore_label(
-    make_started, monkeypatch, regions
-):
+def test_pasted_voxels_count_unless_they_are_under_the_ignore_label(make_started, regions):
     labels = REGIONS if regions else {"background": 0, "one": 1, "two": 2}
     trainer = make_started(labels=labels | {"ignore": IGNORE}, paste_from="labeled")
     target = targets(trainer, channels=3 if regions else 1, high=2)[0]
@@ -276,21 +294,17 @@ def test_pasted_voxels_count_unless_they_are_under_the_ignore_label(
     else:
         target[ignored] = IGNORE
     seen = []
-
-    def note(*arguments):
-        seen.append(arguments)
-        return torch.zeros(()), {}
-
-    monkeypatch.setattr(trainer, "unlabeled_loss", note)
     nowhere = torch.zeros(2, 1, 16, 16, dtype=torch.bool)
-    for where in (nowhere, None):
+    for valid in (nowhere, None):
         torch.manual_seed(5)
-        trainer.unlabeled_step(patches(), None, where, (patches(2), target))
+        unlabeled = Unlabeled(patches(), valid=valid)
+        step = Step(Labeled(patches(2), target), unlabeled, 1.0, 0)
+        seen.append(trainer.student_view(step)[0].valid)
     torch.manual_seed(5)
     boxes = draw_boxes(patches(), 1.0)
     valid = ~ignored[torch.randint(2, (2,))]
-    assert torch.equal(seen[0][1], boxes & valid)
-    assert torch.equal(seen[1][1], ~boxes | valid)
+    assert torch.equal(seen[0], boxes & valid)
+    assert torch.equal(seen[1], ~boxes | valid)
 
 
 @pytest.mark.parametrize("configuration", ["2d_small", "3d_fullres_small"])

@@ -55,7 +55,7 @@ def test_auxiliary_maps_are_those_of_the_second_output_of_the_trained_network(
     checkpoint = torch.load(phantom_runs.spmc / "checkpoint_final.pth", weights_only=False)
     predictor = stock_predictor(phantom_runs.spmc)
     both = DualBranchNetwork(predictor.network)
-    auxiliary = checkpoint["semi_supervised"]["auxiliary_weights"]
+    auxiliary = checkpoint["semi_supervised"]["parts"]
     missing, unexpected = both.load_state_dict(auxiliary, strict=False)
     assert not unexpected
     assert all(key.startswith("main.") for key in missing)
@@ -74,7 +74,7 @@ def test_auxiliary_maps_are_those_of_the_second_output_of_the_trained_network(
         [[str(test_image)]], [str(tmp_path / "case")], save_probabilities=True
     )
     probabilities = np.load(tmp_path / "case.npz")["probabilities"]
-    assert np.array_equal(maps.auxiliary, probabilities.argmax(axis=0))
+    assert np.array_equal(maps.second, probabilities.argmax(axis=0))
     unsure_main, unsure_auxiliary = maps.confidence <= TAU, probabilities.max(axis=0) <= TAU
     assert 0 < unsure_main.mean() < 1 or 0 < unsure_auxiliary.mean() < 1
     assert np.array_equal(maps.common_difficulty, unsure_main & unsure_auxiliary)
@@ -89,9 +89,9 @@ def test_tau_can_be_given(phantom_runs, test_image):
 
 def test_a_model_without_auxiliary_branch_gives_what_needs_none(phantom_runs, test_image):
     model = load_model(phantom_runs.control, mirroring=False)
-    assert model.auxiliary is None
+    assert model.second is None
     maps = predict_case(model, [test_image], tau=0.9)
-    assert maps.auxiliary is None
+    assert maps.second is None
     assert maps.common_difficulty is None
     assert np.array_equal(maps.suspicious, maps.confidence <= 0.9)
 
@@ -103,11 +103,13 @@ def test_regions_are_decisions_of_their_own(monkeypatch):
     labels = np.zeros((1, 1, 2), np.uint8)
     branches = {
         name: SimpleNamespace(label_manager=SimpleNamespace(has_regions=True), probabilities=p)
-        for name, p in (("main", main), ("auxiliary", auxiliary))
+        for name, p in (("main", main), ("second", auxiliary))
     }
     monkeypatch.setattr(case_maps, "_preprocessed", lambda model, images: (None, {}))
     monkeypatch.setattr(case_maps, "_predict", lambda p, *_: (labels, p.probabilities))
-    maps = predict_case(SimpleNamespace(**branches, tau=TAU), [Path("case_0000.nii.gz")])
+    maps = predict_case(
+        SimpleNamespace(**branches, second_name="auxiliary", tau=TAU), [Path("case_0000.nii.gz")]
+    )
     assert np.allclose(maps.confidence, [0.5, 0.6])
     assert maps.suspicious.tolist() == [[[3, 3]]]
     assert maps.common_difficulty.tolist() == [[[False, True]]]
@@ -128,15 +130,15 @@ def test_regions_with_an_encoder_of_its_own_in_3d(make_trainer, phantom_runs, te
         (fold.parent / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
 
     model = load_model(fold)
-    assert model.auxiliary.network.encoder is not model.main.network.encoder
+    assert model.second.network.encoder is not model.main.network.encoder
     maps = predict_case(model, [test_image])
     model.main.predict_from_files_sequential([[str(test_image)]], [str(tmp_path / "case")])
     expected = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "case.nii.gz")))
     assert np.array_equal(maps.segmentation, expected)
-    for confidence in (maps.confidence, maps.auxiliary_confidence):
+    for confidence in (maps.confidence, maps.second_confidence):
         assert 0.5 <= confidence.min() <= confidence.max() <= 1
     assert np.array_equal(maps.suspicious & 1 > 0, maps.confidence <= TAU)
-    assert np.array_equal(maps.suspicious & 2 > 0, maps.auxiliary_confidence <= TAU)
+    assert np.array_equal(maps.suspicious & 2 > 0, maps.second_confidence <= TAU)
     assert not (maps.common_difficulty & (maps.suspicious < 3)).any()
 
 
@@ -173,7 +175,7 @@ def test_nan_in_a_format_that_itk_reads_it_from_is_refused(phantom_runs, test_im
         predict_case(load_model(phantom_runs.spmc), [tmp_path / "case_0000.mha"])
 
 
-@pytest.mark.parametrize("branch", ["main", "auxiliary"])
+@pytest.mark.parametrize("branch", ["main", "second"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_prediction_that_is_not_finite_is_refused(phantom_runs, test_image, branch, value):
     model = load_model(phantom_runs.spmc, mirroring=False)

@@ -51,8 +51,7 @@ def test_uncertainty_of_a_stock_model_says_what_is_missing(phantom_runs, tmp_pat
     model, images = phantom_runs.control.parent, phantom_runs.raw / "imagesTs"
     run(uncertainty, "-i", images, "-o", tmp_path, "-m", model, "-device", "cpu", "--disable_tta")
     assert (
-        "has no auxiliary branch: segmentation and confidence are written"
-        in capsys.readouterr().out
+        "has no second branch: segmentation and confidence are written" in capsys.readouterr().out
     )
     assert not (tmp_path / "common_difficulty").exists()
     assert any((tmp_path / "confidence").iterdir())

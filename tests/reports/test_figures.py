@@ -44,7 +44,7 @@ def test_all_figures_are_drawn(phantom_runs, with_snapshots, tmp_path, capsys):
 def test_without_auxiliary_branch_the_first_figure_is_drawn_alone(phantom_runs, tmp_path, capsys):
     figures.main([str(phantom_runs.control), "-o", str(tmp_path), "--case", "train_001"])
     assert [path.name for path in tmp_path.iterdir()] == ["uncertainty.png"]
-    assert "no run has an auxiliary branch" in capsys.readouterr().out
+    assert "no run has a second branch" in capsys.readouterr().out
 
 
 def test_bad_input_is_a_sentence(tmp_path):

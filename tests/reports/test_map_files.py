@@ -14,7 +14,7 @@ from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
 from nnunetv2_spmc.data.whole_file import WriteError
 from nnunetv2_spmc.reports.case_maps import CaseMaps
-from nnunetv2_spmc.reports.map_files import write_case
+from nnunetv2_spmc.reports.map_files import write_maps
 from tests.full_disk import file_size_limit
 
 OBLIQUE = (0.0, -1.0, 0.0, 0.8, 0.0, -0.6, 0.6, 0.0, 0.8)  # an axis swap and a tilt
@@ -27,8 +27,9 @@ def maps_of(array, properties):
         segmentation=labels,
         confidence=(array / 300).astype(np.float32),
         entropy=np.zeros_like(array),
-        auxiliary=labels,
-        auxiliary_confidence=None,
+        second=labels,
+        second_name="auxiliary",
+        second_confidence=None,
         suspicious=labels % 4,
         common_difficulty=labels > 100,
         properties=properties,
@@ -48,7 +49,7 @@ def test_maps_lie_where_the_image_lies(reader_class, tmp_path, write_volume):
     )
     reader = reader_class()
     array, properties = reader.read_images([str(image)])
-    files = write_case(tmp_path / "out", "case", maps_of(array[0], properties), reader, ".nii.gz")
+    files = write_maps(tmp_path / "out", "case", maps_of(array[0], properties), reader, ".nii.gz")
     expected = nibabel.load(image)
     for file in files:
         written = nibabel.load(file)
@@ -67,7 +68,7 @@ def test_the_segmentation_comes_last(tmp_path, write_volume):
     """A killed process must not leave a case that looks finished."""
     image = write_volume(tmp_path / "case_0000.nii.gz", seed=0)
     array, properties = SimpleITKIO().read_images([str(image)])
-    files = write_case(
+    files = write_maps(
         tmp_path / "out", "case", maps_of(array[0], properties), SimpleITKIO(), ".nii.gz"
     )
     names = [str(file.relative_to(tmp_path / "out")) for file in files]
@@ -85,7 +86,7 @@ def test_pictures_get_their_confidence_as_tif(tmp_path):
 
     array = np.arange(48, dtype=np.float32).reshape(1, 6, 8)
     maps = maps_of(array, {"spacing": (999, 1, 1)})
-    write_case(tmp_path, "case", maps, NaturalImage2DIO(), ".png")
+    write_maps(tmp_path, "case", maps, NaturalImage2DIO(), ".png")
     assert np.allclose(io.imread(tmp_path / "confidence/case.tif"), array[0] / 300)
     assert np.array_equal(io.imread(tmp_path / "case.png"), array[0])
 
@@ -95,7 +96,7 @@ def test_2d_images_of_itk_stay_2d(tmp_path):
     image.SetSpacing((0.5, 0.25))
     sitk.WriteImage(image, str(tmp_path / "case_0000.mha"))
     array, properties = SimpleITKIO().read_images([str(tmp_path / "case_0000.mha")])
-    write_case(tmp_path / "out", "case", maps_of(array[0], properties), SimpleITKIO(), ".mha")
+    write_maps(tmp_path / "out", "case", maps_of(array[0], properties), SimpleITKIO(), ".mha")
     confidence = sitk.ReadImage(str(tmp_path / "out/confidence/case.mha"))
     assert confidence.GetSize() == (8, 6)
     assert confidence.GetSpacing() == (0.5, 0.25)
@@ -113,7 +114,7 @@ def test_a_map_cut_at_any_byte_is_not_published(ending, tmp_path):
         geometry = {"direction": image.GetDirection()}
         geometry |= {"spacing": image.GetSpacing(), "origin": image.GetOrigin()}
         properties["sitk_stuff"], reader = geometry, SimpleITKIO()
-    write = partial(write_case, tmp_path, "case", maps_of(array, properties), reader, ending)
+    write = partial(write_maps, tmp_path, "case", maps_of(array, properties), reader, ending)
     sizes = [file.stat().st_size for file in write()]
     shutil.rmtree(tmp_path)
     for size in (100, min(sizes), max(sizes) // 2, max(sizes) - 100, max(sizes) - 10):
@@ -140,5 +141,5 @@ def test_nothing_half_written_stays(tmp_path, write_volume):
 
     for writer, reason in ((OtherVoxels(), "in part only"), (Unmounted(), "No such device")):
         with pytest.raises(WriteError, match=reason):
-            write_case(tmp_path / "out", "case", maps_of(array[0], properties), writer, ".nii.gz")
+            write_maps(tmp_path / "out", "case", maps_of(array[0], properties), writer, ".nii.gz")
         assert list((tmp_path / "out").iterdir()) == []

@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,13 +15,24 @@ from nnunetv2_spmc.reports.ranking import (
     order_by_score,
     with_scores,
 )
+from nnunetv2_spmc.reports.unlabeled_ranking import check_score
 
 
 def maps(main, auxiliary=None, difficulty=None, entropy=None):
     shape = (1, 2, 4)
     arrays = [None if a is None else np.reshape(a, shape) for a in (main, auxiliary, difficulty)]
     entropy = np.zeros(shape) if entropy is None else np.reshape(entropy, shape)
-    return CaseMaps(arrays[0], entropy, entropy, arrays[1], None, None, arrays[2], {})
+    return CaseMaps(
+        segmentation=arrays[0],
+        confidence=entropy,
+        entropy=entropy,
+        second=arrays[1],
+        second_name="" if auxiliary is None else "auxiliary",
+        second_confidence=None,
+        suspicious=None,
+        common_difficulty=arrays[2],
+        properties={},
+    )
 
 
 def row(case, difficulty=0.0, disagreement=0.0, entropy=0.0, patient=None, voxels=10):
@@ -134,3 +146,11 @@ def test_a_patient_with_an_empty_case_keeps_the_score_of_the_others_and_says_so(
     merged, _ = merge_patients([row("p1_ED", 0.2, 0.4, patient="p1"), empty], np.ones((2, 1)))
     assert merged[0].common_difficulty == 0.2
     assert merged[0].remark == f"{NOTHING_FOUND} (p1_ES)"
+
+
+def test_disagreement_needs_two_branches_and_no_threshold():
+    folder = {"fold_folder": "fold_0", "trainer_name": "nnUNetTrainerCPS"}
+    check_score(SimpleNamespace(second="a predictor", tau=None, **folder), "disagreement")
+    for second, score in ((None, "disagreement"), ("a predictor", "difficulty")):
+        with pytest.raises(DataError, match=f"or no tau, which the score {score} needs"):
+            check_score(SimpleNamespace(second=second, tau=None, **folder), score)

@@ -175,7 +175,7 @@ def test_the_slider_moves_the_slice_and_the_arrow_keys_too(page, report):
 
 
 def test_other_runs_and_planes_can_be_chosen(page):
-    assert page.tab.is_disabled("#viewer-difficulty")  # the control has no auxiliary branch
+    assert page.tab.is_disabled("#viewer-difficulty")  # the control has no second branch
     page.tab.select_option("#viewer-run", label="nnUNetTrainerSPMC")
     page.tab.wait_for_selector("#viewer-canvas[data-loaded$='/nnUNetTrainerSPMC']")
     assert page.tab.is_enabled("#viewer-difficulty")

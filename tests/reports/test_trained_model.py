@@ -68,22 +68,20 @@ def test_an_exported_model_has_no_auxiliary_branch(model_folder):
     del checkpoint["semi_supervised"]
     torch.save(checkpoint | {"trainer_name": "nnUNetTrainer"}, file)
     model = load_model(model_folder / "fold_all")
-    assert model.auxiliary is None
+    assert model.second is None
     assert model.tau is None
 
 
 def test_both_branches_share_the_encoder_as_in_the_training(phantom_runs):
     model = load_model(phantom_runs.spmc)
-    assert model.auxiliary.network.encoder is model.main.network.encoder
+    assert model.second.network.encoder is model.main.network.encoder
     assert model.tau == 0.7
 
 
 def test_weights_of_another_method_are_not_taken_for_an_auxiliary_branch(model_folder):
     file = model_folder / "fold_all" / "checkpoint_final.pth"
     checkpoint = torch.load(file, weights_only=False)
-    weights = checkpoint["semi_supervised"]["auxiliary_weights"]
-    checkpoint["semi_supervised"]["auxiliary_weights"] = {
-        f"teacher.{k}": v for k, v in weights.items()
-    }
+    weights = checkpoint["semi_supervised"]["parts"]
+    checkpoint["semi_supervised"]["parts"] = {f"teacher.{k}": v for k, v in weights.items()}
     torch.save(checkpoint, file)
-    assert load_model(model_folder / "fold_all").auxiliary is None
+    assert load_model(model_folder / "fold_all").second is None

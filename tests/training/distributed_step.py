@@ -32,7 +32,7 @@ def main(folder):
         torch.device("cpu"),
     )
     trainer.initialize()
-    trainer.training_network.train()
+    trainer.joint_network.train()
     trainer.iteration = inputs["iteration"]
     optimizer_step, trainer._optimizer_step = trainer._optimizer_step, lambda: None
     batch = inputs["batch"]
@@ -43,7 +43,7 @@ def main(folder):
             "unlabeled": {k: part(v, rank, size) for k, v in batch["unlabeled"].items()},
         }
     )
-    named = list(trainer.training_network.module.named_parameters())
+    named = list(trainer.joint_network.module.named_parameters())
     gradients = {name: p.grad.clone() for name, p in named if p.grad is not None}
     optimizer_step()
     weights = {name: p.detach() for name, p in named}

@@ -30,7 +30,7 @@ def final(trainer):
 def test_network_weights_are_the_main_branch_alone_under_stock_names(trained):
     checkpoint = torch.load(final(trained), weights_only=False)
     assert checkpoint["network_weights"].keys() == trained.network.state_dict().keys()
-    auxiliary = checkpoint["semi_supervised"]["auxiliary_weights"]
+    auxiliary = checkpoint["semi_supervised"]["parts"]
     assert all(key.startswith("auxiliary_decoder.") for key in auxiliary)
 
 
@@ -59,7 +59,7 @@ def test_stock_nnunet_predicts_with_the_main_branch_bit_by_bit(trained, monkeypa
 def test_resuming_restores_both_branches_the_optimizer_and_the_ramp_up(trained, make_trainer):
     resumed = make_trainer(epochs=1)
     resumed.load_checkpoint(str(final(trained)))
-    before, after = trained.training_network.state_dict(), resumed.training_network.state_dict()
+    before, after = trained.joint_network.state_dict(), resumed.joint_network.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before)
     momenta = [
@@ -120,7 +120,8 @@ def test_changed_settings_are_refused_with_what_differs(trained, make_trainer, m
 def test_a_changed_list_of_unlabeled_cases_is_refused(trained, make_trainer, monkeypatch):
     resumed = make_trainer(epochs=1)
     resumed.load_checkpoint(str(final(trained)))
-    monkeypatch.setattr(resumed, "_find_unlabeled_cases", lambda: trained.unlabeled_cases[1:])
+    monkeypatch.setattr(resumed.stream, "find_cases", lambda: None)
+    resumed.stream.cases = trained.stream.cases[1:]
     with pytest.raises(CheckpointError, match="1 gone, 0 new, such as unlabeled_000"):
         resumed.run_training()
 

@@ -48,7 +48,7 @@ def test_two_processes_step_as_one_with_the_whole_batch(
     step = single._optimizer_step
     monkeypatch.setattr(single, "_optimizer_step", lambda: None)
     values = single.train_step(batch)
-    weights = dict(single.training_network.named_parameters())
+    weights = dict(single.joint_network.named_parameters())
     gradients = {n: p.grad.clone() for n, p in weights.items() if p.grad is not None}
     step()
     ranks = [torch.load(tmp_path / f"rank_{rank}.pt", weights_only=False) for rank in range(2)]
@@ -96,7 +96,7 @@ def test_torchrun_trains_resumes_and_validates_on_two_nodes(
     first, _ = train("-pretrained_weights", str(source))
     assert "The world size is 2" in first
     assert "Each step: 1 labeled and 1 unlabeled patches; 4 unlabeled cases." in first
-    assert "Warm start: the auxiliary branch took" in first
+    assert "tensors beside the main branch were filled" in first
     folder = Path(pretrained.output_folder)
     assert torch.load(folder / "checkpoint_final.pth", weights_only=False)["current_epoch"] == 2
     assert (folder / "validation" / "summary.json").is_file()

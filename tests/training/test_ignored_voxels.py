@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from nnunetv2_spmc.data.errors import DataError
 from nnunetv2_spmc.dataset_conversion.phantom import write_phantom
+from nnunetv2_spmc.training.step import Labeled, Unlabeled
 
 IGNORE = 3
 LABELS = {"background": 0, "first": 1, "second": 2, "ignore": IGNORE}
@@ -30,7 +31,7 @@ def make_started(make_trainer, planned_phantom):
         dataset_json["regions_class_order"] = [1, 2]
         trainer = make_trainer(dataset_json=dataset_json, noise=0.0, tau=0.9, **settings)
         trainer.initialize()
-        trainer.training_network.train()
+        trainer.joint_network.train()
         trainer.iteration = 3
         return trainer
 
@@ -58,7 +59,7 @@ def gradients(trainer, batch, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(trainer, "_optimizer_step", lambda: None)
         values = trainer.train_step(batch)
-    named = trainer.training_network.named_parameters()
+    named = trainer.joint_network.named_parameters()
     return {name: p.grad.clone() for name, p in named if p.grad is not None}, values
 
 
@@ -85,7 +86,7 @@ def terms(trainer, outputs, where):
             cps = cps + F.cross_entropy(logits, q.argmax(1), reduction="sum")
         mask = suspicious & trusted
         errors = (p - soft).square() * mask
-        if trainer.settings.reduction == "masked":
+        if trainer.method_settings.reduction == "masked":
             errors = errors / mask.double().mean()
         splat = splat + errors.sum() / p.shape[1]
     return cps, splat
@@ -107,17 +108,17 @@ def test_all_unlabeled_voxels_of_a_step_count_alike(
     two_passes, values = gradients(trainer, batch, monkeypatch)
 
     trainer.optimizer.zero_grad()
-    outputs = trainer.training_network(batch["data"])
-    loss, _ = trainer.labeled_loss(outputs, batch["target"])
-    parts = [(outputs, trainer.ignored_voxels(batch["target"][0]))]
+    outputs = trainer.joint_network(batch["data"])
+    loss, _ = trainer.labeled_loss(outputs, Labeled(batch["data"], batch["target"]))
+    parts = [(outputs, trainer.label_space.ignored(batch["target"][0]))]
     if unlabeled:
         images = batch["unlabeled"]["data"]
-        parts.append((trainer.training_network(images), torch.ones_like(images, dtype=torch.bool)))
+        parts.append((trainer.joint_network(images), torch.ones_like(images, dtype=torch.bool)))
     sums = [terms(trainer, *part) for part in parts]
     voxels = sum(where.sum() for _, where in parts)
     cps, splat = (sum(term) / voxels for term in zip(*sums, strict=True))
-    (loss + weight * (cps + trainer.settings.beta * splat)).backward()
-    expected = {n: p.grad for n, p in trainer.training_network.named_parameters()}
+    (loss + weight * (cps + trainer.method_settings.beta * splat)).backward()
+    expected = {n: p.grad for n, p in trainer.joint_network.named_parameters()}
 
     torch.testing.assert_close(values["cps_main"] + values["cps_auxiliary"], cps.detach())
     torch.testing.assert_close(values["splat_main"] + values["splat_auxiliary"], splat.detach())
@@ -128,10 +129,11 @@ def test_all_unlabeled_voxels_of_a_step_count_alike(
 def test_annotated_voxels_enter_no_unsupervised_term(make_started):
     trainer = make_started()
     batch = sparse_batch(trainer)
-    outputs = trainer.training_network(batch["data"])
+    outputs = trainer.joint_network(batch["data"])
     for output in outputs:
         output[0].retain_grad()
-    loss, _ = trainer.unlabeled_loss(outputs, trainer.ignored_voxels(batch["target"][0]))
+    ignored = trainer.label_space.ignored(batch["target"][0])
+    loss, _ = trainer.unlabeled_loss(outputs, Unlabeled(batch["data"], valid=ignored))
     loss.backward()
     for output in outputs:
         assert not output[0].grad[:, :, :4].any()

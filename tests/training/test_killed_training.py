@@ -6,15 +6,19 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from nnunetv2_spmc import discovery
 from nnunetv2_spmc.data.whole_file import WRITING_PREFIX
 from nnunetv2_spmc.data.worker_pool import termination_raises
+from nnunetv2_spmc.training.backward import run_passes
 from nnunetv2_spmc.training.memory import recomputed
+from nnunetv2_spmc.training.step import Labeled, Step
 
 RUNNER = Path(__file__).with_name("killed_training.py")
 STOCK_COMMAND = [
@@ -73,7 +77,7 @@ def test_a_training_killed_at_many_moments_ends_as_the_uninterrupted_one(
         if "timestamps" not in key:
             assert len(ours["logging"][key]) == len(curve) == SCHEDULE["epochs"]
             assert same(ours["logging"][key], curve), key
-    branches = (("network_weights",), ("semi_supervised", "auxiliary_weights"))
+    branches = (("network_weights",), ("semi_supervised", "parts"))
     for path in branches:
         mine, other = ours, theirs
         for part in path:
@@ -207,7 +211,7 @@ def test_a_training_that_is_stopped_while_workers_start_ends(train, stop):
         )
 
 
-def test_a_signal_waits_for_the_end_of_the_backward_pass(make_trainer):
+def test_a_signal_waits_for_the_end_of_the_backward_pass():
     """Broken off inside, the graph is freed after the interpreter has ended: a crash at exit."""
     passes = []
 
@@ -218,9 +222,9 @@ def test_a_signal_waits_for_the_end_of_the_backward_pass(make_trainer):
         return (x**2).sum()
 
     x = torch.ones(3, requires_grad=True)
-    trainer = make_trainer()
+    step = Step(Labeled(x[None], x[None]), None, 0.0, 0)
     with pytest.raises(SystemExit), termination_raises():
-        trainer._backward(recomputed(loss, x))
+        run_passes([lambda: (recomputed(loss, x), {})], step, nn.Identity(), nullcontext, None)
     assert x.grad.tolist() == [2, 2, 2]
 
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -15,7 +17,7 @@ from nnunetv2_spmc.training.memory import (
 def test_the_estimate_is_what_a_forward_pass_saves(make_trainer, configuration):
     trainer = make_trainer(configuration=configuration)
     trainer.initialize()
-    network = trainer.training_network.train()
+    network = trainer.joint_network.train()
     images = torch.randn(2, 1, *trainer.configuration_manager.patch_size)
     weights = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
     saved = {}
@@ -37,7 +39,7 @@ def test_the_estimate_is_what_a_forward_pass_saves(make_trainer, configuration):
 def test_estimating_leaves_the_network_as_it_is(make_trainer):
     trainer = make_trainer()
     trainer.initialize()
-    network = trainer.training_network.eval()
+    network = trainer.joint_network.eval()
     before = {key: value.clone() for key, value in network.state_dict().items()}
     memory = step_memory(network, (2, 1, 16, 16), (0, 1, 16, 16), torch.float32)
     assert memory.unlabeled == 0
@@ -80,19 +82,23 @@ def test_the_sentence_names_both_passes_and_the_sum():
     text = describe(memory, 2, 4, torch.device("cpu"))
     assert "2.00 GiB for 2 labeled and 3.00 GiB for 4 unlabeled patches" in text
     assert "one after the other: 4.00 GiB" in text
+    text = describe(replace(memory, together=True), 2, 4, torch.device("cpu"))
+    assert "unlabeled patches, together: 6.00 GiB" in text
 
 
 @pytest.mark.parametrize(
-    ("kind", "patches", "remedy"),
+    ("labeled", "unlabeled", "lower", "remedy"),
     [
-        ("unlabeled", 4, "set unlabeled_batch_size to 3 or less"),
-        ("unlabeled", 1, "-gpu_memory_target"),
-        ("labeled", 2, "-gpu_memory_target"),
+        (2, 4, True, "set unlabeled_batch_size to 3 or less, plan smaller .*-gpu_memory_target"),
+        (2, 4, False, "plan smaller .*-gpu_memory_target"),
+        (2, 1, True, "plan smaller .*-gpu_memory_target"),
+        (2, 0, True, "plan smaller .*-gpu_memory_target"),
     ],
 )
-def test_out_of_memory_says_what_to_lower(kind, patches, remedy):
+def test_out_of_memory_says_what_to_lower(labeled, unlabeled, lower, remedy):
+    message = f"step of {labeled} labeled and {unlabeled} unlabeled patches: {remedy}"
     with (
-        pytest.raises(MemoryError, match=f"pass of {patches} {kind} patches .*{remedy}"),
-        explain_out_of_memory(kind, patches),
+        pytest.raises(MemoryError, match=message),
+        explain_out_of_memory(labeled, unlabeled, lower=lower),
     ):
         raise torch.cuda.OutOfMemoryError("tried to allocate 2 GiB")

@@ -8,7 +8,7 @@ import pytest
 from nnunetv2_spmc.methods import nnUNetTrainerSPMC, nnUNetTrainerSupervisedControl
 from nnunetv2_spmc.training import progress
 from nnunetv2_spmc.training.progress import Progress, validation_lines
-from nnunetv2_spmc.training.settings import ScheduleSettings
+from nnunetv2_spmc.training.settings import TrainingSettings
 from tests.in_process import use_threads_for_pools
 
 
@@ -31,7 +31,7 @@ class Log(list):
 
 
 def a_progress(iterations, epochs=1, validation=2, log=None, seconds=0.0, disable=None):
-    schedule = ScheduleSettings(
+    schedule = TrainingSettings(
         epochs=epochs, iterations_per_epoch=iterations, validation_iterations=validation
     )
     return Progress(schedule, Log() if log is None else log, Clock(seconds), disable)

@@ -8,6 +8,7 @@ from nnunetv2.training.nnUNetTrainer.variants.lr_schedule.nnUNetTrainerCosAnneal
     nnUNetTrainerCosAnneal,
 )
 
+from nnunetv2_spmc.common.setting_checks import SettingsError
 from nnunetv2_spmc.data.errors import DataError
 from nnunetv2_spmc.methods import (
     nnUNetTrainerSPMC,
@@ -15,7 +16,7 @@ from nnunetv2_spmc.methods import (
     nnUNetTrainerSupervisedControl,
 )
 from nnunetv2_spmc.networks.unwrap import unwrapped
-from nnunetv2_spmc.training.settings import SettingsError
+from nnunetv2_spmc.training.step import Labeled, Unlabeled
 
 # the unlabeled loss acts on the patches as they were drawn
 SAME_PATCHES = {"views": "same", "paste_from": "nothing"}
@@ -29,7 +30,7 @@ def ready(trainer):
 
 
 def gradients(trainer):
-    parameters = trainer.training_network.named_parameters()
+    parameters = trainer.joint_network.named_parameters()
     return {name: p.grad.clone() for name, p in parameters if p.grad is not None}
 
 
@@ -42,8 +43,10 @@ def test_the_two_backward_passes_give_the_gradient_of_the_joint_loss(make_traine
     two_passes = gradients(trainer)
 
     trainer.optimizer.zero_grad()
-    labeled_loss, _ = trainer.labeled_loss(trainer.training_network(batch["data"]), batch["target"])
-    unlabeled_loss, _ = trainer.unlabeled_loss(trainer.training_network(batch["unlabeled"]["data"]))
+    labeled = Labeled(batch["data"], batch["target"])
+    labeled_loss, _ = trainer.labeled_loss(trainer.joint_network(labeled.images), labeled)
+    unlabeled = Unlabeled(batch["unlabeled"]["data"])
+    unlabeled_loss, _ = trainer.unlabeled_loss(trainer.joint_network(unlabeled.images), unlabeled)
     (labeled_loss + 1.0 * unlabeled_loss).backward()
     joint = gradients(trainer)
 
@@ -57,7 +60,7 @@ def test_a_step_reports_the_weighted_sum_of_its_parts(make_trainer):
     trainer.iteration = 2
     weight = trainer.ramp_up_weight()
     values = trainer.train_step(next(trainer.dataloader_train))
-    beta = trainer.settings.beta
+    beta = trainer.method_settings.beta
     expected = sum(
         values[f"supervised_{branch}"]
         + beta * values[f"cdps_{branch}"]
@@ -72,7 +75,7 @@ def test_every_parameter_of_both_branches_is_trained(make_trainer):
     trainer.train_step(next(trainer.dataloader_train))
     without = {
         name
-        for name, parameter in trainer.training_network.named_parameters()
+        for name, parameter in trainer.joint_network.named_parameters()
         if parameter.grad is None or not parameter.grad.any()
     }
     # InstanceNorm takes out a bias before it; the lowest output has deep supervision weight 0
@@ -145,7 +148,7 @@ def test_at_least_the_last_epoch_sees_unlabeled_patches(make_trainer):
 
 def test_supervised_epochs_pass_no_unlabeled_patch_through_the_network(make_trainer, monkeypatch):
     trainer = ready(make_trainer(ramp_start=0.5, ramp_end=1.0))
-    monkeypatch.setattr(trainer, "unlabeled_step", lambda *_: pytest.fail("was called"))
+    monkeypatch.setattr(trainer, "unlabeled_pass", lambda *_: pytest.fail("was called"))
     values = trainer.train_step(next(trainer.dataloader_train))
     assert "cps_main" not in values
     trainer.iteration = 2
@@ -156,16 +159,16 @@ def test_supervised_epochs_pass_no_unlabeled_patch_through_the_network(make_trai
 def test_validation_runs_the_planned_network_alone(make_trainer):
     trainer = ready(make_trainer())
     assert type(unwrapped(trainer.network)).__name__ == "PlainConvUNet"
-    assert unwrapped(trainer.training_network).main is unwrapped(trainer.network)
+    assert unwrapped(trainer.joint_network).main is unwrapped(trainer.network)
     trainer.on_validation_epoch_start()
     assert not trainer.network.training
     trainer.on_train_epoch_start()
-    assert all(module.training for module in trainer.training_network.modules())
+    assert all(module.training for module in trainer.joint_network.modules())
 
 
 def test_without_unsupervised_weight_unlabeled_cases_are_not_touched(make_trainer, monkeypatch):
     trainer = make_trainer(nnUNetTrainerSPMC_noUnlabeled)
-    monkeypatch.setattr(trainer, "_find_unlabeled_cases", lambda: pytest.fail("looked for them"))
+    monkeypatch.setattr(trainer.stream, "find_cases", lambda: pytest.fail("looked for them"))
     ready(trainer)
     batch = next(trainer.dataloader_train)
     assert "unlabeled" not in batch
@@ -228,6 +231,17 @@ def test_the_control_is_the_stock_trainer_with_the_same_schedule(make_trainer):
         assert getattr(nnUNetTrainerSupervisedControl, name) is getattr(nnUNetTrainer, name)
 
 
+def test_the_control_may_see_labeled_patches_through_the_views_of_a_method(make_trainer):
+    batch = {"data": torch.randn(2, 1, 16, 16), "target": torch.zeros(2, 1, 16, 16)}
+    for share in (0.0, 1.0):
+        control = make_trainer(
+            nnUNetTrainerSupervisedControl, labeled_views=share, paste_from="labeled"
+        )
+        control.initialize()
+        images, _ = control.labeled_view(batch["data"], batch["target"])
+        assert torch.equal(images, batch["data"]) == (share == 0)
+
+
 def test_a_step_of_the_control_is_that_of_the_stock_trainer(make_trainer):
     control, stock = make_trainer(nnUNetTrainerSupervisedControl), make_trainer(nnUNetTrainer)
     ready(control)
@@ -268,7 +282,7 @@ def test_gradient_scaling_changes_nothing_but_the_scale(make_trainer):
         trainer = ready(make_trainer(noise=0.0))
         trainer.grad_scaler = scaler
         trainer.train_step(next(trainer.dataloader_train))
-        return trainer.training_network.state_dict()
+        return trainer.joint_network.state_dict()
 
     plain = weights_after_a_step(None)
     scaled = weights_after_a_step(torch.amp.GradScaler("cpu", init_scale=1024.0))
@@ -317,7 +331,7 @@ def test_without_a_folder_for_results_the_variable_is_named(make_trainer, monkey
 
 
 def test_an_architecture_that_cannot_be_estimated_trains_without(make_trainer, monkeypatch):
-    def fail(*_):
+    def fail(*_, **__):
         raise NotImplementedError("no such kernel for meta tensors")
 
     monkeypatch.setattr("nnunetv2_spmc.training.memory.step_memory", fail)

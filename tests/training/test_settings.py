@@ -1,37 +1,95 @@
 import json
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 
 import pytest
 
-from nnunetv2_spmc.methods import TRAINERS, SPMCSettings, nnUNetTrainerSPMC_paper
-from nnunetv2_spmc.training.settings import SettingsError, changed_settings, resolve_settings
+from nnunetv2_spmc.common.setting_checks import SettingsError
+from nnunetv2_spmc.methods import (
+    TRAINERS,
+    nnUNetTrainerSPMC,
+    nnUNetTrainerSPMC_noNoise,
+    nnUNetTrainerSPMC_paper,
+    nnUNetTrainerSupervisedControl,
+)
+from nnunetv2_spmc.methods.spmc_variants import PAPER
+from nnunetv2_spmc.training.settings import TrainingSettings, changed_settings, register_method
+
+IN_DATASET, IN_ENVIRONMENT = '"spmc" in dataset.json', "$nnUNet_spmc_settings"
 
 
-def resolve(dataset_json=None, environment=None):
+def resolve(dataset_json=None, environment=None, trainer=nnUNetTrainerSPMC):
     variables = {} if environment is None else {"nnUNet_spmc_settings": environment}
-    return resolve_settings(SPMCSettings(), dataset_json or {}, variables)
+    return trainer.resolved_settings(dataset_json or {}, variables)
 
 
 def test_the_defaults_are_those_of_the_paper_but_for_ours():
-    settings, origins = resolve()
-    assert (settings.tau, settings.beta, settings.temperature) == (0.7, 0.5, 0.1)
-    assert (settings.noise, settings.shared_encoder) == (0.3, True)
-    assert (settings.lambda_max, settings.ramp_start, settings.ramp_end) == (1.0, 0.1, 0.3)
-    assert (settings.views, settings.paste_from) == ("weak-to-strong", "labeled")
-    assert settings.reduction == "masked"
-    assert origins == {}
+    resolved = resolve()
+    method, training = resolved.method, resolved.training
+    assert (method.tau, method.beta, method.temperature) == (0.7, 0.5, 0.1)
+    assert (method.noise, method.shared_encoder) == (0.3, True)
+    assert (training.lambda_max, training.ramp_start, training.ramp_end) == (1.0, 0.1, 0.3)
+    assert (training.views, training.paste_from) == ("weak-to-strong", "labeled")
+    assert method.reduction == "masked"
+    assert resolved.origins == {}
 
 
 def test_the_dataset_overrides_the_class_and_the_environment_the_dataset():
-    settings, origins = resolve({"spmc": {"tau": 0.65, "beta": 0.3}}, '{"beta": 0.7}')
-    assert (settings.tau, settings.beta) == (0.65, 0.7)
-    assert origins == {"tau": '"spmc" in dataset.json', "beta": "$nnUNet_spmc_settings"}
+    resolved = resolve({"spmc": {"tau": 0.65, "beta": 0.3}}, '{"beta": 0.7}')
+    assert (resolved.method.tau, resolved.method.beta) == (0.65, 0.7)
+    assert resolved.origins == {"tau": IN_DATASET, "beta": IN_ENVIRONMENT}
+
+
+def test_keys_of_a_method_may_stand_under_its_name():
+    resolved = resolve({"spmc": {"epochs": 7, "SPMC": {"tau": 0.65}}}, '{"SPMC": {"beta": 0.7}}')
+    assert (resolved.training.epochs, resolved.method.tau, resolved.method.beta) == (7, 0.65, 0.7)
+    assert resolved.notes == ()
+    ablation = resolve({"spmc": {"SPMC": {"tau": 0.65}}}, trainer=nnUNetTrainerSPMC_noNoise)
+    assert ablation.method.tau == 0.65
+
+
+@pytest.mark.parametrize("trainer", [nnUNetTrainerSupervisedControl])
+@pytest.mark.parametrize("block", [{"tau": 0.65}, {"SPMC": {"tau": 0.65}}])
+def test_settings_of_another_method_are_ignored_with_a_note(trainer, block):
+    resolved = resolve({"spmc": block | {"epochs": 7}}, trainer=trainer)
+    assert resolved.training.epochs == 7
+    assert "tau" not in resolved.flat()
+    (note,) = resolved.notes
+    assert f"Ignored in {IN_DATASET}" in note
+    assert next(iter(block)) in note
+
+
+def test_views_of_labeled_patches_that_change_nothing_are_refused():
+    with pytest.raises(SettingsError, match=r"labeled_views must be 0 without views; set paste_"):
+        TrainingSettings(labeled_views=0.5)
+    assert TrainingSettings(labeled_views=0.5, turns=True).labeled_views == 0.5
+
+
+def test_an_unknown_key_under_the_name_of_a_method_is_refused():
+    with pytest.raises(SettingsError, match="Unknown setting 'tao' of SPMC in"):
+        resolve({"spmc": {"SPMC": {"tao": 0.65}}})
+    with pytest.raises(SettingsError, match=r"SPMC in .* must be a JSON object"):
+        resolve({"spmc": {"SPMC": 0.65}})
+
+
+def test_the_control_has_the_settings_of_every_trainer_and_none_of_a_method():
+    assert resolve(trainer=nnUNetTrainerSupervisedControl).flat().keys() == {
+        field.name for field in fields(TrainingSettings)
+    }
+
+
+def test_a_method_cannot_take_a_key_of_every_trainer():
+    @dataclass(frozen=True)
+    class Settings:
+        epochs: int = 3
+
+    with pytest.raises(ValueError, match="Mine has settings of every trainer: epochs"):
+        register_method("Mine", Settings)
 
 
 def test_the_environment_may_name_a_file(tmp_path):
     file = tmp_path / "settings.json"
     file.write_text(json.dumps({"epochs": 7}))
-    assert resolve(environment=str(file))[0].epochs == 7
+    assert resolve(environment=str(file)).training.epochs == 7
 
 
 @pytest.mark.parametrize(
@@ -50,8 +108,9 @@ def test_the_environment_may_name_a_file(tmp_path):
         ({"noise": 1.0}, r"noise must be in \[0, 1\)"),
         ({"ramp_start": 1.0}, r"ramp_start must be in \[0, 1\)"),
         ({"ramp_start": 0.5, "ramp_end": 0.4}, r"ramp_end must be between ramp_start \(0.5\)"),
-        ({"views": "weak"}, "views must be one of same, weak-to-strong"),
-        ({"paste_from": "all"}, "paste_from must be one of nothing, labeled"),
+        ({"views": "weak"}, "views must be one of same, weak-to-strong, got 'weak'"),
+        ({"paste_from": "all"}, "paste_from must be one of nothing, labeled, unlabeled, both"),
+        ({"labeled_views": 2}, r"labeled_views must be in \[0, 1\]"),
         ({"paste_probability": 0}, r"paste_probability must be in \(0, 1\]"),
         ({"reduction": "mean"}, "reduction must be one of all, masked, got 'mean'"),
         ({"teaching": "low"}, "teaching must be one of high-to-low"),
@@ -102,21 +161,22 @@ def test_every_ablation_differs_from_the_method_in_what_its_name_says():
         "noCDPS": {"cdps": False},
         "noSPLAT": {"splat": False},
         "noNoise": {"noise": 0.0},
-        "cpsOnly": {"noise": 0.0, "cdps": False, "splat": False},
+        "cpsOnly": PAPER | {"noise": 0.0, "cdps": False, "splat": False},
         "noUnlabeled": {"lambda_max": 0.0},
         "ordinaryToLow": {"teaching": "ordinary-to-low"},
         "highToOrdinary": {"teaching": "high-to-ordinary"},
         "separateEncoders": {"shared_encoder": False},
     }
-    trainers = {t.__name__.partition("_")[2]: t for t in TRAINERS if "_" in t.__name__}
+    trainers = {t.__name__.partition("_")[2]: t for t in TRAINERS if "SPMC_" in t.__name__}
     smoke = trainers.pop("smoke")
     trainers.pop("paper")
     assert trainers.keys() == differences.keys()
     for name, trainer in trainers.items():
         assert trainer.fixed_settings == differences[name]
-        assert trainer.default_settings == SPMCSettings()
+        assert trainer.default_settings == nnUNetTrainerSPMC.default_settings
+        assert trainer.default_method_settings == nnUNetTrainerSPMC.default_method_settings
     changed = {"epochs": 2, "iterations_per_epoch": 5, "validation_iterations": 2}
-    assert smoke.default_settings == replace(SPMCSettings(), **changed)
+    assert smoke.default_settings == replace(nnUNetTrainerSPMC.default_settings, **changed)
 
 
 def test_the_trainer_of_the_paper_fixes_its_literal_reading():
@@ -128,14 +188,14 @@ def test_the_trainer_of_the_paper_fixes_its_literal_reading():
     assert [fixed[key] for key in readings] == literal
     assert fixed["cdps"] is fixed["splat"] is True
     ours = {"ramp_start": 0.0, "ramp_end": 1.0, "views": "same", "paste_from": "nothing"}
+    ours |= {"turns": False, "flips": False, "labeled_views": 0.0}
     assert {key: fixed[key] for key in ours} == ours
     assert fixed.keys() == {*numbers, *readings, *ours, "cdps", "splat"}
 
 
 def test_what_the_name_of_a_trainer_promises_cannot_be_changed():
-    defaults = SPMCSettings(noise=0.0)
     message = r"noise is 0.0 in this trainer, .*\$nnUNet_spmc_settings asks for 0.3: leave it out"
     with pytest.raises(SettingsError, match=message):
-        resolve_settings(defaults, {}, {"nnUNet_spmc_settings": '{"noise": 0.3}'}, fixed=["noise"])
-    same = {"nnUNet_spmc_settings": '{"noise": 0.0, "tau": 0.6}'}
-    assert resolve_settings(defaults, {}, same, fixed=["noise"])[0].tau == 0.6
+        resolve(environment='{"noise": 0.3}', trainer=nnUNetTrainerSPMC_noNoise)
+    same = resolve(environment='{"noise": 0.0, "tau": 0.6}', trainer=nnUNetTrainerSPMC_noNoise)
+    assert (same.method.noise, same.method.tau) == (0.0, 0.6)

@@ -159,7 +159,7 @@ def test_the_line_on_skipped_steps_names_their_number_and_the_scale():
 class Float16(nnUNetTrainerSPMC):
     """Half precision and gradient scaling as on a GPU."""
 
-    def _autocast(self):
+    def autocast(self):
         return torch.autocast("cpu", dtype=torch.float16)
 
 
@@ -176,13 +176,13 @@ def test_a_skipped_step_leaves_the_weights_and_says_so(make_trainer):
     trainer.on_train_start()
     trainer.on_train_epoch_start()
     trainer.grad_scaler = scaler(2.0**60)
-    before = [p.detach().clone() for p in trainer.training_network.parameters()]
+    before = [p.detach().clone() for p in trainer.joint_network.parameters()]
     batch = next(trainer.dataloader_train)
     taken = []
     while not any(taken):
         values = trainer.train_step(batch)
         taken.append(values[TAKEN])
-        after = trainer.training_network.parameters()
+        after = trainer.joint_network.parameters()
         unchanged = all(map(torch.equal, before, after))
         assert unchanged == (not values[TAKEN])
     assert taken[0] is False
@@ -244,8 +244,8 @@ def test_training_stops_and_keeps_the_last_good_checkpoint(make_trainer, broken_
     """A scaler looks at gradients, so that a step with a broken value may still be taken."""
 
     class Broken(nnUNetTrainerSPMC):
-        def labeled_loss(self, outputs, target):
-            loss, values = super().labeled_loss(outputs, target)
+        def labeled_loss(self, outputs, labeled):
+            loss, values = super().labeled_loss(outputs, labeled)
             if self.iteration == 2 * broken_epoch + 1:
                 values["cdps_main"] = values["cdps_main"] * math.nan
                 loss = loss if scaled else loss + values["cdps_main"]
@@ -355,7 +355,7 @@ def test_a_branch_of_one_class_for_a_whole_epoch_is_a_warning():
 def test_a_collapse_is_written_into_the_log(make_trainer):
     trainer = make_trainer(epochs=1, initial_lr=1e-9)
     trainer.initialize()
-    layer = trainer.training_network.main.decoder.seg_layers[-1]
+    layer = trainer.joint_network.main.decoder.seg_layers[-1]
     with torch.no_grad():
         layer.weight.zero_()
         layer.bias.copy_(torch.tensor([1.0, 0.0, 0.0]))

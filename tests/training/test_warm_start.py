@@ -19,10 +19,10 @@ def warm_started(make_trainer, monkeypatch):
         monkeypatch.setattr(sys, "argv", arguments if on_command_line else arguments[:1])
         trainer = make_trainer(seed=1, **options)
         trainer.initialize()
-        untouched = {k: v.clone() for k, v in trainer.training_network.state_dict().items()}
+        untouched = {k: v.clone() for k, v in trainer.joint_network.state_dict().items()}
         maybe_load_checkpoint(trainer, False, False, str(file))
         trainer.on_train_start()
-        return trainer.training_network.state_dict(), untouched, trainer
+        return trainer.joint_network.state_dict(), untouched, trainer
 
     return start
 
@@ -61,19 +61,19 @@ def test_from_stock_weights_both_branches_start_where_they_fit(
         else:
             assert torch.equal(value, untouched[key]), key
     assert taken > 0
-    assert f"the auxiliary branch took {taken} of " in log_of(trainer)
-    assert "from the main branch" in log_of(trainer)
+    assert f"Warm start: {taken} of " in log_of(trainer)
+    assert f": {taken} from the main branch" in log_of(trainer)
 
 
 @pytest.mark.supported("warm start", "`-pretrained_weights` from an SPMC model")
 def test_from_spmc_weights_the_auxiliary_branch_continues_its_own(warm_started, pretrained):
     source, file = pretrained()
     weights, untouched, trainer = warm_started(file)
-    expected = source.training_network.state_dict()
+    expected = source.joint_network.state_dict()
     for key, value in weights.items():
         is_segmentation_layer = ".seg_layers." in key
         assert torch.equal(value, (untouched if is_segmentation_layer else expected)[key]), key
-    assert f"from the auxiliary branch in {file}" in log_of(trainer)
+    assert f"from the same parts in {file}" in log_of(trainer)
 
 
 def test_where_the_file_is_not_known_the_main_branch_is_the_source(warm_started, pretrained):

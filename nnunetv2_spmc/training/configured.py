@@ -1,16 +1,13 @@
-"""What the supervised control and the semi-supervised trainers share.
-
-Settings, seed, steps that count, progress, checkpoints, what a signal does.
-"""
+"""What all trainers of this package share: settings, views of labeled patches, seed, resume."""
 
 from __future__ import annotations
 
 import io
+import os
 import random
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,7 +16,8 @@ import torch
 from nnunetv2.paths import nnUNet_results
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from torch import nn
+from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_spmc import __version__
@@ -31,9 +29,11 @@ from nnunetv2_spmc.data.worker_pool import (
     remove_leftovers,
     signals_deferred,
 )
+from nnunetv2_spmc.losses import LabelSpace
 from nnunetv2_spmc.training.checkpoint import (
     CHECKPOINT_KEY,
     LATEST,
+    CheckpointError,
     read_extra_state,
     refuse_to_resume,
     write_whole,
@@ -41,9 +41,12 @@ from nnunetv2_spmc.training.checkpoint import (
 from nnunetv2_spmc.training.commands import predict_command
 from nnunetv2_spmc.training.progress import Progress, validation_lines
 from nnunetv2_spmc.training.settings import (
-    ScheduleSettings,
+    NoSettings,
+    Resolved,
+    TrainingSettings,
     changed_settings,
     describe_settings,
+    register_method,
     resolve_settings,
 )
 from nnunetv2_spmc.training.stability import (
@@ -53,24 +56,43 @@ from nnunetv2_spmc.training.stability import (
     skipped_line,
     steps_noted,
 )
+from nnunetv2_spmc.training.step import Target, labeled_through
 from nnunetv2_spmc.training.stopping import says_how_to_go_on
 from nnunetv2_spmc.training.tensorboard_logger import ENABLED_VARIABLE, TensorBoardLogger
+from nnunetv2_spmc.training.views import Views
 
 
-class nnUNetTrainerScheduled(nnUNetTrainer):
-    """nnU-Net's trainer with a schedule and a seed from settings, which a resumed run must share.
+class nnUNetTrainerConfigured(nnUNetTrainer):
+    """nnU-Net's trainer with settings, which a resumed run must share.
 
-    A subclass may fix settings (`fixed_settings`) that its name promises; the dataset and the
-    environment cannot change those.
+    A method derives from it, or from nnUNetTrainerSemiSupervised. It sets its defaults, may add
+    settings of its own (a dataclass) and may fix what its name promises; the dataset and the
+    environment cannot change that. Its block of settings has its name without "nnUNetTrainer".
     """
 
-    default_settings: ClassVar[ScheduleSettings] = ScheduleSettings()
+    default_settings: ClassVar[TrainingSettings] = TrainingSettings()
+    default_method_settings: ClassVar[Any] = NoSettings()
     fixed_settings: ClassVar[Mapping[str, Any]] = {}
+    method: ClassVar[str] = ""  # the name of the method, whose variants share its settings
     main_loss: ClassVar[str] = "loss"  # among what a step returns: nnU-Net's own loss
     is_ddp: bool
     device: torch.device
     network: Any
-    grad_scaler: Any
+    grad_scaler: GradScaler | None
+
+    def __init_subclass__(cls, *, base: bool = False, **options: Any) -> None:
+        """Register a method, which a class is that derives from no other one.
+
+        Args:
+            base: the class is no method, but what methods derive from.
+            options: of other parents.
+        """
+        super().__init_subclass__(**options)
+        settings = type(cls.default_method_settings)
+        inherited = getattr(super(cls, cls), "default_method_settings", None)
+        if not base and (not cls.method or settings is not type(inherited)):
+            cls.method = cls.__name__.removeprefix("nnUNetTrainer")
+            register_method(cls.method, settings)
 
     def __init__(
         self,
@@ -83,16 +105,16 @@ class nnUNetTrainerScheduled(nnUNetTrainer):
         # before nnU-Net creates the output folder, so that a refusal leaves nothing behind
         if not nnUNet_results.is_set():
             raise DataError("nnUNet_results is not set; export it as for nnU-Net.")
-        defaults = replace(self.default_settings, **self.fixed_settings)
-        settings, origins = resolve_settings(defaults, dataset_json, fixed=self.fixed_settings)
+        resolved = self.resolved_settings(dataset_json)
         super().__init__(plans, configuration, fold, dataset_json, device)
         if self.is_ddp and device.type == "cuda":
             # nnU-Net takes the global rank for the GPU's number, which holds on one machine only
             self.device = torch.device("cuda", torch.cuda.current_device())
         elif self.is_ddp:
             self.device, self.grad_scaler = device, None
-        self.settings: Any = settings
-        self.setting_origins = origins
+        self.settings, self.method_settings = resolved.training, resolved.method
+        self._resolved = resolved
+        settings = self.settings
         self.num_epochs = settings.epochs
         self.num_iterations_per_epoch = settings.iterations_per_epoch
         self.num_val_iterations_per_epoch = settings.validation_iterations
@@ -103,10 +125,47 @@ class nnUNetTrainerScheduled(nnUNetTrainer):
         disable = True if self.local_rank else None
         self.progress = Progress(settings, self.print_to_log_file, self.clock, disable=disable)
         self.check_divergence = DivergenceCheck(Path(self.output_folder))
-        self._resumed_from: Any = None  # -> load_checkpoint
+        self._resumed_from: dict[str, Any] | None = None  # -> load_checkpoint
         self._saved_at = self.clock()  # checkpoint_latest.pth
         self.validation_cases: list[str] = []  # -> do_split
-        self._workers_start = ExitStack()  # the final validation's; closed by do_split, after it
+        # in its final validation nnU-Net starts workers, then calls do_split: open between the two
+        self._workers_start = ExitStack()
+
+    @classmethod
+    def resolved_settings(
+        cls, dataset_json: Mapping[str, Any], environment: Mapping[str, str] = os.environ
+    ) -> Resolved:
+        """Return the settings of a training on a dataset, from all sources.
+
+        Raises:
+            SettingsError: see `resolve_settings`.
+        """
+        return resolve_settings(
+            cls.default_settings,
+            cls.default_method_settings,
+            cls.method,
+            dataset_json,
+            environment,
+            fixed=cls.fixed_settings,
+        )
+
+    @property
+    def label_space(self) -> LabelSpace:
+        """What the channels of the network mean."""
+        return LabelSpace.of(self.label_manager)
+
+    @property
+    def views(self) -> Views:
+        """What lies between the patches of teacher and student in this training."""
+        settings = self.settings
+        return Views(
+            weak_to_strong=settings.views == "weak-to-strong",
+            paste_from=settings.paste_from,
+            paste_probability=settings.paste_probability,
+            turns=settings.turns,
+            flip_axes=tuple(self.inference_allowed_mirroring_axes or ()) * settings.flips,
+            spacing=tuple(self.configuration_manager.spacing),
+        )
 
     def initialize(self) -> None:
         """Seed the weights, initialize as nnU-Net does, and write the settings into the log."""
@@ -119,11 +178,13 @@ class nnUNetTrainerScheduled(nnUNetTrainer):
             self._set_batch_size_and_oversample()
             self.loss = self._build_loss()
             self.network = self.distributed(self.network)
+        flat = self._resolved.flat()
         self.print_to_log_file(
-            "Settings:\n" + describe_settings(self.settings, self.setting_origins),
-            add_timestamp=False,
+            "Settings:\n" + describe_settings(flat, self._resolved.origins), add_timestamp=False
         )
-        self.logger.update_config({"spmc": asdict(self.settings)})
+        for note in self._resolved.notes:
+            self.print_to_log_file(note)
+        self.logger.update_config({"spmc": flat})
 
     def distributed(self, network: nn.Module) -> DistributedDataParallel:
         """Wrap a network for training in several processes, on any kind of device."""
@@ -149,7 +210,7 @@ class nnUNetTrainerScheduled(nnUNetTrainer):
             log=self.print_to_log_file,
         )
         train, validation = super().do_split()
-        self.validation_cases[:] = validation
+        self.validation_cases[:] = validation  # in place: validation_lines holds the list already
         self._workers_start.close()
         return train, validation
 
@@ -192,17 +253,25 @@ class nnUNetTrainerScheduled(nnUNetTrainer):
 
     def train_step(self, batch: dict) -> dict:
         """Do nnU-Net's step; say whether it was taken, and how far the training is."""
+        images, target = self.labeled_view(batch["data"], batch["target"])
         with steps_noted(self.optimizer) as taken:
-            values = super().train_step(batch)
+            values = super().train_step(batch | {"data": images, "target": target})
         self.progress.step(values["loss"].item)
         return values | {TAKEN: bool(taken)}
+
+    def labeled_view(self, images: Tensor, target: Target) -> tuple[Tensor, Target]:
+        """Show labeled patches through the views, if the settings ask for it."""
+        share = self.settings.labeled_views
+        if share == 0 or not self.views.change_patches:
+            return images, target
+        return labeled_through(self.views.draw_labeled(images, share), images, target)
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
         """Average over the steps that were taken and log it; stop if the training diverged."""
         self.progress.end_steps()
         values = average(train_outputs, self.optimizer, self.device)
         self.check_divergence(values, self.current_epoch)
-        if values.skipped:
+        if values.skipped and self.grad_scaler is not None:
             self.print_to_log_file(skipped_line(values, self.grad_scaler.get_scale()))
         super().on_train_epoch_end([{"loss": np.array(values.means[self.main_loss])}])
         self.log_epoch(values.means)
@@ -243,7 +312,7 @@ class nnUNetTrainerScheduled(nnUNetTrainer):
 
     @staticmethod
     def clock() -> float:
-        """Return seconds since any moment."""
+        """Return monotonic seconds; a method, so that tests can replace it."""
         return time.monotonic()
 
     def seed_everything(self, *stream: int) -> None:
@@ -263,7 +332,11 @@ class nnUNetTrainerScheduled(nnUNetTrainer):
 
     def extra_state(self) -> dict[str, Any]:
         """Return what the checkpoint holds beside nnU-Net's own content."""
-        return {"version": __version__, "settings": asdict(self.settings)}
+        return {
+            "version": __version__,
+            "method": self.method,
+            "settings": self._resolved.flat(),
+        }
 
     def save_checkpoint(self, filename: str) -> None:
         """Write nnU-Net's checkpoint with our state under a key of its own, whole or not at all."""
@@ -285,6 +358,12 @@ class nnUNetTrainerScheduled(nnUNetTrainer):
             CheckpointError: it comes from another kind of trainer.
         """
         state = read_extra_state(Path(filename_or_checkpoint))
+        if state["method"] != self.method:
+            raise CheckpointError(
+                f"{filename_or_checkpoint} was written by a trainer of {state['method']}, and this "
+                f"one is of {self.method}: take that trainer, or start again with "
+                f"-pretrained_weights {filename_or_checkpoint}."
+            )
         super().load_checkpoint(filename_or_checkpoint)
         self._resumed_from = state
 
@@ -295,6 +374,6 @@ class nnUNetTrainerScheduled(nnUNetTrainer):
             CheckpointError: they differ and the environment does not allow it.
         """
         if self._resumed_from is not None:
-            changes = changed_settings(self._resumed_from["settings"], asdict(self.settings))
+            changes = changed_settings(self._resumed_from["settings"], self._resolved.flat())
             if changes:
                 refuse_to_resume("; ".join(changes), self.print_to_log_file)

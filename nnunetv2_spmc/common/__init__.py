@@ -1,0 +1,1 @@
+"""What all parts of the package share and that knows none of them."""
