@@ -14,6 +14,7 @@ from nnunetv2_spmc.methods.spmc_variants import (
     nnUNetTrainerSPMC_smoke,
 )
 from nnunetv2_spmc.methods.supervised_control import nnUNetTrainerSupervisedControl
+from nnunetv2_spmc.methods.view_control import nnUNetTrainerViewControl
 
 TRAINERS = (
     nnUNetTrainerSPMC,
@@ -28,6 +29,7 @@ TRAINERS = (
     nnUNetTrainerSPMC_highToOrdinary,
     nnUNetTrainerSPMC_separateEncoders,
     nnUNetTrainerSupervisedControl,
+    nnUNetTrainerViewControl,
 )
 
 __all__ = ["TRAINERS", *(trainer.__name__ for trainer in TRAINERS)]

@@ -288,6 +288,8 @@ def test_two_processes_step_as_one_with_the_whole_batch(
 def drawn_view(trainer, batch):
     if not trainer.views.change_patches:
         return View()
+    if isinstance(trainer, methods.nnUNetTrainerViewControl):
+        return trainer.views.draw_labeled(batch["data"])
     return Views.draw(trainer.views, batch["unlabeled"]["data"], len(batch["data"]))
 
 
