@@ -1,5 +1,6 @@
 """One module per method; every class here can be named as the trainer of nnUNetv2_train."""
 
+from nnunetv2_spmc.methods.cps import nnUNetTrainerCPS
 from nnunetv2_spmc.methods.spmc import nnUNetTrainerSPMC
 from nnunetv2_spmc.methods.spmc_variants import (
     nnUNetTrainerSPMC_cpsOnly,
@@ -28,6 +29,7 @@ TRAINERS = (
     nnUNetTrainerSPMC_ordinaryToLow,
     nnUNetTrainerSPMC_highToOrdinary,
     nnUNetTrainerSPMC_separateEncoders,
+    nnUNetTrainerCPS,
     nnUNetTrainerSupervisedControl,
     nnUNetTrainerViewControl,
 )

@@ -7,11 +7,13 @@ from nnunetv2_spmc.networks.interpolation_decoder import (
     interpolation_decoder,
 )
 from nnunetv2_spmc.networks.main_network import MainNetwork
+from nnunetv2_spmc.networks.twin_network import TwinNetwork
 
 __all__ = [
     "DualBranchNetwork",
     "FeatureNoise",
     "InterpolationUpsampling",
     "MainNetwork",
+    "TwinNetwork",
     "interpolation_decoder",
 ]

@@ -50,6 +50,7 @@ class Method:
 METHODS = [
     Method(methods.nnUNetTrainerSPMC),
     Method(methods.nnUNetTrainerSPMC_paper),
+    Method(methods.nnUNetTrainerCPS),
     Method(methods.nnUNetTrainerViewControl),
     Method(methods.nnUNetTrainerViewControl, {"turns": True, "flips": True}),
 ]
