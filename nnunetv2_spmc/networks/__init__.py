@@ -1,6 +1,7 @@
 """Networks around the planned nnU-Net, which is the submodule `main` of all of them."""
 
 from nnunetv2_spmc.networks.dual_branch import DualBranchNetwork
+from nnunetv2_spmc.networks.ema_teacher import EMATeacherNetwork
 from nnunetv2_spmc.networks.feature_noise import FeatureNoise
 from nnunetv2_spmc.networks.interpolation_decoder import (
     InterpolationUpsampling,
@@ -11,6 +12,7 @@ from nnunetv2_spmc.networks.twin_network import TwinNetwork
 
 __all__ = [
     "DualBranchNetwork",
+    "EMATeacherNetwork",
     "FeatureNoise",
     "InterpolationUpsampling",
     "MainNetwork",

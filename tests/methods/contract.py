@@ -51,6 +51,7 @@ METHODS = [
     Method(methods.nnUNetTrainerSPMC),
     Method(methods.nnUNetTrainerSPMC_paper),
     Method(methods.nnUNetTrainerCPS),
+    Method(methods.nnUNetTrainerMeanTeacher, teacher="teacher"),
     Method(methods.nnUNetTrainerViewControl),
     Method(methods.nnUNetTrainerViewControl, {"turns": True, "flips": True}),
 ]
@@ -173,7 +174,11 @@ def without_chance(patch: Any) -> None:
         noise = self.amplitude * (2 * pattern(tuple(feature[0].shape)) - 1)
         return feature * (1 + noise)
 
+    def image_noise(images: Tensor, scale: float) -> Tensor:
+        return (scale * (2 * pattern(tuple(images[0].shape)) - 1)).expand_as(images)
+
     patch.setattr(FeatureNoise, "_perturb", perturb)
+    patch.setattr("nnunetv2_spmc.methods.mean_teacher.image_noise", image_noise)
 
 
 def joined(views: list[View], others: int) -> View:

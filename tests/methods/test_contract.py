@@ -293,6 +293,27 @@ def drawn_view(trainer, batch):
     return Views.draw(trainer.views, batch["unlabeled"]["data"], len(batch["data"]))
 
 
+@pytest.mark.parametrize(
+    "method",
+    [method for method in METHODS if method.teacher],
+    ids=lambda method: method.name,
+)
+def test_a_teacher_is_the_moving_average_of_its_student(make_started, method):
+    """Mean Teacher: t_n = a t_(n-1) + (1 - a) s_n with a = min(1 - 1 / n, decay), in float64."""
+    trainer = make_started(method, ema_decay=0.7)
+    batch, network = batch_of(trainer), trainer.joint_network
+    expected = {}
+    for number in range(1, 8):
+        trainer.train_step(batch)
+        kept = min(1 - 1 / number, 0.7)
+        for name, student in network.main.named_parameters():
+            before = expected.get(name, 0.0)
+            expected[name] = kept * before + (1 - kept) * student.detach().double()
+    for name, teacher in network.get_submodule(method.teacher).named_parameters():
+        torch.testing.assert_close(teacher.double(), expected[name], rtol=0, atol=1e-6)
+        assert not teacher.requires_grad
+
+
 @every_method
 def test_a_skipped_step_moves_nothing(make_started, method):
     trainer = make_started(method)
