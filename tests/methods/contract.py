@@ -52,6 +52,7 @@ METHODS = [
     Method(methods.nnUNetTrainerSPMC_paper),
     Method(methods.nnUNetTrainerCPS),
     Method(methods.nnUNetTrainerMeanTeacher, teacher="teacher"),
+    Method(methods.nnUNetTrainerFilterMatch),
     Method(methods.nnUNetTrainerViewControl),
     Method(methods.nnUNetTrainerViewControl, {"turns": True, "flips": True}),
 ]
