@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from nnunetv2_spmc.methods import nnUNetTrainerMeanTeacher
 from nnunetv2_spmc.training.memory import (
     StepMemory,
     activation_bytes,
@@ -84,6 +85,14 @@ def test_the_sentence_names_both_passes_and_the_sum():
     assert "one after the other: 4.00 GiB" in text
     text = describe(replace(memory, together=True), 2, 4, torch.device("cpu"))
     assert "unlabeled patches, together: 6.00 GiB" in text
+
+
+def test_a_teacher_has_no_gradient_and_no_momentum(make_trainer):
+    trainer = make_trainer(nnUNetTrainerMeanTeacher)
+    trainer.initialize()
+    student = sum(p.numel() for p in trainer.network.parameters())
+    memory = step_memory(trainer.joint_network, (1, 1, 16, 16), (0, 1, 16, 16), torch.float32)
+    assert memory.parameters == (3 + 1) * 4 * student
 
 
 @pytest.mark.parametrize(

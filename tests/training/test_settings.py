@@ -6,6 +6,8 @@ import pytest
 from nnunetv2_spmc.common.setting_checks import SettingsError
 from nnunetv2_spmc.methods import (
     TRAINERS,
+    nnUNetTrainerCPS,
+    nnUNetTrainerMeanTeacher,
     nnUNetTrainerSPMC,
     nnUNetTrainerSPMC_noNoise,
     nnUNetTrainerSPMC_paper,
@@ -47,7 +49,7 @@ def test_keys_of_a_method_may_stand_under_its_name():
     assert ablation.method.tau == 0.65
 
 
-@pytest.mark.parametrize("trainer", [nnUNetTrainerSupervisedControl])
+@pytest.mark.parametrize("trainer", [nnUNetTrainerSupervisedControl, nnUNetTrainerMeanTeacher])
 @pytest.mark.parametrize("block", [{"tau": 0.65}, {"SPMC": {"tau": 0.65}}])
 def test_settings_of_another_method_are_ignored_with_a_note(trainer, block):
     resolved = resolve({"spmc": block | {"epochs": 7}}, trainer=trainer)
@@ -56,6 +58,15 @@ def test_settings_of_another_method_are_ignored_with_a_note(trainer, block):
     (note,) = resolved.notes
     assert f"Ignored in {IN_DATASET}" in note
     assert next(iter(block)) in note
+
+
+def test_a_method_without_settings_of_its_own_has_a_block_too():
+    block = {"spmc": {"lambda_max": 0.5, "CPS": {"lambda_max": 0.2}}}
+    resolved = nnUNetTrainerCPS.resolved_settings(block, {})
+    assert (resolved.training.lambda_max, resolved.notes) == (0.2, ())
+    resolved = nnUNetTrainerMeanTeacher.resolved_settings(block, {})
+    assert resolved.training.lambda_max == 0.5
+    assert "['CPS']" in resolved.notes[0]
 
 
 def test_views_of_labeled_patches_that_change_nothing_are_refused():
