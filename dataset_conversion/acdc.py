@@ -20,23 +20,23 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nnunetv2_spmc.data.nifti_check import NIFTI_ENDINGS
-from nnunetv2_spmc.data.raw_cases import (
-    ConversionError,
-    ImageSource,
-    RawCase,
-    RawDataset,
-    Role,
-)
-from nnunetv2_spmc.data.raw_reader import FrameOf4D, H5Volume, ImageFile, image_size
-from nnunetv2_spmc.data.raw_summary import ConversionSummary
-from nnunetv2_spmc.data.raw_writer import WriteOptions, write_raw_dataset
 from nnunetv2_spmc.dataset_conversion.protocol_lists import (
     ACDC_TEST,
     ACDC_TRAIN,
     ACDC_VALIDATION,
 )
 from nnunetv2_spmc.dataset_conversion.published_split import PublishedSplit
+from nnunetv2_spmc.raw.cases import (
+    ConversionError,
+    ImageSource,
+    RawCase,
+    RawDataset,
+    Role,
+)
+from nnunetv2_spmc.raw.nifti_check import NIFTI_ENDINGS
+from nnunetv2_spmc.raw.reader import FrameOf4D, H5Volume, ImageFile, image_size
+from nnunetv2_spmc.raw.summary import ConversionSummary
+from nnunetv2_spmc.raw.writer import WriteOptions, write_raw_dataset
 
 SPLIT = PublishedSplit(
     train=[f"patient{number}" for number in ACDC_TRAIN],

@@ -20,11 +20,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nnunetv2_spmc.data.raw_cases import ConversionError, RawCase, RawDataset, Role, count_of
-from nnunetv2_spmc.data.raw_reader import ImageFile
-from nnunetv2_spmc.data.raw_splits import RoleAssignment, assign_roles
-from nnunetv2_spmc.data.raw_summary import ConversionSummary
-from nnunetv2_spmc.data.raw_writer import WriteOptions, write_raw_dataset
 from nnunetv2_spmc.dataset_conversion.brats_files import CaseFiles, find_cases
 from nnunetv2_spmc.dataset_conversion.brats_releases import Release, contrasts_of
 from nnunetv2_spmc.dataset_conversion.brats_targets import TARGETS, Target
@@ -34,6 +29,11 @@ from nnunetv2_spmc.dataset_conversion.protocol_lists import (
     BRATS2019_VALIDATION,
 )
 from nnunetv2_spmc.dataset_conversion.published_split import PublishedSplit
+from nnunetv2_spmc.raw.cases import ConversionError, RawCase, RawDataset, Role, count_of
+from nnunetv2_spmc.raw.reader import ImageFile
+from nnunetv2_spmc.raw.splits import RoleAssignment, assign_roles
+from nnunetv2_spmc.raw.summary import ConversionSummary
+from nnunetv2_spmc.raw.writer import WriteOptions, write_raw_dataset
 
 SPLIT_2019 = PublishedSplit(BRATS2019_TRAIN, BRATS2019_TEST, BRATS2019_VALIDATION)
 DATASET_ID = 503

@@ -11,8 +11,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nnunetv2_spmc.data.nifti_check import NIFTI_ENDINGS
-from nnunetv2_spmc.data.raw_cases import ConversionError, name_some
 from nnunetv2_spmc.dataset_conversion.brats_releases import (
     CONTRASTS,
     OLD_NAMES,
@@ -20,6 +18,8 @@ from nnunetv2_spmc.dataset_conversion.brats_releases import (
     release_of,
 )
 from nnunetv2_spmc.dataset_conversion.folder_layout import strip_ending
+from nnunetv2_spmc.raw.cases import ConversionError, name_some
+from nnunetv2_spmc.raw.nifti_check import NIFTI_ENDINGS
 
 CHANNEL = re.compile(
     rf"(.+)(?:(_)({'|'.join(CONTRASTS)})|(-)({'|'.join(CONTRASTS.values())}))", re.IGNORECASE

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from nnunetv2_spmc.data.raw_cases import ConversionError
+from nnunetv2_spmc.raw.cases import ConversionError
 
 # What files are called until 2021 -> since 2023.
 CONTRASTS = {"flair": "t2f", "t1": "t1n", "t1ce": "t1c", "t2": "t2w"}

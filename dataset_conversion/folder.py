@@ -18,16 +18,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nnunetv2_spmc.data.raw_cases import ConversionError, RawCase, RawDataset, safe_identifier
-from nnunetv2_spmc.data.raw_splits import RoleAssignment, Selection, assign_roles
-from nnunetv2_spmc.data.raw_summary import ConversionSummary
-from nnunetv2_spmc.data.raw_writer import WriteOptions, write_raw_dataset
 from nnunetv2_spmc.dataset_conversion.folder_layout import (
     FolderLayout,
     FoundCase,
     find_cases,
     strip_ending,
 )
+from nnunetv2_spmc.raw.cases import ConversionError, RawCase, RawDataset, safe_identifier
+from nnunetv2_spmc.raw.splits import RoleAssignment, Selection, assign_roles
+from nnunetv2_spmc.raw.summary import ConversionSummary
+from nnunetv2_spmc.raw.writer import WriteOptions, write_raw_dataset
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nnunetv2_spmc.data.raw_cases import ConversionError, ImageSource, count_of, name_some
-from nnunetv2_spmc.data.raw_reader import (
+from nnunetv2_spmc.raw.cases import ConversionError, ImageSource, count_of, name_some
+from nnunetv2_spmc.raw.reader import (
     PICTURE_ENDINGS,
     VOLUME_ENDINGS,
     DicomSeries,

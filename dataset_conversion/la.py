@@ -18,12 +18,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from nnunetv2_spmc.data.raw_cases import ConversionError, RawCase, RawDataset
-from nnunetv2_spmc.data.raw_reader import H5Volume, ImageFile
-from nnunetv2_spmc.data.raw_summary import ConversionSummary
-from nnunetv2_spmc.data.raw_writer import WriteOptions, write_raw_dataset
 from nnunetv2_spmc.dataset_conversion.protocol_lists import LA_TEST, LA_TRAIN
 from nnunetv2_spmc.dataset_conversion.published_split import PublishedSplit
+from nnunetv2_spmc.raw.cases import ConversionError, RawCase, RawDataset
+from nnunetv2_spmc.raw.reader import H5Volume, ImageFile
+from nnunetv2_spmc.raw.summary import ConversionSummary
+from nnunetv2_spmc.raw.writer import WriteOptions, write_raw_dataset
 
 SPLIT = PublishedSplit(LA_TRAIN, LA_TEST, unit="scan")
 DATASET_ID = 501

@@ -20,9 +20,9 @@ import numpy as np
 import SimpleITK as sitk
 from scipy.ndimage import gaussian_filter
 
-from nnunetv2_spmc.data.raw_cases import ConversionError, RawCase, RawDataset, Role
-from nnunetv2_spmc.data.raw_summary import ConversionSummary
-from nnunetv2_spmc.data.raw_writer import WriteOptions, write_raw_dataset
+from nnunetv2_spmc.raw.cases import ConversionError, RawCase, RawDataset, Role
+from nnunetv2_spmc.raw.summary import ConversionSummary
+from nnunetv2_spmc.raw.writer import WriteOptions, write_raw_dataset
 
 DATASET_ID = 500
 NAME = "Phantom"

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunetv2_spmc.data.raw_cases import ConversionError, Role, count_of, name_some
+from nnunetv2_spmc.raw.cases import ConversionError, Role, count_of, name_some
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from performance_table import MACHINE, machine, peak_memory, publish
 from scipy.ndimage import gaussian_filter
 
-from nnunetv2_spmc.data.unlabeled_cases import unlabeled_folder
 from nnunetv2_spmc.methods import nnUNetTrainerSPMC
+from nnunetv2_spmc.unlabeled.cases import unlabeled_folder
 
 SHAPES = {"3d": (112, 160, 160), "2d": (16, 320, 320)}
 CASES = 5

@@ -87,7 +87,7 @@ def stock(processes: int) -> float:
 
 def ours(processes: int) -> float:
     """Preprocess the unlabeled cases; return the seconds."""
-    from nnunetv2_spmc.data.unlabeled_preprocessing import preprocess_unlabeled
+    from nnunetv2_spmc.unlabeled.preprocessing import preprocess_unlabeled
 
     begin = time.perf_counter()
     report = preprocess_unlabeled(
@@ -163,13 +163,13 @@ def read_once(files: list[Path]) -> float:
 
 def converted(folder: Path, output: Path, processes: int) -> float:
     """Convert the scans; return the seconds."""
-    from nnunetv2_spmc.data.raw_writer import WriteOptions
     from nnunetv2_spmc.dataset_conversion.folder import (
         LabelDefinition,
         SplitRequest,
         convert_folder,
     )
     from nnunetv2_spmc.dataset_conversion.folder_layout import FolderLayout
+    from nnunetv2_spmc.raw.writer import WriteOptions
 
     begin = time.perf_counter()
     convert_folder(
@@ -215,9 +215,9 @@ def measure_conversion(cases: int, processes: int, repeats: int) -> list[dict[st
 
 def measure_parts(cases: int) -> list[dict[str, Any]]:
     """Measure what a conversion does with each small file, on one core."""
-    from nnunetv2_spmc.data.nifti_check import check_nifti, num_dimensions
-    from nnunetv2_spmc.data.raw_checks import content_digest
-    from nnunetv2_spmc.data.raw_reader import ImageFile
+    from nnunetv2_spmc.raw.checks import content_digest
+    from nnunetv2_spmc.raw.nifti_check import check_nifti, num_dimensions
+    from nnunetv2_spmc.raw.reader import ImageFile
 
     with tempfile.TemporaryDirectory() as root:
         files = write_scans(Path(root, "scans"), cases)

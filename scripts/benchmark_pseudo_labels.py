@@ -37,11 +37,11 @@ from nnunetv2.inference.export_prediction import (
 from torch import Tensor
 
 from nnunetv2_spmc import losses, methods
-from nnunetv2_spmc.data.unlabeled_cases import raw_unlabeled_cases
-from nnunetv2_spmc.data.whole_file import whole_file
+from nnunetv2_spmc.common.whole_file import whole_file
+from nnunetv2_spmc.inference.trained_model import load_model
 from nnunetv2_spmc.networks.unwrap import unwrapped
-from nnunetv2_spmc.reports.trained_model import load_model
 from nnunetv2_spmc.training.checkpoint import CHECKPOINT_KEY
+from nnunetv2_spmc.unlabeled.cases import raw_unlabeled_cases
 
 CONFIDENCES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99, 1.0)  # edges of the bins
 TERMS = {  # of the loss of a step -> whether lambda(t) and beta weigh it

@@ -27,10 +27,10 @@ import torch
 from performance_table import MACHINE, machine, peak_memory, publish
 from small_plans import small_configuration
 
-from nnunetv2_spmc.data.raw_layout import IMAGES_UNLABELED
-from nnunetv2_spmc.data.unlabeled_cases import CASE_ENDINGS, unlabeled_folder
 from nnunetv2_spmc.dataset_conversion.phantom import write_phantom
+from nnunetv2_spmc.raw.layout import IMAGES_UNLABELED
 from nnunetv2_spmc.training.checkpoint import CHECKPOINT_KEY
+from nnunetv2_spmc.unlabeled.cases import CASE_ENDINGS, unlabeled_folder
 
 NAME, CONFIGURATION = "Dataset500_Phantom", "2d_small"
 SETTINGS = {"epochs": 1, "iterations_per_epoch": 1, "validation_iterations": 1, "seed": 0}
@@ -52,7 +52,7 @@ def make_dataset(root: Path) -> None:
         preprocess_dataset,
     )
 
-    from nnunetv2_spmc.data.unlabeled_preprocessing import preprocess_unlabeled
+    from nnunetv2_spmc.unlabeled.preprocessing import preprocess_unlabeled
 
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         (root / name).mkdir()

@@ -35,7 +35,7 @@ from over_time_tables import (
 )
 from performance_table import DOCS, filled
 
-from nnunetv2_spmc.data.whole_file import whole_file
+from nnunetv2_spmc.common.whole_file import whole_file
 from nnunetv2_spmc.evaluation.box_plot import draw_box_plot
 from nnunetv2_spmc.evaluation.comparison import MEAN, SeedMeans
 from nnunetv2_spmc.evaluation.comparison_report import Comparison, compare

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from nnunetv2_spmc.data.errors import DataError
+from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.reports.niivue import BUNDLED_FILE, fetch_niivue
 
 

@@ -23,8 +23,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from nnunetv2_spmc.data.errors import DataError
-from nnunetv2_spmc.data.whole_file import whole_file
+from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.common.whole_file import whole_file
+from nnunetv2_spmc.inference.case_maps import CaseMaps, predict_case
+from nnunetv2_spmc.inference.trained_model import load_model, read_checkpoint
 from nnunetv2_spmc.reports.case_figure import (
     extent_mm,
     show_confidence,
@@ -32,11 +34,9 @@ from nnunetv2_spmc.reports.case_figure import (
     show_labels,
     show_mask,
 )
-from nnunetv2_spmc.reports.case_maps import CaseMaps, predict_case
 from nnunetv2_spmc.reports.case_views import CaseView, case_view
 from nnunetv2_spmc.reports.plots import run_labels
 from nnunetv2_spmc.reports.run import Run, load_run
-from nnunetv2_spmc.reports.trained_model import load_model, read_checkpoint
 
 PANEL_INCHES = 2.2
 DPI = 100

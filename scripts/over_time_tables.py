@@ -10,7 +10,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from nnunetv2_spmc.data.whole_file import whole_file
+from nnunetv2_spmc.common.whole_file import whole_file
 
 Row = Mapping[str, str]
 Runs = Mapping[tuple[str, str], Sequence[Row]]  # (method, seed) -> rows of a CSV

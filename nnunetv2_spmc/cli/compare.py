@@ -34,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command; exit status 2 if it could not run."""
     arguments = build_parser().parse_args(argv)
-    from nnunetv2_spmc.data.errors import DataError
+    from nnunetv2_spmc.common.errors import DataError
 
     try:
         _run(arguments.runs, arguments.o)

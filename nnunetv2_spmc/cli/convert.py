@@ -7,11 +7,11 @@ import sys
 from collections.abc import Callable, Sequence
 
 from nnunetv2_spmc.cli.convert_parser import build_parser
-from nnunetv2_spmc.data.errors import DataError
-from nnunetv2_spmc.data.raw_summary import ConversionSummary
-from nnunetv2_spmc.data.raw_writer import WriteOptions
+from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.dataset_conversion import acdc, brats, folder, la, phantom
 from nnunetv2_spmc.dataset_conversion.folder_layout import FolderLayout
+from nnunetv2_spmc.raw.summary import ConversionSummary
+from nnunetv2_spmc.raw.writer import WriteOptions
 
 
 def main(argv: Sequence[str] | None = None) -> None:

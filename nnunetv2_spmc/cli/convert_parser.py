@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from nnunetv2_spmc.data.raw_writer import default_processes
 from nnunetv2_spmc.dataset_conversion import acdc, brats, la, phantom
 from nnunetv2_spmc.dataset_conversion.brats_releases import MODALITIES
 from nnunetv2_spmc.dataset_conversion.brats_targets import TARGETS
+from nnunetv2_spmc.raw.writer import default_processes
 
 
 def build_parser() -> argparse.ArgumentParser:

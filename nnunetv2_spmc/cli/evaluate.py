@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command; exit status 2 if it could not run."""
     arguments = build_parser().parse_args(argv)
-    from nnunetv2_spmc.data.errors import DataError
+    from nnunetv2_spmc.common.errors import DataError
 
     try:
         _run(arguments)
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from nnunetv2_spmc.data.worker_pool import termination_raises
+    from nnunetv2_spmc.common.worker_pool import termination_raises
     from nnunetv2_spmc.evaluation.folder_evaluation import evaluate_folder
 
     with termination_raises():

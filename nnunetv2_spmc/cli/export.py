@@ -35,8 +35,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     arguments = parser.parse_args(argv)
 
-    from nnunetv2_spmc.data.errors import DataError
-    from nnunetv2_spmc.training.model_export import ExportError, export_model
+    from nnunetv2_spmc.common.errors import DataError
+    from nnunetv2_spmc.inference.export import ExportError, export_model
 
     try:
         folds = export_model(arguments.i, arguments.o, arguments.f, arguments.chk)

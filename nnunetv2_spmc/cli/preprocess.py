@@ -59,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command; exit status 1 if a case failed, 2 if it could not run at all."""
     arguments = build_parser().parse_args(argv)
-    from nnunetv2_spmc.data.errors import DataError
+    from nnunetv2_spmc.common.errors import DataError
 
     try:
         failed = _run(arguments)
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _run(arguments: argparse.Namespace) -> dict[str, str]:
     """Preprocess each dataset and configuration; return the failed cases with their reason."""
-    from nnunetv2_spmc.data.unlabeled_preprocessing import preprocess_unlabeled
+    from nnunetv2_spmc.unlabeled.preprocessing import preprocess_unlabeled
 
     failed = {}
     for dataset in arguments.d:

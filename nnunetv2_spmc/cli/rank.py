@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     if arguments.k < 0:
         parser.error(f"-k must be at least 0, got {arguments.k}")
-    from nnunetv2_spmc.data.errors import DataError
+    from nnunetv2_spmc.common.errors import DataError
 
     try:
         failed = _run(arguments)
@@ -80,18 +80,18 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _run(arguments: argparse.Namespace) -> dict[str, str]:
     """Print and write the ranking; return the cases that are not in it with the reason."""
-    from nnunetv2_spmc.data.errors import failure_lines
-    from nnunetv2_spmc.data.leak_checks import read_groups
-    from nnunetv2_spmc.data.raw_layout import IMAGES_UNLABELED
-    from nnunetv2_spmc.reports.trained_model import find_fold, load_model
-    from nnunetv2_spmc.reports.uncertainty import input_cases
-    from nnunetv2_spmc.reports.unlabeled_ranking import (
+    from nnunetv2_spmc.common.errors import failure_lines
+    from nnunetv2_spmc.inference.trained_model import find_fold, load_model
+    from nnunetv2_spmc.inference.uncertainty import input_cases
+    from nnunetv2_spmc.inference.unlabeled_ranking import (
         check_score,
         measure_cases,
         rank,
         ranking_table,
         write_ranking,
     )
+    from nnunetv2_spmc.raw.layout import IMAGES_UNLABELED
+    from nnunetv2_spmc.unlabeled.leak_checks import read_groups
 
     dataset = _raw_dataset(arguments.d)
     fold = find_fold(arguments.m, arguments.f, arguments.chk)
@@ -125,8 +125,8 @@ def _raw_dataset(name_or_id: str) -> Path:
     from nnunetv2.paths import nnUNet_raw
     from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
-    from nnunetv2_spmc.data.errors import DataError
-    from nnunetv2_spmc.data.unlabeled_cases import raw_dataset_folder
+    from nnunetv2_spmc.common.errors import DataError
+    from nnunetv2_spmc.unlabeled.cases import raw_dataset_folder
 
     if not nnUNet_raw.get():
         raise DataError("nnUNet_raw is not set; export it as for nnU-Net.")

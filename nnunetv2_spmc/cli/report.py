@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(
             f"{arguments.o} is a folder; name a file such as {arguments.o / 'report.html'}"
         )
-    from nnunetv2_spmc.data.errors import DataError
+    from nnunetv2_spmc.common.errors import DataError
     from nnunetv2_spmc.reports.page import write_page
     from nnunetv2_spmc.reports.report import default_title, gather_report, unique_folders
     from nnunetv2_spmc.reports.run import load_run

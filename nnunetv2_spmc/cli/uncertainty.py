@@ -55,9 +55,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     if arguments.tau is not None and not 0 <= arguments.tau <= 1:
         parser.error(f"--tau must be in [0, 1], got {arguments.tau}")
-    from nnunetv2_spmc.data.errors import DataError, failure_lines
-    from nnunetv2_spmc.reports.trained_model import find_fold, load_model
-    from nnunetv2_spmc.reports.uncertainty import input_cases, missing_parts, write_uncertainty
+    from nnunetv2_spmc.common.errors import DataError, failure_lines
+    from nnunetv2_spmc.inference.trained_model import find_fold, load_model
+    from nnunetv2_spmc.inference.uncertainty import input_cases, missing_parts, write_uncertainty
 
     try:
         fold = find_fold(arguments.m, arguments.f, arguments.chk)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nnunetv2_spmc.data.raw_cases import count_of
-from nnunetv2_spmc.data.whole_file import whole_file
+from nnunetv2_spmc.common.whole_file import whole_file
 from nnunetv2_spmc.evaluation.comparison import case_values
 from nnunetv2_spmc.evaluation.methods import Method
 from nnunetv2_spmc.evaluation.text_table import TITLES
+from nnunetv2_spmc.raw.cases import count_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

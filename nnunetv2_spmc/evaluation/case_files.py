@@ -11,15 +11,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnunetv2_spmc.data.errors import DataError
-from nnunetv2_spmc.data.nifti_check import check_scan
-from nnunetv2_spmc.data.raw_cases import name_some
-from nnunetv2_spmc.data.raw_checks import (
+from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.evaluation.classes import Classes
+from nnunetv2_spmc.raw.cases import name_some
+from nnunetv2_spmc.raw.checks import (
     DIRECTION_TOLERANCE,
     ORIGIN_TOLERANCE,
     SPACING_TOLERANCE,
 )
-from nnunetv2_spmc.evaluation.classes import Classes
+from nnunetv2_spmc.raw.nifti_check import check_scan
 
 
 class LabelMap(NamedTuple):

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_spmc.data.errors import DataError
-from nnunetv2_spmc.data.raw_cases import IGNORE
+from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.raw.cases import IGNORE
 
 
 @dataclass(frozen=True)

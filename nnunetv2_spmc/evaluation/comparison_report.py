@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nnunetv2_spmc.data.whole_file import whole_file
+from nnunetv2_spmc.common.whole_file import whole_file
 from nnunetv2_spmc.evaluation.case_metrics import METRICS
 from nnunetv2_spmc.evaluation.comparison import (
     MIN_PAIRS,

@@ -14,16 +14,16 @@ from typing import Any
 from tqdm import tqdm
 
 from nnunetv2_spmc import __version__
-from nnunetv2_spmc.data.errors import DataError
-from nnunetv2_spmc.data.raw_cases import count_of, name_some
-from nnunetv2_spmc.data.whole_file import whole_file
-from nnunetv2_spmc.data.worker_pool import run_cases
+from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.common.whole_file import whole_file
+from nnunetv2_spmc.common.worker_pool import run_cases
 from nnunetv2_spmc.evaluation.case_files import find_reader, pair_cases, read_pair
 from nnunetv2_spmc.evaluation.case_metrics import METRICS, ClassMetrics, case_metrics
 from nnunetv2_spmc.evaluation.classes import Classes, read_classes
 from nnunetv2_spmc.evaluation.metrics_csv import METRICS_CSV, write_metrics_csv
 from nnunetv2_spmc.evaluation.summary import ClassSummary, summarize_classes, summarize_mean
 from nnunetv2_spmc.evaluation.text_table import TITLES, mean_and_std_text, text_table
+from nnunetv2_spmc.raw.cases import count_of, name_some
 
 METRICS_JSON = "metrics.json"
 DEFINITIONS = {

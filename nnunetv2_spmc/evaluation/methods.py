@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from nnunetv2_spmc.data.errors import DataError
-from nnunetv2_spmc.data.raw_cases import name_some
+from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.evaluation.case_metrics import ClassMetrics
 from nnunetv2_spmc.evaluation.metrics_csv import METRICS_CSV, read_metrics_csv
 from nnunetv2_spmc.evaluation.summary import labels_of
+from nnunetv2_spmc.raw.cases import name_some
 
 
 class Key(NamedTuple):

@@ -7,8 +7,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from nnunetv2_spmc.data.errors import DataError
-from nnunetv2_spmc.data.whole_file import whole_file
+from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.common.whole_file import whole_file
 from nnunetv2_spmc.evaluation.case_metrics import METRICS, STATUSES, ClassMetrics
 
 METRICS_CSV = "metrics.csv"

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnunetv2_spmc.data.errors import DataError
-from nnunetv2_spmc.data.nifti_check import check_scan
+from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.raw.nifti_check import check_scan
 from nnunetv2_spmc.reports.orientation import SliceDisplay, slice_display, with_axes_of
 from nnunetv2_spmc.reports.run_record import SUMMARY_JSON, VALIDATION_FOLDER, read_json
 

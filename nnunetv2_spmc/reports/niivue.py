@@ -14,8 +14,8 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from nnunetv2_spmc.data.errors import DataError
-from nnunetv2_spmc.data.whole_file import whole_file
+from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.common.whole_file import whole_file
 
 NIIVUE_VERSION = "0.69.0"
 NIIVUE_SHA256 = "47b896b77ec4a5be3ef1949c33ad393b6f45629921f326c279000bcf51bdb4af"

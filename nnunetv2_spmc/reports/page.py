@@ -13,8 +13,8 @@ import matplotlib.style
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from nnunetv2_spmc.data.errors import DataError
-from nnunetv2_spmc.data.whole_file import whole_file
+from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.common.whole_file import whole_file
 from nnunetv2_spmc.reports import report_tables as tables
 from nnunetv2_spmc.reports.case_figure import DIFFICULTY_COLOR, LABEL_COLORS, draw_case
 from nnunetv2_spmc.reports.niivue import NIIVUE_VERSION, find_niivue

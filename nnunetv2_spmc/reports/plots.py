@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from nnunetv2_spmc.data.errors import DataError
+from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.evaluation.case_metrics import METRICS, OVERLAPS
 from nnunetv2_spmc.evaluation.text_table import TITLES
 from nnunetv2_spmc.methods import TRAINERS

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from nnunetv2_spmc.data.errors import DataError
+from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.evaluation.case_metrics import METRICS
 from nnunetv2_spmc.evaluation.folder_evaluation import evaluate_folder
 from nnunetv2_spmc.evaluation.metrics_csv import METRICS_COLUMNS

@@ -6,9 +6,9 @@ import math
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from nnunetv2_spmc.data.raw_cases import name_some
 from nnunetv2_spmc.evaluation.summary import mean_and_std
 from nnunetv2_spmc.evaluation.text_table import TITLES, number
+from nnunetv2_spmc.raw.cases import name_some
 from nnunetv2_spmc.reports.report import Report
 from nnunetv2_spmc.reports.run import Run
 

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nnunetv2_spmc.data.errors import DataError
+from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.evaluation.case_metrics import METRICS
 from nnunetv2_spmc.evaluation.classes import read_classes
 from nnunetv2_spmc.evaluation.metrics_csv import METRICS_COLUMNS, METRICS_CSV, read_metrics_csv
-from nnunetv2_spmc.reports.trained_model import FINAL_CHECKPOINT, read_checkpoint
+from nnunetv2_spmc.inference.trained_model import FINAL_CHECKPOINT, read_checkpoint
 
 VALIDATION_FOLDER = "validation"
 SUMMARY_JSON = "summary.json"

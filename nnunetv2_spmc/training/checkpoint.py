@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from nnunetv2_spmc.data.whole_file import whole_file
+from nnunetv2_spmc.common.whole_file import whole_file
 
 CHECKPOINT_KEY = "semi_supervised"
 FINAL, LATEST, BEST = (f"checkpoint_{name}.pth" for name in ("final", "latest", "best"))

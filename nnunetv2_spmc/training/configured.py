@@ -21,10 +21,9 @@ from torch.amp import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_spmc import __version__
-from nnunetv2_spmc.data.errors import DataError
-from nnunetv2_spmc.data.few_labels import ensure_fold_exists
-from nnunetv2_spmc.data.whole_file import WRITING_PREFIX
-from nnunetv2_spmc.data.worker_pool import (
+from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.common.whole_file import WRITING_PREFIX
+from nnunetv2_spmc.common.worker_pool import (
     interrupts_blocked,
     remove_leftovers,
     signals_deferred,
@@ -39,6 +38,7 @@ from nnunetv2_spmc.training.checkpoint import (
     write_whole,
 )
 from nnunetv2_spmc.training.commands import predict_command
+from nnunetv2_spmc.training.few_labels import ensure_fold_exists
 from nnunetv2_spmc.training.progress import Progress, validation_lines
 from nnunetv2_spmc.training.settings import (
     NoSettings,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nnunetv2.training.logging.nnunet_logger import LocalLogger, MetaLogger
 
-from nnunetv2_spmc.data.whole_file import whole_file
+from nnunetv2_spmc.common.whole_file import whole_file
 
 Panels = Mapping[str, Sequence[str]]
 

@@ -12,8 +12,8 @@ import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, nn
 
-from nnunetv2_spmc.data.errors import DataError
-from nnunetv2_spmc.data.paired_loader import single_process_loading
+from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.loading.paired_loader import single_process_loading
 from nnunetv2_spmc.networks import MainNetwork
 from nnunetv2_spmc.networks.unwrap import Logits, full_resolution, unwrapped
 from nnunetv2_spmc.training.backward import clip_and_step, run_passes

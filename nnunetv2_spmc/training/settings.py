@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nnunetv2_spmc.common.setting_checks import SettingsError, check_types, require
-from nnunetv2_spmc.data.raw_layout import SETTINGS_KEY
+from nnunetv2_spmc.raw.layout import SETTINGS_KEY
 
 ENVIRONMENT_VARIABLE = "nnUNet_spmc_settings"
 FREE_SETTINGS = {"save_minutes"}  # a resumed run may change them: they do not touch the weights

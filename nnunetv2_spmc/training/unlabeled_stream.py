@@ -11,18 +11,18 @@ from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class, nn
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from torch import distributed as dist
 
+from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.common.setting_checks import require
-from nnunetv2_spmc.data.errors import DataError
-from nnunetv2_spmc.data.leak_checks import check_no_leak, read_groups
-from nnunetv2_spmc.data.paired_loader import (
+from nnunetv2_spmc.loading.paired_loader import (
     PairedDataLoader,
     UnlabeledDataLoader,
     ignored_shares,
     started,
 )
-from nnunetv2_spmc.data.raw_layout import IMAGES_UNLABELED
-from nnunetv2_spmc.data.unlabeled_cases import raw_dataset_folder, test_cases, unlabeled_folder
-from nnunetv2_spmc.data.unlabeled_preprocessing import ensure_unlabeled_preprocessed
+from nnunetv2_spmc.raw.layout import IMAGES_UNLABELED
+from nnunetv2_spmc.unlabeled.cases import raw_dataset_folder, test_cases, unlabeled_folder
+from nnunetv2_spmc.unlabeled.leak_checks import check_no_leak, read_groups
+from nnunetv2_spmc.unlabeled.preprocessing import ensure_unlabeled_preprocessed
 
 if TYPE_CHECKING:
     from nnunetv2_spmc.training.semi_supervised import nnUNetTrainerSemiSupervised

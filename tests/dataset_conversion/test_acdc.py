@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunetv2_spmc.data.raw_cases import ConversionError
 from nnunetv2_spmc.dataset_conversion.acdc import convert_acdc
 from nnunetv2_spmc.dataset_conversion.protocol_lists import (
     ACDC_TEST,
     ACDC_TRAIN,
     ACDC_VALIDATION,
 )
+from nnunetv2_spmc.raw.cases import ConversionError
 
 
 @pytest.fixture

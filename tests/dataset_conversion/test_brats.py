@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunetv2_spmc.data.raw_cases import ConversionError
-from nnunetv2_spmc.data.raw_writer import WriteOptions
 from nnunetv2_spmc.dataset_conversion.brats import convert_brats
 from nnunetv2_spmc.dataset_conversion.protocol_lists import (
     BRATS2019_TEST,
@@ -17,6 +15,8 @@ from nnunetv2_spmc.dataset_conversion.protocol_lists import (
     BRATS2019_VALIDATION,
 )
 from nnunetv2_spmc.methods import TRAINERS
+from nnunetv2_spmc.raw.cases import ConversionError
+from nnunetv2_spmc.raw.writer import WriteOptions
 
 TUMOR = np.zeros((4, 6, 8), np.uint8)
 TUMOR[1, 1, 1:5] = (1, 2, 4, 4)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunetv2_spmc.data.raw_cases import ConversionError
-from nnunetv2_spmc.data.raw_writer import WriteOptions
 from nnunetv2_spmc.dataset_conversion.brats import convert_brats
+from nnunetv2_spmc.raw.cases import ConversionError
+from nnunetv2_spmc.raw.writer import WriteOptions
 
 ODD = "W39_1998.09.19_Segm.nii"
 

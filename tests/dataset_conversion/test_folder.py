@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunetv2_spmc.data.raw_cases import ConversionError
-from nnunetv2_spmc.data.raw_writer import WriteOptions
 from nnunetv2_spmc.dataset_conversion.folder import (
     LabelDefinition,
     SplitRequest,
@@ -19,6 +17,8 @@ from nnunetv2_spmc.dataset_conversion.folder import (
     parse_selection,
 )
 from nnunetv2_spmc.dataset_conversion.folder_layout import FolderLayout, find_cases
+from nnunetv2_spmc.raw.cases import ConversionError
+from nnunetv2_spmc.raw.writer import WriteOptions
 
 LIVER = LabelDefinition({"background": 0, "liver": 1})
 

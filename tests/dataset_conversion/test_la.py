@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunetv2_spmc.data.raw_cases import ConversionError
 from nnunetv2_spmc.dataset_conversion.la import convert_la
 from nnunetv2_spmc.dataset_conversion.protocol_lists import LA_TEST, LA_TRAIN
+from nnunetv2_spmc.raw.cases import ConversionError
 
 
 @pytest.fixture

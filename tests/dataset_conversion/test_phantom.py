@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunetv2_spmc.data.raw_cases import ConversionError
-from nnunetv2_spmc.data.raw_writer import WriteOptions
 from nnunetv2_spmc.dataset_conversion.phantom import (
     convert_phantom,
     phantom_arrays,
     write_phantom,
 )
+from nnunetv2_spmc.raw.cases import ConversionError
+from nnunetv2_spmc.raw.writer import WriteOptions
 
 SMALL = (20, 20, 16)
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from nnunetv2_spmc.data.raw_cases import ConversionError
 from nnunetv2_spmc.dataset_conversion.published_split import PublishedSplit
+from nnunetv2_spmc.raw.cases import ConversionError
 
 SPLIT = PublishedSplit(["a", "b", "c"], ["t"], ["v"], unit="patient")
 

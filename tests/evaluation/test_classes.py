@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-from nnunetv2_spmc.data.errors import DataError
+from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.evaluation.classes import read_classes
 
 FILE = Path("dataset.json")

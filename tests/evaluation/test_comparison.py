@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap, wilcoxon
 
-from nnunetv2_spmc.data.errors import DataError
+from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.evaluation.box_plot import draw_box_plot
 from nnunetv2_spmc.evaluation.case_metrics import ClassMetrics
 from nnunetv2_spmc.evaluation.comparison import bootstrap_interval, differences, seed_means

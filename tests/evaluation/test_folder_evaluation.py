@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 from nnunetv2_spmc import __version__
-from nnunetv2_spmc.data.errors import DataError
+from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.evaluation import folder_evaluation
 from nnunetv2_spmc.evaluation.case_metrics import METRICS
 from nnunetv2_spmc.evaluation.folder_evaluation import evaluate_folder

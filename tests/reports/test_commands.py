@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nnunetv2_spmc.cli import rank, report, uncertainty
-from nnunetv2_spmc.reports import ranking
+from nnunetv2_spmc.inference import ranking
 from tests.damaged_files import halved, with_nan
 from tests.full_disk import file_size_limit
 

@@ -4,7 +4,7 @@ import tarfile
 
 import pytest
 
-from nnunetv2_spmc.data.errors import DataError
+from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.reports import niivue
 
 CONTENT = b"// a viewer"

@@ -11,7 +11,7 @@ from nnunetv2.imageio.nibabel_reader_writer import NibabelIOWithReorient
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunetv2_spmc import load_run
-from nnunetv2_spmc.data.errors import DataError
+from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.reports import page
 from nnunetv2_spmc.reports.case_views import case_view
 from nnunetv2_spmc.reports.page import write_page

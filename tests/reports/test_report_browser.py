@@ -16,7 +16,7 @@ from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from skimage.io import imsave
 
 from nnunetv2_spmc import load_run
-from nnunetv2_spmc.data.errors import DataError
+from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.reports import viewer_volumes
 from nnunetv2_spmc.reports.case_figure import draw_case, extent_mm, slice_to_show
 from nnunetv2_spmc.reports.niivue import find_niivue

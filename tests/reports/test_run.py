@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 
 import nnunetv2_spmc
-from nnunetv2_spmc.data.errors import DataError
+from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.evaluation.case_metrics import ClassMetrics
 from nnunetv2_spmc.evaluation.metrics_csv import write_metrics_csv
 from nnunetv2_spmc.reports.run_record import case_counts, curves

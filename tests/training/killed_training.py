@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
 
-from nnunetv2_spmc.data.whole_file import WRITING_PREFIX
+from nnunetv2_spmc.common.whole_file import WRITING_PREFIX
 
 PATIENCE = 120  # seconds
 

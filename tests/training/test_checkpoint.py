@@ -8,10 +8,10 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_spmc.cli.export import main as export_command
-from nnunetv2_spmc.data.whole_file import WRITING_PREFIX, WriteError
+from nnunetv2_spmc.common.whole_file import WRITING_PREFIX, WriteError
+from nnunetv2_spmc.inference.export import ExportError, export_model
 from nnunetv2_spmc.methods import nnUNetTrainerSPMC_noUnlabeled, nnUNetTrainerSupervisedControl
 from nnunetv2_spmc.training.checkpoint import CheckpointError, write_whole
-from nnunetv2_spmc.training.model_export import ExportError, export_model
 from tests.full_disk import file_size_limit
 from tests.in_process import leave_out_plots
 
@@ -317,7 +317,7 @@ def test_an_export_without_room_on_the_disk_is_one_sentence(trained, small_disk)
 def test_export_compares_what_it_wrote(trained, tmp_path, monkeypatch):
     """Other weights in the exported file than in the trained model must be found."""
     from nnunetv2_spmc import discovery
-    from nnunetv2_spmc.training import model_export
+    from nnunetv2_spmc.inference import export as model_export
 
     monkeypatch.setenv("nnUNet_extTrainer", str(Path(discovery.__file__).parent))
     reduce = model_export.stock_checkpoint

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from nnunetv2_spmc.data.errors import DataError
-from nnunetv2_spmc.data.few_labels import ensure_fold_exists
+from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.methods import nnUNetTrainerSPMC, nnUNetTrainerSupervisedControl
+from nnunetv2_spmc.training.few_labels import ensure_fold_exists
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from nnunetv2.experiment_planning.plan_and_preprocess_api import (
 )
 from torch.nn import functional as F
 
-from nnunetv2_spmc.data.errors import DataError
+from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.dataset_conversion.phantom import write_phantom
 from nnunetv2_spmc.training.step import Labeled, Unlabeled
 

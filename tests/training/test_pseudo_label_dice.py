@@ -8,9 +8,9 @@ import SimpleITK as sitk
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunetv2_spmc.data.errors import DataError
-from nnunetv2_spmc.data.withheld_labels import withheld_patches
+from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.training.pseudo_label_dice import pseudo_label_dice
+from nnunetv2_spmc.unlabeled.withheld_labels import withheld_patches
 from tests.damaged_files import halved, with_bad_checksum, with_nan
 
 

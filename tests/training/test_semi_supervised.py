@@ -8,8 +8,8 @@ from nnunetv2.training.nnUNetTrainer.variants.lr_schedule.nnUNetTrainerCosAnneal
     nnUNetTrainerCosAnneal,
 )
 
+from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.common.setting_checks import SettingsError
-from nnunetv2_spmc.data.errors import DataError
 from nnunetv2_spmc.methods import (
     nnUNetTrainerSPMC,
     nnUNetTrainerSPMC_noUnlabeled,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import distributed as dist
 
-from nnunetv2_spmc.data.whole_file import WRITING_PREFIX, whole_file
+from nnunetv2_spmc.common.whole_file import WRITING_PREFIX, whole_file
 from nnunetv2_spmc.methods import nnUNetTrainerSupervisedControl
 from nnunetv2_spmc.training.stopping import how_to_go_on, says_how_to_go_on
 

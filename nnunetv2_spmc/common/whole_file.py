@@ -1,0 +1,133 @@
+"""Write files whole or not at all, and say why where that was not possible.
+
+Some writers, SimpleITK's of NIfTI for example, raise nothing when the disk is full or the file
+reaches the limit of `ulimit -f`: what they write is checked before it takes its name.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.common.worker_pool import temporary_name
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+WRITING_PREFIX = ".writing-"  # of folders that hold what is not whole yet
+PROBE_BYTES = 1 << 20  # more than a file system or a library holds back
+
+Check = Callable[[Path], object]
+
+
+class WriteError(DataError):
+    """A file could not be written; says which and why."""
+
+
+@contextmanager
+def whole_file(path: Path, check: Check | None = None) -> Iterator[Path]:
+    """Yield a temporary path, which becomes `path` if nothing is raised; nothing stays otherwise.
+
+    Args:
+        path: the file; its folder exists. The temporary one has the same name, in a folder beside.
+        check: called with the written file, raises if that is not whole; for writers that do not
+            raise themselves.
+
+    Raises:
+        WriteError: it could not be written.
+    """
+    file = path.parent / temporary_name(WRITING_PREFIX) / path.name
+    try:
+        with writing(file, path, check):
+            file.parent.mkdir(exist_ok=True)
+            yield file
+        with writing(file, path):
+            os.replace(file, path)
+    finally:
+        shutil.rmtree(file.parent, ignore_errors=True)
+
+
+@contextmanager
+def writing(file: Path, name: Path | str, check: Check | None = None) -> Iterator[None]:
+    """Let what is written inside fail in a sentence, also where the writer itself is silent.
+
+    Args:
+        file: what is written inside.
+        name: what the user knows the file by.
+        check: as in `whole_file`.
+
+    Raises:
+        WriteError: it could not be written.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        raise write_error(file, name, error) from error
+    if check is None:
+        return
+    try:
+        check(file)
+    except MemoryError:
+        raise
+    except Exception as error:  # readers raise all kinds
+        raise write_error(file, name, error) from error
+
+
+def write_error(file: Path, name: Path | str, error: Exception) -> WriteError:
+    """Return the error for a file that could not be written, with the reason.
+
+    Args:
+        file: the unfinished file.
+        name: what the user knows it by.
+        error: what the writer or the check of what it wrote raised.
+    """
+    number = error.errno if isinstance(error, OSError) and error.errno else _refusal(file)
+    if number == errno.ENOSPC:
+        reason = "no space left on its disk; free some and try again"
+    elif number == errno.EDQUOT:
+        reason = "no space left in the quota of its disk; free some and try again"
+    elif number == errno.EFBIG:
+        limit = _size_limit()
+        reason = "file too large for its file system; choose another disk"
+        if limit is not None:
+            reason = f"file too large, the limit of ulimit -f is {limit} bytes; raise it"
+    elif isinstance(error, OSError) and error.errno:
+        other = error.filename not in (None, str(file), str(file.parent))
+        reason = f"{error.strerror}{f' ({error.filename})' if other else ''}"
+    elif isinstance(error, DataError):  # the check speaks of a file that somebody else damaged
+        reason = "it was written in part only, perhaps because its disk was full; try again"
+    else:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+    return WriteError(f"{name} could not be written: {reason}")
+
+
+def _refusal(file: Path) -> int | None:
+    """Find out why a writer stopped short: return the errno of writing on, None if that works."""
+    limit = _size_limit()
+    probe = file.with_name(f"{file.name}.room")  # the file itself may be anything
+    try:
+        with probe.open("wb") as stream:
+            stream.write(bytes(PROBE_BYTES if limit is None else min(PROBE_BYTES, limit)))
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        return error.errno
+    finally:
+        probe.unlink(missing_ok=True)
+    size = file.stat().st_size if file.is_file() else 0
+    return None if limit is None or size + PROBE_BYTES < limit else errno.EFBIG
+
+
+def _size_limit() -> int | None:
+    """Return how large a file may become, in bytes; None without a limit."""
+    if resource is None:
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    return None if limit == resource.RLIM_INFINITY else limit

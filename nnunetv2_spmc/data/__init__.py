@@ -1,1 +1,0 @@
-"""Raw layout, preprocessing and loading of labeled and unlabeled cases."""

@@ -1,0 +1,1 @@
+"""Trained models: prediction of all branches, maps, ranking, export."""

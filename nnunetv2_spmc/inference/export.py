@@ -1,0 +1,148 @@
+"""Export of a trained model to a folder that stock nnU-Net can use without this package."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from batchgenerators.utilities.file_and_folder_operations import load_json
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+
+from nnunetv2_spmc.common.whole_file import writing
+from nnunetv2_spmc.training.checkpoint import not_finite
+
+FILES = ("plans.json", "dataset.json", "dataset_fingerprint.json")
+INFERENCE_KEYS = ("network_weights", "inference_allowed_mirroring_axes")
+
+
+class ExportError(RuntimeError):
+    """A model folder cannot be exported."""
+
+
+def export_model(
+    model_folder: Path,
+    output_folder: Path,
+    folds: Sequence[str] | None = None,
+    checkpoint_name: str = "checkpoint_final.pth",
+) -> list[str]:
+    """Write a model folder whose trainer is nnUNetTrainer, after checking equal logits.
+
+    Kept are the main branch and what inference needs; what else was trained, the optimizer and
+    the curves are dropped.
+
+    Args:
+        model_folder: the folder TRAINER__PLANS__CONFIGURATION of a training.
+        output_folder: the folder to create; it must not exist.
+        folds: names of the folds such as "0" or "all"; None takes every fold with the checkpoint.
+        checkpoint_name: the checkpoint to export.
+
+    Returns:
+        The exported folds.
+
+    Raises:
+        ExportError: a file is missing, the output exists, or the logits differ.
+        WriteError: the output could not be written.
+    """
+    for name in FILES[:2]:
+        if not (model_folder / name).is_file():
+            raise ExportError(
+                f"{model_folder} is not a model folder: it has no {name}; give the folder "
+                "TRAINER__PLANS__CONFIGURATION inside nnUNet_results/DatasetXXX_Name."
+            )
+    if output_folder.exists():
+        raise ExportError(f"{output_folder} exists already; remove it or choose another folder.")
+    found = sorted(path.parent.name for path in model_folder.glob(f"fold_*/{checkpoint_name}"))
+    wanted = found if folds is None else [f"fold_{fold}" for fold in folds]
+    missing = [fold for fold in wanted if fold not in found]
+    if missing or not wanted:
+        raise ExportError(
+            f"{model_folder} has no {checkpoint_name} in {', '.join(missing) or 'any fold'}: "
+            "finish the training, or name another file with -chk."
+        )
+    output_folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{output_folder.name}-", dir=output_folder.parent))
+    try:
+        for name in FILES:
+            if (model_folder / name).is_file():
+                with writing(temporary / name, output_folder / name):
+                    shutil.copyfile(model_folder / name, temporary / name)
+        dataset_json = load_json(str(model_folder / "dataset.json"))
+        for fold in wanted:
+            exported = stock_checkpoint(model_folder / fold / checkpoint_name, dataset_json)
+            file = temporary / fold / checkpoint_name
+            with writing(file, output_folder / fold / checkpoint_name):
+                file.parent.mkdir()
+                torch.save(exported, file)
+        folds = [fold.removeprefix("fold_") for fold in wanted]
+        check_equal_logits(model_folder, temporary, folds, checkpoint_name)
+        temporary.chmod(0o755)
+        os.replace(temporary, output_folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folds
+
+
+def stock_checkpoint(path: Path, dataset_json: dict[str, Any]) -> dict[str, Any]:
+    """Read a checkpoint and keep what stock nnU-Net needs for prediction."""
+    checkpoint = torch.load(path, map_location="cpu", weights_only=False)
+    if not_finite(checkpoint["network_weights"]):
+        raise ExportError(f"{path} has NaN or infinite weights; export another with -chk.")
+    init_args = {key: checkpoint["init_args"][key] for key in ("plans", "configuration", "fold")}
+    return {
+        **{key: checkpoint[key] for key in INFERENCE_KEYS},
+        "init_args": {**init_args, "dataset_json": dataset_json},
+        "trainer_name": nnUNetTrainer.__name__,
+    }
+
+
+def check_equal_logits(
+    model_folder: Path, exported_folder: Path, folds: Sequence[str], checkpoint_name: str
+) -> None:
+    """Load both folders as prediction does and compare their logits on a random patch.
+
+    Raises:
+        ExportError: a network cannot be built, or the logits differ.
+    """
+    predictors = []
+    for folder in (model_folder, exported_folder):
+        predictor = nnUNetPredictor(device=torch.device("cpu"), perform_everything_on_device=False)
+        try:
+            predictor.initialize_from_trained_model_folder(
+                str(folder), tuple(folds), checkpoint_name
+            )
+        except RuntimeError as error:
+            raise ExportError(
+                f"{folder} cannot be loaded: {error} If its trainer is of this package, set "
+                'nnUNet_extTrainer first: export nnUNet_extTrainer="$(nnUNetv2_spmc_trainers)".'
+            ) from error
+        predictors.append(predictor)
+    for fold, weights in zip(
+        folds, zip(*(p.list_of_parameters for p in predictors), strict=True), strict=True
+    ):
+        ours, theirs = (
+            _logits(predictor, parameters)
+            for predictor, parameters in zip(predictors, weights, strict=True)
+        )
+        if not torch.equal(ours.nan_to_num(), theirs.nan_to_num()):
+            raise ExportError(
+                f"Fold {fold} of {model_folder} and stock nnU-Net with its weights give different "
+                "logits, so it cannot be exported; predict with this package installed instead."
+            )
+
+
+@torch.inference_mode()
+def _logits(predictor: nnUNetPredictor, weights: dict[str, torch.Tensor]) -> torch.Tensor:
+    channels = determine_num_input_channels(
+        predictor.plans_manager, predictor.configuration_manager, predictor.dataset_json
+    )
+    patch_size = predictor.configuration_manager.patch_size
+    patch = torch.randn(1, channels, *patch_size, generator=torch.Generator().manual_seed(0))
+    predictor.network.load_state_dict(weights)
+    return predictor.network.eval()(patch)

@@ -1,0 +1,136 @@
+"""Write the maps of a case in the geometry of its images."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import SimpleITK as sitk
+import tifffile
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+
+from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.common.whole_file import WRITING_PREFIX, writing
+from nnunetv2_spmc.common.worker_pool import temporary_name
+from nnunetv2_spmc.inference.case_maps import CaseMaps
+from nnunetv2_spmc.raw.nifti_check import check_scan
+from nnunetv2_spmc.unlabeled.cases import NATURAL_IMAGE_ENDINGS
+
+# as those of nnU-Net's readers and writers
+Reader = Callable[[str], tuple[np.ndarray, dict[str, Any]]]
+Writer = Callable[[np.ndarray, str, dict[str, Any]], None]
+
+CONFIDENCE = "confidence"
+SUSPICIOUS = "suspicious"
+COMMON_DIFFICULTY = "common_difficulty"
+
+
+def write_maps(
+    output_folder: Path, case: str, maps: CaseMaps, reader_writer: Any, file_ending: str
+) -> list[Path]:
+    """Write all maps of a case, or none of them.
+
+    OUT/CASE.nii.gz is the segmentation of the main branch; the other maps have the same file name
+    in the subfolders confidence, suspicious, common_difficulty and that of the second branch's name
+    (auxiliary in SPMC).
+
+    Args:
+        output_folder: created if need be.
+        case: identifier of the case.
+        maps: from `predict_case`.
+        reader_writer: nnU-Net's reader and writer of the dataset.
+        file_ending: of the dataset. Formats that cannot hold float32 (pictures) and .tiff get their
+            confidence as .tif.
+
+    Returns:
+        The written files; the segmentation last, so that it marks a finished case.
+
+    Raises:
+        WriteError: a map could not be written.
+    """
+    output_folder.mkdir(parents=True, exist_ok=True)
+    root = output_folder / temporary_name(WRITING_PREFIX)
+    labels = {
+        SUSPICIOUS: maps.suspicious,
+        COMMON_DIFFICULTY: maps.common_difficulty,
+        **({} if maps.second is None else {maps.second_name: maps.second}),
+        "": maps.segmentation,
+    }
+
+    def write(path: Path, array: np.ndarray, write: Writer, read: Reader) -> None:
+        with writing(root / path, output_folder / path, partial(_check, array, read)):
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            write(array, str(root / path), maps.properties)
+
+    confidence = maps.confidence.astype(np.float32, copy=False)
+    try:
+        if maps.properties.keys() & {"sitk_stuff", "nibabel_stuff"}:
+            file = Path(CONFIDENCE, f"{case}{file_ending}")
+            write(file, confidence, _write_float, lambda name: reader_writer.read_images([name]))
+        else:
+            is_picture = file_ending in NATURAL_IMAGE_ENDINGS and len(confidence) == 1
+            array = confidence[0] if is_picture else confidence
+            write(Path(CONFIDENCE, f"{case}.tif"), array, _write_tif, _read_tif)
+        for name, array in labels.items():
+            if array is not None:
+                file = Path(name, f"{case}{file_ending}")
+                write(file, array, reader_writer.write_seg, reader_writer.read_seg)
+        written = sorted(p.relative_to(root) for p in root.rglob("*") if p.is_file())
+        written.sort(key=lambda path: len(path.parts), reverse=True)
+        for path in written:
+            with writing(root / path, output_folder / path):
+                (output_folder / path).parent.mkdir(exist_ok=True)
+                os.replace(root / path, output_folder / path)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+    return [output_folder / path for path in written]
+
+
+def _check(array: np.ndarray, read: Reader, file: Path) -> None:
+    """Read a map back: SimpleITK and others do not say that a disk is full."""
+    check_scan(file)
+    if not np.array_equal(read(str(file))[0][0], array):
+        raise DataError(f"{file} does not hold what was written")
+
+
+def _write_float(array: np.ndarray, file: str, properties: dict[str, Any]) -> None:
+    """Write a float32 map, which nnU-Net's writers of segmentations would round to integers."""
+    if "sitk_stuff" in properties:
+        sitk.WriteImage(_sitk_image(array, properties["sitk_stuff"]), file, True)
+    else:
+        nibabel.save(_nibabel_image(array, properties["nibabel_stuff"]), file)
+
+
+def _write_tif(array: np.ndarray, file: str, _properties: dict[str, Any]) -> None:
+    tifffile.imwrite(file, array)
+
+
+def _read_tif(file: str) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return the array as nnU-Net's readers do, with a channel in front."""
+    return tifffile.imread(file)[None], {}
+
+
+def _sitk_image(array: np.ndarray, geometry: dict[str, Any]) -> sitk.Image:
+    """Mirror SimpleITKIO.write_seg and SimpleITKIOWithReorient.write_seg (nnunetv2 2.8.1)."""
+    image = sitk.GetImageFromArray(array if len(geometry["spacing"]) == 3 else array[0])
+    image.SetSpacing(geometry["spacing"])
+    image.SetOrigin(geometry["origin"])
+    image.SetDirection(geometry["direction"])
+    orientation = geometry.get("original_orientation")
+    return image if orientation is None else sitk.DICOMOrient(image, orientation)
+
+
+def _nibabel_image(array: np.ndarray, geometry: dict[str, Any]) -> nibabel.Nifti1Image:
+    """Mirror NibabelIO.write_seg and NibabelIOWithReorient.write_seg (nnunetv2 2.8.1)."""
+    original = geometry["original_affine"]
+    affine = geometry.get("reoriented_affine", original)
+    image = nibabel.Nifti1Image(array.transpose((2, 1, 0)), affine=affine)
+    if "reoriented_affine" not in geometry:
+        return image
+    return image.as_reoriented(ornt_transform(axcodes2ornt("RAS"), io_orientation(original)))

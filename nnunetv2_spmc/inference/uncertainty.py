@@ -1,0 +1,119 @@
+"""Segmentations and uncertainty maps of a folder of images: nnUNetv2_spmc_uncertainty."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.common.whole_file import WRITING_PREFIX, WriteError
+from nnunetv2_spmc.common.worker_pool import remove_leftovers
+from nnunetv2_spmc.inference.case_maps import predict_case
+from nnunetv2_spmc.inference.map_files import write_maps
+from nnunetv2_spmc.inference.trained_model import TrainedModel
+from nnunetv2_spmc.unlabeled.cases import NATURAL_IMAGE_ENDINGS, image_files
+
+
+@dataclass
+class UncertaintySummary:
+    """What was written, and which cases failed with the reason."""
+
+    written: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def input_cases(folder: Path, model: TrainedModel) -> dict[str, list[Path]]:
+    """Return the cases of a folder of images as identifier -> one file per channel.
+
+    Raises:
+        DataError: the folder is absent or has no image, or a case has missing or surplus channels.
+    """
+    ending = model.file_ending
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder; give one with images CASE_0000{ending}.")
+    cases = image_files(folder, ending)
+    if not cases:
+        raise DataError(
+            f"{folder} has no image: files must end in _0000{ending}, as those of the training."
+        )
+    names = list(model.main.dataset_json["channel_names"].values())
+    for case, channels in cases.items():
+        is_picture = ending in NATURAL_IMAGE_ENDINGS and sorted(channels) == [0]
+        if sorted(channels) != list(range(len(names))) and not is_picture:
+            there = ", ".join(f"{channel:04d}" for channel in sorted(channels))
+            raise DataError(
+                f"The case {case} in {folder} has the channels {there}, but the model needs "
+                f"0000 to {len(names) - 1:04d} ({', '.join(names)}); add or remove files."
+            )
+    return {
+        case: [Path(channels[channel]) for channel in sorted(channels)]
+        for case, channels in cases.items()
+    }
+
+
+def write_uncertainty(
+    model: TrainedModel,
+    cases: Mapping[str, list[Path]],
+    output_folder: Path,
+    *,
+    tau: float | None = None,
+    skip_finished: bool = False,
+    log: Callable[[str], None] = print,
+) -> UncertaintySummary:
+    """Predict every case and write its maps, see `write_maps` for the names.
+
+    A case that cannot be predicted does not stop the others; one that cannot be written does, or
+    all would be predicted for nothing.
+
+    Args:
+        model: from `load_model`.
+        cases: identifier -> one file per channel.
+        output_folder: created if need be.
+        tau: suspicious at confidence <= tau; None takes the threshold of the training.
+        skip_finished: leave out cases whose segmentation is there already.
+        log: receives one line per case.
+    """
+    remove_leftovers(output_folder, WRITING_PREFIX)
+    summary = UncertaintySummary()
+    reader_writer = model.main.plans_manager.image_reader_writer_class()
+    for number, (case, images) in enumerate(cases.items(), start=1):
+        if skip_finished and (output_folder / f"{case}{model.file_ending}").is_file():
+            summary.skipped.append(case)
+            continue
+        try:
+            maps = predict_case(model, images, tau)
+        except DataError as error:
+            summary.failed[case] = str(error)
+            continue
+        try:
+            write_maps(output_folder, case, maps, reader_writer, model.file_ending)
+        except WriteError as error:
+            summary.failed[case] = str(error)
+            break
+        summary.written.append(case)
+        shares = f"mean confidence {maps.confidence.mean():.4f}"
+        if maps.common_difficulty is not None:
+            shares += f", common-difficulty voxels {maps.common_difficulty.mean():.3%}"
+        log(f"[{number}/{len(cases)}] {case}: {shares}")
+    return summary
+
+
+def missing_parts(model: TrainedModel, tau: float | None = None) -> str | None:
+    """Say which maps a model cannot give and why, or None if it gives all."""
+    if model.second is None:
+        missing = "no second segmentation and no common-difficulty voxels"
+        if tau is None and model.tau is None:
+            missing += ", and without --tau no suspicious voxels"
+        return (
+            f"The checkpoint in {model.fold_folder} ({model.trainer_name}) has no second branch:"
+            f" segmentation and confidence are written, {missing}; take the training checkpoint of "
+            "nnUNetTrainerSPMC for those."
+        )
+    if tau is None and model.tau is None:
+        return (
+            f"{model.trainer_name} has no threshold of its own: without --tau there are no "
+            "suspicious and no common-difficulty voxels."
+        )
+    return None

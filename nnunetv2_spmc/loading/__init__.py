@@ -1,0 +1,1 @@
+"""Batches of labeled and unlabeled patches."""

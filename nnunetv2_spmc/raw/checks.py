@@ -1,0 +1,115 @@
+"""Check the voxels of a case and bring image channels and label onto one grid."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import SimpleITK as sitk
+
+from nnunetv2_spmc.raw.cases import ConversionError, LabelRules
+
+# Header noise of that size is removed; more is a real difference.
+SPACING_TOLERANCE = 1e-3  # relative
+DIRECTION_TOLERANCE = 1e-3  # per cosine
+ORIGIN_TOLERANCE = 1e-2  # of a voxel
+
+
+def geometry_difference(
+    image: sitk.Image, reference: sitk.Image, *, on_grid: bool = False
+) -> str | None:
+    """Say how two volumes differ in space, or None if they share a grid up to header noise.
+
+    Args:
+        image: The volume to compare.
+        reference: The volume it should match.
+        on_grid: Compare only shape and spacing.
+    """
+    spacing = np.asarray(reference.GetSpacing())
+    if image.GetSize() != reference.GetSize():
+        return f"shape {image.GetSize()} instead of {reference.GetSize()}"
+    if not np.allclose(image.GetSpacing(), spacing, rtol=SPACING_TOLERANCE, atol=0):
+        return f"spacing {_rounded(image.GetSpacing())} instead of {_rounded(spacing)}"
+    if on_grid:
+        return None
+    if not np.allclose(
+        image.GetDirection(), reference.GetDirection(), rtol=0, atol=DIRECTION_TOLERANCE
+    ):
+        return (
+            f"direction {_rounded(image.GetDirection())} "
+            f"instead of {_rounded(reference.GetDirection())}"
+        )
+    offset = np.abs(np.subtract(image.GetOrigin(), reference.GetOrigin()))
+    if np.any(offset > ORIGIN_TOLERANCE * spacing.min()):
+        return f"origin {_rounded(image.GetOrigin())} instead of {_rounded(reference.GetOrigin())}"
+    return None
+
+
+def same_header(image: sitk.Image, reference: sitk.Image) -> bool:
+    """Whether spacing, direction and origin are equal to the last digit."""
+    return bool(
+        image.GetSpacing() == reference.GetSpacing()
+        and image.GetDirection() == reference.GetDirection()
+        and image.GetOrigin() == reference.GetOrigin()
+    )
+
+
+def check_finite(image: sitk.Image, name: str) -> None:
+    """Raise if a voxel is NaN or infinite."""
+    array = sitk.GetArrayViewFromImage(image)
+    if array.dtype.kind != "f":
+        return
+    bad = int(array.size - np.count_nonzero(np.isfinite(array)))
+    if bad:
+        raise ConversionError(
+            f"{name} has {bad} NaN or infinite voxels; replace them by a sensible value."
+        )
+
+
+def mapped_label(label: sitk.Image, rules: LabelRules, name: str) -> sitk.Image:
+    """Return the label with mapped values as uint8 (or uint16), or raise.
+
+    Args:
+        label: Label volume of any pixel type.
+        rules: Old value to new value, and which values are allowed.
+        name: The file, for the message.
+    """
+    array = sitk.GetArrayFromImage(label)
+    values = np.unique(array)
+    if not np.all(np.isfinite(values)) or np.any(values != np.round(values)):
+        raise ConversionError(f"{name} has label values that are not integers; round or redo it.")
+    unexpected = [int(value) for value in values if not rules.accepts(int(value))]
+    if unexpected:
+        raise ConversionError(
+            f"{name} has label values {_some(unexpected)} that are not among the labels "
+            f"{rules.expected}; {rules.advice}."
+        )
+    mapped = np.zeros(array.shape, np.uint8 if max(rules.allowed) < 256 else np.uint16)
+    for value in values:
+        mapped[array == value] = rules.label_map.get(int(value), int(value))
+    result = sitk.GetImageFromArray(mapped)
+    result.CopyInformation(label)
+    return result
+
+
+def content_digest(images: Sequence[sitk.Image]) -> str:
+    """Return a hash of shape and voxels, equal for the same scan under two names or data types."""
+    digest = hashlib.blake2b(digest_size=16)
+    for image in images:
+        digest.update(repr(image.GetSize()).encode())
+        digest.update(np.ascontiguousarray(sitk.GetArrayViewFromImage(image), np.float32).data)
+    return digest.hexdigest()
+
+
+def orientation_code(image: sitk.Image) -> str:
+    """Return the axis orientation, 'LPS' for example."""
+    return str(sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection()))
+
+
+def _rounded(values: Collection[float]) -> tuple[float, ...]:
+    return tuple(round(float(value), 4) for value in values)
+
+
+def _some(values: Sequence[int], limit: int = 8) -> str:
+    return f"{list(values[:limit])}" + (f" and {len(values) - limit} more" * (len(values) > limit))

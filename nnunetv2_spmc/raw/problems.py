@@ -1,0 +1,94 @@
+"""What is wrong, or should be known, once every case has been read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from nnunetv2_spmc.raw.case_writer import CaseRecord
+from nnunetv2_spmc.raw.cases import ConversionError, RawDataset, count_of, name_some
+from nnunetv2_spmc.raw.splits import Splits
+
+# Median spacings further apart than this factor are worth a warning.
+SPACING_FACTOR = 1.5
+
+
+def raise_problems(dataset: RawDataset, records: Sequence[CaseRecord]) -> None:
+    """Raise the first problem in full, with the names of the other cases that have one."""
+    bad = [record for record in records if record.problem]
+    if len(bad) > 1:
+        others = name_some([record.identifier for record in bad[1:]], limit=10)
+        first = bad[0].problem.rstrip(".")
+        raise ConversionError(
+            f"{first}. {count_of(len(bad) - 1, 'more case')} with problems: {others}."
+        )
+    if bad:
+        raise ConversionError(bad[0].problem)
+    role = {case.identifier: case.role for case in dataset.cases}
+    for one, other in _same_scans(records):
+        if role[one] != role[other]:
+            raise ConversionError(
+                f"Cases {one} ({role[one]}) and {other} ({role[other]}) are the same scan under "
+                "two names; remove one of them."
+            )
+
+
+def _same_scans(records: Sequence[CaseRecord]) -> list[tuple[str, str]]:
+    first: dict[str, str] = {}
+    pairs = []
+    for record in records:
+        other = first.setdefault(record.digest, record.identifier)
+        if other != record.identifier:
+            pairs.append((other, record.identifier))
+    return pairs
+
+
+def warnings_of(
+    dataset: RawDataset, records: Sequence[CaseRecord], splits: Splits | None
+) -> tuple[str, ...]:
+    """Return what is not wrong but should be known."""
+    warnings = []
+    if splits and splits[0]["train"] == splits[0]["val"]:
+        warnings.append(
+            "All labeled cases are of one patient: they are training and validation at once, "
+            "so validation scores mean nothing."
+        )
+    warnings += [
+        f"{one} and {other} are the same scan; remove one, or it counts twice."
+        for one, other in _same_scans(records)
+    ]
+    empty = [r.identifier for r in records if r.empty_label]
+    if empty:
+        warnings.append(
+            f"{count_of(len(empty), 'label')} with nothing but background: {name_some(empty)}."
+        )
+    warnings += _grid_warnings(dataset, records)
+    return tuple(warnings)
+
+
+def _grid_warnings(dataset: RawDataset, records: Sequence[CaseRecord]) -> list[str]:
+    """Compare labeled and unlabeled scans; nnU-Net does not reorient them."""
+    role = {case.identifier: case.role for case in dataset.cases}
+    labeled = [r for r in records if role[r.identifier] in ("labeled", "validation")]
+    unlabeled = [r for r in records if role[r.identifier] == "unlabeled"]
+    warnings = []
+    known = {record.orientation for record in labeled}
+    new = sorted({record.orientation for record in unlabeled} - known)
+    if new:
+        warnings.append(
+            f"Unlabeled scans are oriented {', '.join(new)}, labeled ones "
+            f"{', '.join(sorted(known))}; nnU-Net does not reorient: bring them to one orientation."
+        )
+    ours = np.median([record.spacing_mm for record in unlabeled], axis=0)
+    theirs = np.median([record.spacing_mm for record in labeled], axis=0)
+    if np.any(np.maximum(ours / theirs, theirs / ours) > SPACING_FACTOR):
+        warnings.append(
+            f"The median spacing of unlabeled scans, {_millimetres(ours)}, is far from that of "
+            f"labeled ones, {_millimetres(theirs)}."
+        )
+    return warnings
+
+
+def _millimetres(spacing: np.ndarray) -> str:
+    return " x ".join(f"{value:.3g}" for value in spacing) + " mm"

@@ -1,0 +1,232 @@
+"""Write a semi-labeled dataset into nnUNet_raw: all of it, or nothing.
+
+The cases are read, checked and written by worker processes into a temporary folder, which takes
+the dataset's name only when everything in it is right. Layout: `raw_layout`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from nnunetv2_spmc.common.whole_file import whole_file
+from nnunetv2_spmc.common.worker_pool import (
+    remove_leftovers,
+    run_cases,
+    temporary_name,
+    termination_raises,
+)
+from nnunetv2_spmc.raw.case_writer import CaseRecord, write_case
+from nnunetv2_spmc.raw.cases import ConversionError, RawDataset, check_dataset
+from nnunetv2_spmc.raw.dataset_json import dataset_json, split_json
+from nnunetv2_spmc.raw.layout import SPLIT_FILE, SPLITS_FINAL
+from nnunetv2_spmc.raw.problems import raise_problems, warnings_of
+from nnunetv2_spmc.raw.splits import Splits, final_splits
+from nnunetv2_spmc.raw.summary import ConversionSummary
+
+RAW = "nnUNet_raw"
+PREPROCESSED = "nnUNet_preprocessed"
+
+
+def default_processes() -> int:
+    """Number of worker processes unless told otherwise."""
+    return min(8, os.cpu_count() or 1)
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """How to write, for every converter alike.
+
+    Attributes:
+        overwrite: Replace a dataset of the same name.
+        processes: Number of worker processes.
+        link: Link files that are right as they are, instead of copying them.
+        dry_run: Write nothing, only say what would be written.
+        raw: nnU-Net's raw folder; the environment variable nnUNet_raw where None.
+        preprocessed: Likewise nnUNet_preprocessed, needed only for splits_final.json.
+    """
+
+    overwrite: bool = False
+    processes: int = 1
+    link: bool = False
+    dry_run: bool = False
+    raw: Path | None = None
+    preprocessed: Path | None = None
+
+    def raw_folder(self) -> Path:
+        """Return nnUNet_raw, or raise ConversionError."""
+        return self.raw or _folder_from_environment(RAW)
+
+    def preprocessed_folder(self) -> Path:
+        """Return nnUNet_preprocessed, or raise ConversionError."""
+        return self.preprocessed or _folder_from_environment(PREPROCESSED)
+
+
+def _folder_from_environment(variable: str) -> Path:
+    value = os.environ.get(variable)
+    if not value:
+        raise ConversionError(
+            f"The environment variable {variable} is not set; "
+            f"export {variable}=/path/to/{variable} as nnU-Net's documentation describes."
+        )
+    return Path(value).expanduser().absolute()
+
+
+def write_raw_dataset(dataset: RawDataset, options: WriteOptions) -> ConversionSummary:
+    """Check and write a dataset with dataset.json, split.json and, if needed, splits_final.json.
+
+    Returns:
+        What was written, or with `dry_run` would be.
+
+    Raises:
+        ConversionError: If anything is wrong with the input. Nothing is left behind then.
+    """
+    check_dataset(dataset)
+    target = options.raw_folder() / dataset.folder_name
+    splits = final_splits(dataset.cases)
+    splits_file = _splits_file(dataset, options, needed=splits is not None)
+    _refuse_taken_id(dataset, target, options, splits_file)
+    _refuse_own_files(dataset, target)
+    _check_writable(target.parent, RAW)
+    if splits_file is not None:
+        _check_writable(splits_file.parents[1], PREPROCESSED)
+    if options.dry_run:
+        return ConversionSummary(dataset, target, splits, splits_file, dry_run=True)
+    with _staging_folder(target) as staging:
+        records = _write_cases(dataset, staging, options)
+        raise_problems(dataset, records)
+        dataset = dataset.without_unused_labels({v for r in records for v in r.label_values})
+        write_json(dataset_json(dataset), staging / "dataset.json")
+        write_json(split_json(dataset), staging / SPLIT_FILE)
+        # First, since a dataset without its fixed split would be trained on another one.
+        outdated = _publish_splits(splits, splits_file)
+        _publish(staging, target)
+    return ConversionSummary(
+        dataset,
+        target,
+        splits,
+        splits_file,
+        outdated=outdated,
+        warnings=warnings_of(dataset, records, splits),
+        # nnU-Net plans no 3d_fullres for single slices.
+        configuration="2d" if all(r.is_slice for r in records) else dataset.configuration,
+    )
+
+
+def _splits_file(dataset: RawDataset, options: WriteOptions, *, needed: bool) -> Path | None:
+    if needed or options.preprocessed or os.environ.get(PREPROCESSED):
+        return options.preprocessed_folder() / dataset.folder_name / SPLITS_FINAL
+    return None
+
+
+def _refuse_taken_id(
+    dataset: RawDataset, target: Path, options: WriteOptions, splits_file: Path | None
+) -> None:
+    """Raise if the dataset exists, or another one has its id: nnU-Net finds datasets by id."""
+    folders = [target.parent]
+    if splits_file is not None:
+        folders.append(splits_file.parents[1])
+    for folder in folders:
+        for other in sorted(folder.glob(f"Dataset{dataset.dataset_id:03d}*")):
+            if other.name != target.name:
+                raise ConversionError(
+                    f"Dataset id {dataset.dataset_id} is already taken by {other}; "
+                    "choose another id with -d."
+                )
+    if options.overwrite:
+        return
+    for existing in (target, splits_file):
+        if existing is not None and existing.exists():
+            raise ConversionError(f"{existing} already exists; --overwrite replaces it.")
+
+
+def _refuse_own_files(dataset: RawDataset, target: Path) -> None:
+    """Raise if the dataset that would be replaced holds the files to convert."""
+    inside = f"{target}{os.sep}"
+    for case in dataset.cases:
+        for source in (*case.images, *([case.label] if case.label is not None else [])):
+            if str(source).startswith(inside):
+                raise ConversionError(
+                    f"Case {case.identifier}: {source} lies in the dataset that would be replaced; "
+                    "choose another id with -d, or copy the files elsewhere first."
+                )
+
+
+def _check_writable(folder: Path, variable: str) -> None:
+    """Raise now rather than after all cases have been read."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not (existing.is_dir() and os.access(existing, os.W_OK)):
+        raise ConversionError(
+            f"{variable} is {folder}, where nothing can be written; set it to another folder or "
+            f"mend the permissions of {existing}."
+        )
+
+
+@contextmanager
+def _staging_folder(target: Path) -> Iterator[Path]:
+    """Yield a folder beside the target that is gone afterwards, whatever happens."""
+    prefix = f".tmp_{target.name}-"
+    remove_leftovers(target.parent, prefix)
+    staging = target.with_name(temporary_name(prefix))
+    try:
+        with termination_raises():
+            staging.mkdir(parents=True)
+            yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _write_cases(dataset: RawDataset, folder: Path, options: WriteOptions) -> list[CaseRecord]:
+    write = partial(write_case, folder=folder, rules=dataset.rules, link=options.link)
+    cases = sorted(dataset.cases, key=lambda case: case.identifier)
+    num_processes = 0 if options.processes == 1 else options.processes
+    try:
+        # None: the bar shows on a terminal and stays out of log files.
+        with tqdm(total=len(cases), desc="Converting", unit="case", disable=None) as progress:
+            return run_cases(write, cases, num_processes, progress)
+    except BrokenProcessPool as error:
+        raise ConversionError(
+            "A worker process was killed, perhaps for lack of memory; try a smaller -np."
+        ) from error
+
+
+def _publish(staging: Path, target: Path) -> None:
+    """Give the finished folder its name; an old one stays until then."""
+    old = target.with_name(f".old_{target.name}_{os.getpid()}")
+    if target.exists():
+        os.replace(target, old)
+    try:
+        os.replace(staging, target)
+    except BaseException:
+        if old.exists():
+            os.replace(old, target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _publish_splits(splits: Splits | None, file: Path | None) -> bool:
+    """Write or remove splits_final.json; return whether preprocessed data lies beside it."""
+    if file is None:
+        return False
+    if splits is None:
+        file.unlink(missing_ok=True)
+    else:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(splits, file)
+    return file.parent.is_dir() and any(p.name != SPLITS_FINAL for p in file.parent.iterdir())
+
+
+def write_json(content: Any, path: Path) -> None:
+    """Write JSON, whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

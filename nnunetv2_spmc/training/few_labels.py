@@ -1,0 +1,98 @@
+"""Folds for datasets with fewer labeled cases than nnU-Net's five folds need."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.common.whole_file import whole_file
+from nnunetv2_spmc.raw.cases import name_some
+from nnunetv2_spmc.raw.layout import SPLITS_FINAL
+from nnunetv2_spmc.raw.splits import NNUNET_FOLDS, Splits, leave_one_out
+
+Log = Callable[[str], None]
+
+
+def ensure_fold_exists(
+    preprocessed_dataset_folder: Path, identifiers: Sequence[str], fold: int | str, *, log: Log
+) -> None:
+    """Write splits_final.json where nnU-Net's KFold would fail; refuse a fold that is not in it.
+
+    With 2 to 4 cases each is the validation case of one fold; a single case is trained and
+    validated on, with a warning. A split of this kind is made anew when cases were added, and left
+    to nnU-Net from five cases on; any other split stays as it is.
+
+    Args:
+        preprocessed_dataset_folder: nnUNet_preprocessed/DatasetXXX_Name.
+        identifiers: the labeled cases.
+        fold: the fold to train; "all" needs no split.
+        log: receives what was done, and warnings.
+
+    Raises:
+        DataError: the fold is not in the file, or the file cannot be read.
+    """
+    if fold == "all":
+        return
+    file = preprocessed_dataset_folder / SPLITS_FINAL
+    splits = _read(file)
+    if splits is not None:
+        splits = _with_added_cases(file, splits, identifiers, log)
+    if splits is None and len(identifiers) < NNUNET_FOLDS:
+        splits = leave_one_out(identifiers)
+        _write(file, splits)
+    available = NNUNET_FOLDS if splits is None else len(splits)
+    if not 0 <= int(fold) < available:
+        raise DataError(
+            f"There is no fold {fold} for the {len(identifiers)} labeled cases: {file} has "
+            f"{available} folds; train 0 to {available - 1}, or all."
+        )
+    if splits is None:
+        return
+    if splits[int(fold)]["train"] == splits[int(fold)]["val"]:
+        log(
+            f"WARNING: fold {fold} in {file} trains and validates on the same cases, so its "
+            "validation Dice says nothing."
+        )
+    if available < NNUNET_FOLDS:
+        folds = " ".join(map(str, range(available)))
+        log(f"{file} has the folds {folds}: after training them, nnUNetv2_predict -f {folds}")
+
+
+def _with_added_cases(
+    file: Path, splits: Splits, identifiers: Sequence[str], log: Log
+) -> Splits | None:
+    """Return the splits to use, None where nnU-Net shall make them; say which cases are in none."""
+    known = {name for split in splits for part in split.values() for name in part}
+    added = sorted(set(identifiers) - known)
+    if not added:
+        return splits
+    if len(known) < NNUNET_FOLDS and splits == leave_one_out(known):
+        log(f"{file} was made for {len(known)} labeled cases; making it anew for all of them.")
+        if len(identifiers) >= NNUNET_FOLDS:  # fewer: overwritten, never absent for other processes
+            file.unlink(missing_ok=True)
+        return None
+    log(
+        f"WARNING: {file} leaves out {len(added)} labeled cases ({name_some(added)}); delete it to "
+        "make new folds, or add them."
+    )
+    return splits
+
+
+def _read(file: Path) -> Splits | None:
+    if not file.is_file():
+        return None
+    try:
+        splits = json.loads(file.read_text(encoding="utf-8"))
+        return [{"train": list(split["train"]), "val": list(split["val"])} for split in splits]
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataError(
+            f"{file} is not a list of folds with 'train' and 'val' ({error}); mend it, or delete "
+            "it to make new folds."
+        ) from error
+
+
+def _write(file: Path, splits: Splits) -> None:
+    with whole_file(file) as temporary:
+        temporary.write_text(json.dumps(splits, indent=4), encoding="utf-8")

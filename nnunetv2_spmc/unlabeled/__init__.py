@@ -1,0 +1,1 @@
+"""Unlabeled cases: where they lie, their preprocessing, leaks."""

@@ -1,0 +1,237 @@
+"""The unlabeled cases on disk: raw files in imagesUn, preprocessed files beside the labeled ones.
+
+nnUNet_preprocessed/Dataset510_Liver/
+  nnUNetPlans_3d_fullres/                stock
+  nnUNetPlans_3d_fullres_unlabeled/      one case: ID.b2nd, ID_seg.b2nd, ID.pkl
+    failed/ID.txt                        why a case could not be preprocessed
+  nnUNetPlans_3d_fullres_unlabeled.json  the plans they were made with
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.raw.cases import name_some
+from nnunetv2_spmc.raw.layout import IMAGES_TEST, IMAGES_UNLABELED
+
+# The data file comes last: nnU-Net lists the cases of a folder by it.
+CASE_ENDINGS = ("_seg.b2nd", ".pkl", ".b2nd")
+NATURAL_IMAGE_ENDINGS = (".png", ".bmp", ".tif")  # those of nnU-Net's NaturalImage2DIO
+FAILED_FOLDER = "failed"
+
+
+def unlabeled_folder(preprocessed_folder: str | Path) -> Path:
+    """Return the folder of the unlabeled cases that belongs to one of labeled cases."""
+    folder = Path(preprocessed_folder)
+    return folder.with_name(f"{folder.name}_unlabeled")
+
+
+def raw_dataset_folder(dataset_name: str) -> Path | None:
+    """Return the dataset in nnUNet_raw, or None where only preprocessed data is kept."""
+    from nnunetv2.paths import nnUNet_raw
+
+    root = nnUNet_raw.get()
+    folder = Path(root) / dataset_name if root else None
+    return folder if folder is not None and folder.is_dir() else None
+
+
+def test_cases(dataset_folder: Path, file_ending: str) -> list[str]:
+    """Return the identifiers of the images in imagesTs."""
+    return sorted(image_files(dataset_folder / IMAGES_TEST, file_ending))
+
+
+def image_files(folder: Path, file_ending: str) -> dict[str, dict[int, str]]:
+    """Return the images of a raw folder as identifier -> channel number -> file.
+
+    Files with another ending are left out, as nnU-Net does. An absent folder has no images.
+
+    Raises:
+        DataError: If a file has no channel suffix.
+    """
+    cases: dict[str, dict[int, str]] = {}
+    if not folder.is_dir():
+        return cases
+    for name in sorted(os.listdir(folder)):  # pathlib would take longer: there may be 100,000
+        if name.startswith(".") or not name.endswith(file_ending):
+            continue
+        file = os.path.join(folder, name)
+        match = re.fullmatch(r"(.+)_(\d{4})", name.removesuffix(file_ending))
+        if match is None:
+            raise DataError(
+                f"{file} has no channel suffix; rename it to "
+                f"{name.removesuffix(file_ending)}_0000{file_ending}."
+            )
+        cases.setdefault(match[1], {})[int(match[2])] = file
+    return cases
+
+
+def raw_unlabeled_cases(
+    dataset_folder: Path, file_ending: str, num_channels: int
+) -> dict[str, list[str]]:
+    """Return the raw unlabeled cases as identifier -> channel files in order.
+
+    Args:
+        dataset_folder: The dataset in nnUNet_raw.
+        file_ending: As in dataset.json, ".nii.gz" for example.
+        num_channels: How many channels each case must have.
+
+    Raises:
+        DataError: If there is no unlabeled case, or one with a missing or surplus channel.
+    """
+    folder = dataset_folder / IMAGES_UNLABELED
+    cases = image_files(folder, file_ending)
+    if not cases:
+        raise DataError(
+            f"There is no unlabeled case: {folder} has no file that ends in _0000{file_ending}; "
+            "put the unlabeled images there."
+        )
+    for identifier, channels in cases.items():
+        # The one file of a colour picture holds all its channels.
+        is_picture = file_ending in NATURAL_IMAGE_ENDINGS and sorted(channels) == [0]
+        if sorted(channels) != list(range(num_channels)) and not is_picture:
+            raise DataError(
+                f"The unlabeled case {identifier} in {folder} has the channels "
+                f"{', '.join(f'{channel:04d}' for channel in sorted(channels))}, expected "
+                f"{', '.join(f'{channel:04d}' for channel in range(num_channels))}; add or remove "
+                "files, or remove the case."
+            )
+        if identifier.endswith("_seg"):
+            raise DataError(
+                f"The unlabeled case {identifier} in {folder} would be taken for a segmentation; "
+                "give it a name that does not end in _seg."
+            )
+    return {
+        identifier: [channels[channel] for channel in sorted(channels)]
+        for identifier, channels in cases.items()
+    }
+
+
+def finished_cases(folder: Path, *, verify: bool = False) -> list[str]:
+    """Return the sorted identifiers whose preprocessed files are there and whole.
+
+    Args:
+        folder: The folder of preprocessed unlabeled cases; it may be absent.
+        verify: Decompress every voxel, instead of looking at the ends of the files only.
+    """
+    names = set(os.listdir(folder)) if folder.is_dir() else set()
+    started = sorted(
+        name.removesuffix(".b2nd")
+        for name in names
+        if name.endswith(".b2nd") and not name.endswith("_seg.b2nd")
+    )
+    if verify:
+        return [i for i in started if case_problem(folder, i, verify=True) is None]
+    return [i for i in started if _is_whole_case(folder, i, names)]
+
+
+def _is_whole_case(folder: Path, identifier: str, names: Collection[str]) -> bool:
+    """Tell what `case_problem` would, in a tenth of its time: there may be 100,000 cases."""
+    if not all(f"{identifier}{ending}" in names for ending in CASE_ENDINGS):
+        return False
+    case = os.path.join(folder, identifier)  # pathlib would take longer than reading
+    return (
+        _is_whole_frame(f"{case}.b2nd")
+        and _is_whole_frame(f"{case}_seg.b2nd")
+        and _ends_like_a_pickle(f"{case}.pkl")
+    )
+
+
+def _is_whole_frame(file: str) -> bool:
+    """Tell whether a Blosc2 file is as long as its header says.
+
+    The header: https://github.com/Blosc/c-blosc2/blob/main/README_CFRAME_FORMAT.rst
+    """
+    try:
+        with open(file, "rb", buffering=0) as stream:
+            header = stream.read(24)
+            size = os.fstat(stream.fileno()).st_size
+    except OSError:
+        return False
+    return header[2:10] == b"b2frame\0" and int.from_bytes(header[16:24], "big") == size
+
+
+def _ends_like_a_pickle(file: str) -> bool:
+    try:
+        with open(file, "rb", buffering=0) as stream:
+            stream.seek(-1, os.SEEK_END)
+            return stream.read(1) == pickle.STOP
+    except OSError:
+        return False
+
+
+def case_problem(folder: Path, identifier: str, *, verify: bool = False) -> str | None:
+    """Say what is wrong with the files of a preprocessed case, or None if it is whole."""
+    import blosc2
+
+    data_file, seg_file, properties_file = (
+        folder / f"{identifier}{ending}" for ending in (".b2nd", "_seg.b2nd", ".pkl")
+    )
+    for file in (data_file, seg_file, properties_file):
+        if not file.is_file():
+            return f"{file.name} is missing"
+    try:
+        data = blosc2.open(urlpath=str(data_file), mode="r", dparams={"nthreads": 1})
+        seg = blosc2.open(urlpath=str(seg_file), mode="r", dparams={"nthreads": 1})
+        if (1, *data.shape[1:]) != tuple(seg.shape):
+            return f"{data_file.name} and {seg_file.name} differ in shape"
+        if verify and not (np.isfinite(data[:]).all() and seg[:].size):
+            return f"{data_file.name} has NaN or infinite voxels"
+        if not _is_whole_pickle(properties_file, verify):
+            return f"{properties_file.name} is damaged"
+    except (
+        RuntimeError,
+        OSError,
+        ValueError,
+        AttributeError,
+    ) as error:  # what blosc2 raises on damaged files
+        return f"it cannot be opened ({error})"
+    return None
+
+
+def _is_whole_pickle(file: Path, verify: bool) -> bool:
+    content = file.read_bytes()
+    if not content.endswith(pickle.STOP):
+        return False
+    if not verify:
+        return True
+    try:
+        properties = pickle.loads(content)
+    except Exception:  # a damaged pickle may raise anything
+        return False
+    return isinstance(properties, dict) and properties.get("class_locations") == {}
+
+
+def failed_cases(folder: Path, cases: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Return the cases whose last preprocessing failed, with the reason.
+
+    A case of which a raw file has been replaced since then is left out: it deserves a new try.
+
+    Args:
+        folder: The folder of preprocessed unlabeled cases.
+        cases: The raw cases to look for, identifier -> channel files.
+    """
+    failed = {}
+    notes = folder / FAILED_FOLDER
+    for file_name in sorted(os.listdir(notes)) if notes.is_dir() else []:
+        note, identifier = notes / file_name, file_name.removesuffix(".txt")
+        files = cases.get(identifier)
+        if files is None or not file_name.endswith(".txt"):
+            continue
+        if all(Path(file).stat().st_mtime <= note.stat().st_mtime for file in files):
+            failed[identifier] = note.read_text(encoding="utf-8").strip()
+    return failed
+
+
+def describe_failures(failed: Mapping[str, str], limit: int = 5) -> str:
+    """Name the failed cases; the first few with their reason."""
+    shown = sorted(failed)[:limit]
+    text = "; ".join(f"{identifier}: {failed[identifier]}" for identifier in shown)
+    others = sorted(set(failed) - set(shown))
+    return f"{text}; and also {name_some(others, 50)}" if others else text

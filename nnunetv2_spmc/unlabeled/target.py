@@ -1,0 +1,145 @@
+"""Find what a preprocessing run works on: the dataset's folders, its plans, its configuration."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.unlabeled.cases import unlabeled_folder
+
+if TYPE_CHECKING:
+    from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+
+
+@dataclass(frozen=True)
+class UnlabeledTarget:
+    """The unlabeled cases of a dataset in one configuration of its plans."""
+
+    dataset_name: str
+    plans_manager: PlansManager
+    configuration_name: str
+    dataset_json: dict[str, Any]
+    folder: Path  # of the preprocessed unlabeled cases
+
+    @property
+    def configuration_manager(self) -> ConfigurationManager:
+        """nnU-Net's view of the configuration."""
+        return self.plans_manager.get_configuration(self.configuration_name)
+
+    @property
+    def num_channels(self) -> int:
+        """How many channels a case has."""
+        names = self.dataset_json.get("channel_names") or self.dataset_json["modality"]
+        return len(names)
+
+    @property
+    def command(self) -> str:
+        """The command that preprocesses the cases ahead of time."""
+        return (
+            f"nnUNetv2_spmc_preprocess -d {self.dataset_name} -c {self.configuration_name} "
+            f"-p {self.plans_manager.plans_name}"
+        )
+
+    def check(self) -> None:
+        """Raise DataError if the configuration cannot be preprocessed."""
+        available = self.plans_manager.available_configurations
+        name = self.configuration_name
+        # The planner leaves the cascade out where it makes no sense, so its name is looked at too.
+        if name.startswith("3d_cascade") or (
+            name in available and self.configuration_manager.previous_stage_name is not None
+        ):
+            raise DataError(
+                f"The cascade {name} is not supported: unlabeled cases have no segmentation of a "
+                "previous stage; use another configuration, 3d_fullres for example."
+            )
+        if name not in available:
+            raise DataError(
+                f"The plans {self.plans_manager.plans_name} of {self.dataset_name} have no "
+                f"configuration {name}, only {', '.join(available)}."
+            )
+        if self.configuration_manager.preprocessor_class is None:
+            raise DataError(
+                f"The plans {self.plans_manager.plans_name} name the preprocessor "
+                f"{self.configuration_manager.preprocessor_name}, which this nnU-Net does not have."
+            )
+
+
+def find_target(
+    dataset_name_or_id: str | int, configuration: str, plans_identifier: str
+) -> UnlabeledTarget:
+    """Find a raw and planned dataset by its name or id.
+
+    Raises:
+        DataError: If an environment variable, the dataset, its plans or the configuration is not
+            there; it says which and what to run first.
+    """
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    dataset_name = find_dataset(dataset_name_or_id, _environment_folder("nnUNet_raw"))
+    folder = _environment_folder("nnUNet_preprocessed") / dataset_name
+    plans_file = folder / f"{plans_identifier}.json"
+    dataset_file = folder / "dataset.json"
+    for file in (plans_file, dataset_file):
+        if not file.is_file():
+            others = sorted(path.stem for path in folder.glob("*Plans*.json"))
+            found = f" (its plans: {', '.join(others)}; choose with -p)" if others else ""
+            raise DataError(
+                f"{file} does not exist{found}; plan the dataset first, with "
+                f"nnUNetv2_plan_and_preprocess -d {int(dataset_name[7:10])}."
+            )
+    plans_manager = PlansManager(_load_json(plans_file))
+    target = UnlabeledTarget(
+        dataset_name, plans_manager, configuration, _load_json(dataset_file), folder
+    )
+    target.check()
+    labeled_folder = folder / target.configuration_manager.data_identifier
+    return UnlabeledTarget(
+        dataset_name,
+        plans_manager,
+        configuration,
+        target.dataset_json,
+        unlabeled_folder(labeled_folder),
+    )
+
+
+def find_dataset(name_or_id: str | int, raw_root: Path) -> str:
+    """Return the name of the one dataset in nnUNet_raw with that name or id."""
+    datasets = sorted(p.name for p in raw_root.glob("Dataset[0-9][0-9][0-9]_*") if p.is_dir())
+    wanted = str(name_or_id)
+    prefix = f"Dataset{int(wanted):03d}_" if wanted.isdecimal() else None
+    found = [name for name in datasets if name == wanted or (prefix and name.startswith(prefix))]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise DataError(
+            f"Several datasets in {raw_root} have the id {wanted}: {', '.join(found)}; "
+            "give the name instead."
+        )
+    raise DataError(
+        f"There is no dataset {wanted} in {raw_root}; the folder has "
+        f"{', '.join(datasets) or 'no dataset'}."
+    )
+
+
+def _environment_folder(variable: str) -> Path:
+    value = os.environ.get(variable)
+    if not value:
+        raise DataError(
+            f"The environment variable {variable} is not set; set it to the folder that holds "
+            "nnU-Net's datasets."
+        )
+    if not Path(value).is_dir():
+        raise DataError(f"The environment variable {variable} names {value}, which is no folder.")
+    return Path(value)
+
+
+def _load_json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{file} is not valid JSON ({error}); plan the dataset again.") from error
+    return dict(content)

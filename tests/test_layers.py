@@ -1,0 +1,97 @@
+"""Imports point only down: a layer imports those below it, and its own.
+
+Read from the sources, without importing anything.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[1]
+PACKAGE = REPOSITORY / "nnunetv2_spmc"
+LAYERS = (  # from top to bottom
+    "cli",
+    "discovery",
+    "reports",
+    "inference",
+    "evaluation",
+    "methods",
+    "training",
+    "networks",
+    "losses",
+    "loading",
+    "unlabeled",
+    "dataset_conversion",
+    "raw",
+    "common",
+)
+ABOVE_ALL = ("__init__", "train")  # modules beside the folders: load_run, torchrun's command
+STRANGERS = {("networks", "losses")}  # below, and yet they know nothing of each other
+
+
+def layer_of(module: str) -> str:
+    """Return the layer of `nnunetv2_spmc.LAYER.MODULE`, "" for the package itself."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def imports_of(source: str) -> Iterator[str]:
+    """Find the modules of this package that a source imports anywhere, in functions too."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide the layer"
+            names = [node.module or ""]
+            if node.module == "nnunetv2_spmc":
+                names = [f"nnunetv2_spmc.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        yield from (name for name in names if name.split(".")[0] == "nnunetv2_spmc")
+
+
+def violations(module: str, source: str) -> list[str]:
+    """Describe the imports of a module that point up."""
+    layer = layer_of(module)
+    found = []
+    for imported in imports_of(source):
+        other = layer_of(imported)
+        if other.startswith("__") or layer in ABOVE_ALL:  # such as __version__
+            continue
+        is_up = other not in LAYERS or LAYERS.index(other) < LAYERS.index(layer)
+        if is_up or (layer, other) in STRANGERS:
+            found.append(f"{module} imports {imported}")
+    return found
+
+
+def modules() -> Iterator[tuple[str, str]]:
+    """Return the dotted name and the source of every module."""
+    for folder, prefix in (
+        (PACKAGE, "nnunetv2_spmc"),
+        (REPOSITORY / "dataset_conversion", "nnunetv2_spmc.dataset_conversion"),
+    ):
+        for file in sorted(folder.rglob("*.py")):
+            inner = file.relative_to(folder).with_suffix("").parts
+            yield ".".join((prefix, *inner)), file.read_text(encoding="utf-8")
+
+
+def test_imports_point_only_down():
+    assert [v for module, source in modules() for v in violations(module, source)] == []
+
+
+def test_every_folder_is_a_layer():
+    folders = {layer_of(module) for module, _ in modules()} - set(ABOVE_ALL)
+    assert folders == set(LAYERS)
+
+
+def test_an_import_that_points_up_is_found():
+    for line in (
+        "from nnunetv2_spmc.training.settings import TrainingSettings",
+        "def f():\n    import nnunetv2_spmc.training.settings",
+        "from nnunetv2_spmc import training",
+    ):
+        (found,) = violations("nnunetv2_spmc.losses.cps", line)
+        assert found.startswith("nnunetv2_spmc.losses.cps imports nnunetv2_spmc.training")
+    assert violations("nnunetv2_spmc.training.step", "from nnunetv2_spmc.losses import cps") == []
+    assert violations("nnunetv2_spmc.networks.x", "from nnunetv2_spmc.losses import cps") != []

@@ -1,0 +1,520 @@
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import blosc2
+import numpy as np
+import pytest
+import SimpleITK
+
+from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.common.worker_pool import temporary_name
+from nnunetv2_spmc.unlabeled.case_worker import PreprocessingJob, process_cases
+from nnunetv2_spmc.unlabeled.cases import (
+    failed_cases,
+    finished_cases,
+    raw_unlabeled_cases,
+    unlabeled_folder,
+)
+from nnunetv2_spmc.unlabeled.preprocessing import (
+    ensure_unlabeled_preprocessed,
+    preprocess_unlabeled,
+)
+
+DATASET = "Dataset510_Tiny"
+CHANNELS = 2
+UNLABELED = ["u0", "u1", "u2"]
+
+
+def write_image(file, array, spacing=(1.0, 1.0, 1.2)):
+    image = SimpleITK.GetImageFromArray(array)
+    image.SetSpacing(spacing)
+    SimpleITK.WriteImage(image, str(file))
+
+
+def write_case(folder, identifier, seed, shape=(12, 24, 24)):
+    random = np.random.default_rng(seed)
+    for channel in range(CHANNELS):
+        array = random.normal(100, 20, shape).astype(np.float32)
+        array[:2] = 0  # outside of the nonzero mask
+        array[5, :4, :4] = 0
+        write_image(folder / f"{identifier}_{channel:04d}.nii.gz", array)
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory):
+    """A raw dataset of 5 labeled and 3 unlabeled cases, planned by nnU-Net's planner."""
+    root = tmp_path_factory.mktemp("planned")
+    raw, preprocessed = root / "raw" / DATASET, root / "preprocessed" / DATASET
+    for folder in (raw / "imagesTr", raw / "labelsTr", raw / "imagesUn", preprocessed):
+        folder.mkdir(parents=True)
+    for number in range(5):
+        write_case(raw / "imagesTr", f"l{number}", number)
+        label = np.zeros((12, 24, 24), np.uint8)
+        label[4:8, 8:16, 8:16] = 1
+        write_image(raw / "labelsTr" / f"l{number}.nii.gz", label)
+    for number, identifier in enumerate(UNLABELED):
+        write_case(raw / "imagesUn", identifier, 10 + number)
+    dataset = {
+        "channel_names": {"0": "T1", "1": "CT"},
+        "labels": {"background": 0, "organ": 1},
+        "numTraining": 5,
+        "file_ending": ".nii.gz",
+    }
+    statistics = ("max", "mean", "median", "min", "percentile_00_5", "percentile_99_5", "std")
+    intensities = dict(zip(statistics, (150, 100, 100, 50, 60, 140, 20), strict=True))
+    fingerprint = {
+        "spacings": [[1.0, 1.0, 1.0]] * 5,  # other than the files': they are resampled
+        "shapes_after_crop": [[10, 24, 24]] * 5,
+        "foreground_intensity_properties_per_channel": {
+            str(channel): intensities for channel in range(CHANNELS)
+        },
+        "median_relative_size_after_cropping": 0.7,  # use_mask_for_norm
+    }
+    (raw / "dataset.json").write_text(json.dumps(dataset))
+    (preprocessed / "dataset_fingerprint.json").write_text(json.dumps(fingerprint))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("nnUNet_raw", str(raw.parent))
+        patch.setenv("nnUNet_preprocessed", str(preprocessed.parent))
+        from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import (
+            ExperimentPlanner,
+        )
+
+        ExperimentPlanner(DATASET).plan_experiment()
+    return root
+
+
+@pytest.fixture
+def dataset(planned, tmp_path, monkeypatch):
+    """A copy of the planned dataset that a test may change; returns (raw, preprocessed)."""
+    shutil.copytree(planned, tmp_path / "nnunet")
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "nnunet" / "raw"))
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "nnunet" / "preprocessed"))
+    return tmp_path / "nnunet" / "raw" / DATASET, tmp_path / "nnunet" / "preprocessed" / DATASET
+
+
+@pytest.fixture
+def folder(dataset):
+    return dataset[1] / "nnUNetPlans_3d_fullres_unlabeled"
+
+
+def run(**options):
+    return preprocess_unlabeled(
+        510, "3d_fullres", **{"num_processes": 0, "show_progress": False, **options}
+    )
+
+
+def load_plans(preprocessed):
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    return PlansManager(str(preprocessed / "nnUNetPlans.json"))
+
+
+def ensure(dataset, allowed_to_run=True, log=None):
+    preprocessed = dataset[1]
+    return ensure_unlabeled_preprocessed(
+        DATASET,
+        load_plans(preprocessed),
+        "3d_fullres",
+        json.loads((preprocessed / "dataset.json").read_text()),
+        preprocessed / "nnUNetPlans_3d_fullres",
+        allowed_to_run=allowed_to_run,
+        log=log or (lambda message: None),
+        num_processes=0,
+    )
+
+
+def content(folder):
+    return {f.name: (f.stat().st_mtime_ns, f.read_bytes()) for f in sorted(folder.glob("*.*"))}
+
+
+def test_the_folder_is_a_sibling_of_the_labeled_one():
+    assert unlabeled_folder("/p/D/nnUNetPlans_2d") == Path("/p/D/nnUNetPlans_2d_unlabeled")
+
+
+def test_files_equal_those_of_a_labeled_case_but_for_the_label(dataset, folder, tmp_path):
+    raw, preprocessed = dataset
+    report = run()
+    assert report.done == UNLABELED
+    assert report.failed == {}
+    plans = load_plans(preprocessed)
+    configuration = plans.get_configuration("3d_fullres")
+    configuration.preprocessor_class(verbose=False).run_case_save(
+        str(tmp_path / "stock"),
+        [str(raw / "imagesUn" / f"u1_{channel:04d}.nii.gz") for channel in range(CHANNELS)],
+        str(raw / "labelsTr" / "l0.nii.gz"),
+        plans,
+        configuration,
+        json.loads((raw / "dataset.json").read_text()),
+    )
+    ours, stock = (blosc2.open(str(f)) for f in (folder / "u1.b2nd", tmp_path / "stock.b2nd"))
+    assert ours.shape == (CHANNELS, 12, 24, 24)  # 10 slices of 1.2 mm, resampled to 1 mm
+    assert (ours.dtype, ours.chunks, ours.blocks) == (stock.dtype, stock.chunks, stock.blocks)
+    np.testing.assert_array_equal(ours[:], stock[:])
+    ours, stock = (
+        blosc2.open(str(f))[:] for f in (folder / "u1_seg.b2nd", tmp_path / "stock_seg.b2nd")
+    )
+    np.testing.assert_array_equal(ours, np.where(stock == 1, 0, stock))
+    assert set(np.unique(ours)) == {-1, 0}
+    properties = pickle.loads((folder / "u1.pkl").read_bytes())
+    assert properties["class_locations"] == {}
+    assert properties["spacing"] == pytest.approx([1.2, 1.0, 1.0])
+
+
+def test_nnunets_loader_draws_from_the_folder(dataset, folder):
+    from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+    from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+
+    write_image(dataset[0] / "imagesUn" / "u2_0000.nii.gz", np.zeros((3, 3, 3), np.float32))
+    run()  # the failed case leaves a note, which the loader must not mind
+    cases = infer_dataset_class(str(folder))(str(folder))
+    assert cases.identifiers == ["u0", "u1"]
+    labels = load_plans(dataset[1]).get_label_manager({"labels": {"background": 0, "organ": 1}})
+    loader = nnUNetDataLoader(cases, 2, (8, 16, 16), (8, 16, 16), labels, 0.33)
+    assert next(loader)["data"].shape == (2, CHANNELS, 8, 16, 16)
+
+
+def test_finished_cases_are_skipped_and_untouched(folder):
+    run()
+    before = content(folder)
+    assert run().skipped == UNLABELED
+    assert content(folder) == before
+
+
+def damage_truncated(folder):
+    file = folder / "u1.b2nd"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def damage_missing(folder):
+    (folder / "u1_seg.b2nd").unlink()
+
+
+def damage_pickle(folder):
+    file = folder / "u1.pkl"
+    file.write_bytes(file.read_bytes()[:-10])
+
+
+def damage_inside(folder):
+    file = folder / "u1.b2nd"
+    middle = file.stat().st_size // 2
+    with file.open("r+b") as stream:
+        stream.seek(middle)
+        stream.write(bytes(2000))
+
+
+@pytest.mark.parametrize("damage", [damage_truncated, damage_missing, damage_pickle])
+def test_broken_cases_are_redone(folder, damage):
+    run()
+    before = {name: data for name, (_, data) in content(folder).items()}
+    damage(folder)
+    assert finished_cases(folder) == ["u0", "u2"]
+    report = run()
+    assert (report.skipped, report.redone) == (["u0", "u2"], ["u1"])
+    assert {name: data for name, (_, data) in content(folder).items()} == before
+
+
+def test_verify_finds_damage_that_headers_do_not_show(folder):
+    run()
+    damage_inside(folder)
+    assert finished_cases(folder) == UNLABELED
+    assert finished_cases(folder, verify=True) == ["u0", "u2"]
+    assert run(verify=True).redone == ["u1"]
+    assert finished_cases(folder, verify=True) == UNLABELED
+
+
+def spoil_nan(file):
+    array = np.ones((12, 24, 24), np.float32)
+    array[3, 3, 3] = np.nan
+    write_image(file, array)
+
+
+def spoil_infinite(file):
+    array = np.ones((12, 24, 24), np.float32)
+    array[3, 3, 3:5] = -np.inf
+    write_image(file, array)
+
+
+def spoil_truncated(file):
+    file.write_bytes(file.read_bytes()[:-50])
+
+
+def spoil_garbage(file):
+    file.write_bytes(b"this is no image")
+
+
+def spoil_shape(file):
+    write_image(file, np.ones((12, 24, 23), np.float32))
+
+
+def spoil_spacing(file):
+    write_image(file, np.ones((12, 24, 24), np.float32), spacing=(1.0, 1.0, 2.0))
+
+
+def spoil_channels(file):
+    SimpleITK.WriteImage(SimpleITK.JoinSeries([SimpleITK.ReadImage(str(file))] * 2), str(file))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (spoil_nan, "u1_0001.nii.gz has 1 NaN or infinite voxels"),
+        (spoil_infinite, "u1_0001.nii.gz has 2 NaN or infinite voxels"),
+        (spoil_truncated, "u1_0001.nii.gz is truncated"),
+        (spoil_garbage, "u1_0001.nii.gz"),
+        (spoil_shape, r"u1_0001.nii.gz has shape (12, 24, 23)"),
+        (spoil_spacing, "spacing (2.0, 1.0, 1.0)"),
+        (spoil_channels, "u1_0001.nii.gz holds 2 images"),
+    ],
+)
+def test_a_bad_case_is_named_and_the_others_are_kept(dataset, folder, spoil, reason):
+    spoil(dataset[0] / "imagesUn" / "u1_0001.nii.gz")
+    report = run()
+    assert report.done == ["u0", "u2"]
+    assert list(report.failed) == ["u1"]
+    assert reason in report.failed["u1"]
+    assert "\n" not in report.failed["u1"]
+    assert finished_cases(folder) == ["u0", "u2"]
+    assert [f.name for f in folder.glob("u1*")] == []
+    assert [f.name for f in folder.iterdir() if f.is_dir()] == ["failed"]
+
+
+def test_an_image_of_zeros_only_is_refused(dataset):
+    for channel in range(CHANNELS):
+        file = dataset[0] / "imagesUn" / f"u0_{channel:04d}.nii.gz"
+        write_image(file, np.zeros((12, 24, 24), np.float32))
+    assert run().failed == {"u0": "all voxels are zero"}
+
+
+def test_a_mended_case_is_done_and_its_note_removed(dataset, folder):
+    raw = dataset[0]
+    spoil_garbage(raw / "imagesUn" / "u1_0001.nii.gz")
+    cases = raw_unlabeled_cases(raw, ".nii.gz", CHANNELS)
+    run()
+    assert list(failed_cases(folder, cases)) == ["u1"]
+    write_case(raw / "imagesUn", "u1", 11)
+    assert run().done == ["u1"]
+    assert failed_cases(folder, cases) == {}
+
+
+KILLED_WHILE_PUBLISHING = """
+import os, signal
+from nnunetv2_spmc.unlabeled import case_worker as unlabeled_case_worker
+from nnunetv2_spmc.unlabeled.preprocessing import preprocess_unlabeled
+
+published = []
+replace = os.replace
+def replace_until_killed(source, target):
+    if str(target).endswith("u1.b2nd"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+unlabeled_case_worker.os.replace = replace_until_killed
+preprocess_unlabeled(510, "3d_fullres", num_processes=0, show_progress=False)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_a_killed_run_leaves_nothing_that_counts_and_the_next_one_cleans_up(folder):
+    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+
+    result = subprocess.run([sys.executable, "-c", KILLED_WHILE_PUBLISHING])
+    assert result.returncode == -signal.SIGKILL
+    assert (folder / "u1.pkl").exists()
+    assert len(list(folder.glob(".unfinished-*"))) == 1
+    assert finished_cases(folder) == ["u0"]
+    assert nnUNetDatasetBlosc2.get_identifiers(str(folder)) == ["u0"]
+    report = run()
+    assert (report.skipped, report.redone, report.done) == (["u0"], ["u1"], ["u2"])
+    assert list(folder.glob(".unfinished-*")) == []
+
+
+def test_temporary_files_of_other_computers_are_left_alone(folder):
+    other = folder / ".unfinished-another-node-17"
+    ended = folder / f".unfinished-{socket.gethostname()}-999999999"
+    abandoned = folder / ".unfinished-another-node-18"
+    for leftover in (other, ended, abandoned):
+        leftover.mkdir(parents=True)
+    os.utime(abandoned, (0, 0))
+    run()
+    assert [f.name for f in folder.glob(".unfinished-*")] == [other.name]
+
+
+class EndsTheProcess:
+    """Ends the process that unpickles it, as the system does when memory runs out."""
+
+    def __reduce__(self):
+        return os._exit, (9,)
+
+
+def test_a_killed_worker_is_reported_with_its_case(dataset, tmp_path):
+    plans = load_plans(dataset[1])
+    job = PreprocessingJob(
+        folder=tmp_path,
+        temporary_folder=tmp_path / temporary_name(".unfinished-"),
+        plans_manager=plans,
+        configuration_manager=plans.get_configuration("3d_fullres"),
+        dataset_json={"killer": EndsTheProcess()},
+        num_channels=CHANNELS,
+        verify=False,
+    )
+    (job.temporary_folder / "u0").mkdir(parents=True)
+    cases = {"u0": ["u0_0000.nii.gz"], "u1": ["u1_0000.nii.gz"]}
+
+    class NoProgress:
+        def update(self):
+            pass
+
+    with pytest.raises(DataError, match=r"killed while it preprocessed one of u0.*-np"):
+        process_cases(job, cases, 1, NoProgress())
+
+
+def test_parts_share_all_cases_between_them(folder):
+    first = run(num_parts=2, part_id=0).done
+    second = run(num_parts=2, part_id=1).done
+    assert (first, second) == (["u0", "u2"], ["u1"])
+    assert finished_cases(folder) == UNLABELED
+
+
+@pytest.mark.parametrize("options", [{"num_parts": 0}, {"num_parts": 2, "part_id": 2}])
+def test_impossible_parts_are_refused(dataset, options):
+    with pytest.raises(DataError, match="part_id"):
+        run(**options)
+
+
+def change_plans(preprocessed, **changes):
+    file = preprocessed / "nnUNetPlans.json"
+    plans = json.loads(file.read_text())
+    plans["configurations"]["3d_fullres"].update(changes)
+    file.write_text(json.dumps(plans))
+
+
+def test_cases_of_other_plans_are_refused_until_overwritten(dataset, folder):
+    run()
+    change_plans(dataset[1], spacing=[2.0, 1.0, 1.0])
+    with pytest.raises(DataError, match=r"other plans \(spacing changed\).*--overwrite"):
+        run()
+    with pytest.raises(DataError, match=r"other plans \(spacing changed\).*--overwrite"):
+        ensure(dataset)
+    assert run(overwrite=True).done == UNLABELED
+    assert blosc2.open(str(folder / "u0.b2nd")).shape == (CHANNELS, 6, 24, 24)
+    assert ensure(dataset) == UNLABELED
+
+
+def test_another_patch_or_batch_size_keeps_the_cases(dataset):
+    run()
+    change_plans(dataset[1], patch_size=[8, 16, 16], batch_size=7)
+    assert run().skipped == UNLABELED
+
+
+def test_cases_without_a_record_are_refused(folder):
+    run()
+    folder.with_name(f"{folder.name}.json").unlink()
+    with pytest.raises(DataError, match=r"unlabeled\.json is missing"):
+        run()
+
+
+def test_parts_cannot_overwrite(folder):
+    run()
+    with pytest.raises(DataError, match="delete"):
+        run(overwrite=True, num_parts=2)
+    assert finished_cases(folder) == UNLABELED
+
+
+def test_a_custom_preprocessor_of_the_plans_is_used(folder, monkeypatch):
+    from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+    from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
+
+    class Shifted(DefaultPreprocessor):
+        def run_case_npy(self, *args, **kwargs):
+            data, seg, properties = super().run_case_npy(*args, **kwargs)
+            return data + 1000, seg, properties
+
+    monkeypatch.setattr(ConfigurationManager, "preprocessor_class", Shifted)
+    assert run().done == UNLABELED
+    assert blosc2.open(str(folder / "u0.b2nd"))[:].min() > 900
+    assert pickle.loads((folder / "u0.pkl").read_bytes())["class_locations"] == {}
+
+
+def test_raw_cases_list_their_channels_in_order(dataset):
+    raw = dataset[0]
+    cases = raw_unlabeled_cases(raw, ".nii.gz", CHANNELS)
+    assert list(cases) == UNLABELED
+    assert cases["u0"] == [str(raw / "imagesUn" / f"u0_000{channel}.nii.gz") for channel in (0, 1)]
+
+
+def test_a_missing_channel_is_named(dataset):
+    (dataset[0] / "imagesUn" / "u1_0000.nii.gz").unlink()
+    with pytest.raises(DataError, match=r"case u1 .* channels 0001, expected 0000, 0001; add"):
+        run()
+
+
+def test_a_file_without_channel_suffix_is_named(dataset):
+    images = dataset[0] / "imagesUn"
+    (images / "u1_0000.nii.gz").rename(images / "u1.nii.gz")
+    with pytest.raises(DataError, match=r"u1\.nii\.gz has no channel suffix"):
+        run()
+
+
+@pytest.mark.parametrize("absent", [True, False])
+def test_no_unlabeled_case_is_an_error(dataset, absent):
+    shutil.rmtree(dataset[0] / "imagesUn")
+    if not absent:
+        (dataset[0] / "imagesUn").mkdir()
+    with pytest.raises(DataError, match="There is no unlabeled case"):
+        run()
+    with pytest.raises(DataError, match="There is no unlabeled case"):
+        ensure(dataset)
+
+
+def test_training_preprocesses_what_is_missing_and_says_so(dataset, folder):
+    run(num_parts=3, part_id=0)
+    logged = []
+    assert ensure(dataset, log=logged.append) == UNLABELED
+    assert len(logged) == 1
+    assert "2 of 3" in logged[0]
+    assert f"nnUNetv2_spmc_preprocess -d {DATASET} -c 3d_fullres -p nnUNetPlans" in logged[0]
+
+
+def test_training_that_may_not_preprocess_names_the_command(dataset):
+    with pytest.raises(DataError, match=r"run nnUNetv2_spmc_preprocess -d .* first"):
+        ensure(dataset, allowed_to_run=False)
+    run()
+    assert ensure(dataset, allowed_to_run=False) == UNLABELED
+
+
+def test_training_goes_on_without_cases_that_failed(dataset):
+    spoil_nan(dataset[0] / "imagesUn" / "u1_0000.nii.gz")
+    logged = []
+    assert ensure(dataset, log=logged.append) == ["u0", "u2"]
+    assert "u1_0000.nii.gz has 1 NaN" in logged[-1]
+    assert ensure(dataset, allowed_to_run=False) == ["u0", "u2"]
+
+
+def test_training_does_not_use_cases_that_left_images_un(dataset):
+    run()
+    for file in (dataset[0] / "imagesUn").glob("u2_*"):
+        file.unlink()
+    logged = []
+    assert ensure(dataset, log=logged.append) == ["u0", "u1"]
+    assert "u2" in logged[0]
+
+
+def test_training_without_raw_data_uses_what_is_preprocessed(dataset):
+    run()
+    shutil.rmtree(dataset[0])
+    assert ensure(dataset, allowed_to_run=False) == UNLABELED
+
+
+def test_training_without_any_usable_case_is_an_error(dataset):
+    for file in (dataset[0] / "imagesUn").glob("*_0000.nii.gz"):
+        spoil_garbage(file)
+    with pytest.raises(DataError, match="None of the 3 unlabeled cases"):
+        ensure(dataset)
