@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from nnunetv2_spmc.common.worker_pool import termination_raises
+    from nnunetv2_spmc.common.signals import termination_raises
     from nnunetv2_spmc.evaluation.folder_evaluation import evaluate_folder
 
     with termination_raises():

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nnunetv2_spmc.common.errors import DataError
-from nnunetv2_spmc.common.worker_pool import temporary_name
+from nnunetv2_spmc.common.leftovers import temporary_name
 
 try:
     import resource

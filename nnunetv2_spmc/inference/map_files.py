@@ -16,8 +16,8 @@ import tifffile
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.common.leftovers import temporary_name
 from nnunetv2_spmc.common.whole_file import WRITING_PREFIX, writing
-from nnunetv2_spmc.common.worker_pool import temporary_name
 from nnunetv2_spmc.inference.case_maps import CaseMaps
 from nnunetv2_spmc.raw.nifti_check import check_scan
 from nnunetv2_spmc.unlabeled.cases import NATURAL_IMAGE_ENDINGS

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.common.leftovers import remove_leftovers
 from nnunetv2_spmc.common.whole_file import WRITING_PREFIX, WriteError
-from nnunetv2_spmc.common.worker_pool import remove_leftovers
 from nnunetv2_spmc.inference.case_maps import predict_case
 from nnunetv2_spmc.inference.map_files import write_maps
 from nnunetv2_spmc.inference.trained_model import TrainedModel

@@ -15,7 +15,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import Tensor
 
-from nnunetv2_spmc.common.worker_pool import signals_deferred
+from nnunetv2_spmc.common.signals import signals_deferred
 from nnunetv2_spmc.loading.image_transforms import image_transforms
 from nnunetv2_spmc.loading.two_views import two_views
 

@@ -19,13 +19,10 @@ from typing import Any
 
 from tqdm import tqdm
 
+from nnunetv2_spmc.common.leftovers import remove_leftovers, temporary_name
+from nnunetv2_spmc.common.signals import termination_raises
 from nnunetv2_spmc.common.whole_file import whole_file
-from nnunetv2_spmc.common.worker_pool import (
-    remove_leftovers,
-    run_cases,
-    temporary_name,
-    termination_raises,
-)
+from nnunetv2_spmc.common.worker_pool import run_cases
 from nnunetv2_spmc.raw.case_writer import CaseRecord, write_case
 from nnunetv2_spmc.raw.cases import ConversionError, RawDataset, check_dataset
 from nnunetv2_spmc.raw.dataset_json import dataset_json, split_json

@@ -12,7 +12,7 @@ from torch.amp import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from nnunetv2_spmc.common.worker_pool import signals_deferred
+from nnunetv2_spmc.common.signals import signals_deferred
 from nnunetv2_spmc.training.memory import explain_out_of_memory
 from nnunetv2_spmc.training.stability import steps_noted
 from nnunetv2_spmc.training.step import Loss, Pass, Step

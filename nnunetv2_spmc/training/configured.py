@@ -22,12 +22,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_spmc import __version__
 from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.common.leftovers import remove_leftovers
+from nnunetv2_spmc.common.signals import interrupts_blocked, signals_deferred
 from nnunetv2_spmc.common.whole_file import WRITING_PREFIX
-from nnunetv2_spmc.common.worker_pool import (
-    interrupts_blocked,
-    remove_leftovers,
-    signals_deferred,
-)
 from nnunetv2_spmc.losses import LabelSpace
 from nnunetv2_spmc.training.checkpoint import (
     CHECKPOINT_KEY,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 
-from nnunetv2_spmc.common.worker_pool import signals_deferred, termination_raises
+from nnunetv2_spmc.common.signals import signals_deferred, termination_raises
 from nnunetv2_spmc.training.checkpoint import BEST, FINAL, LATEST, next_epoch
 from nnunetv2_spmc.training.commands import new_start_option, train_command
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from nnunetv2_spmc.common.errors import DataError
-from nnunetv2_spmc.common.worker_pool import remove_leftovers, temporary_name
+from nnunetv2_spmc.common.leftovers import remove_leftovers, temporary_name
 from nnunetv2_spmc.raw.cases import name_some
 from nnunetv2_spmc.raw.layout import IMAGES_UNLABELED
 from nnunetv2_spmc.unlabeled.case_worker import CaseOutcome, PreprocessingJob, process_cases

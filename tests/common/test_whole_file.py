@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from nnunetv2_spmc.common.leftovers import temporary_name
 from nnunetv2_spmc.common.whole_file import WRITING_PREFIX, WriteError, whole_file, writing
-from nnunetv2_spmc.common.worker_pool import temporary_name
 from nnunetv2_spmc.raw.nifti_check import check_scan
 from tests.full_disk import file_size_limit
 

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from nnunetv2_spmc import discovery
+from nnunetv2_spmc.common.signals import termination_raises
 from nnunetv2_spmc.common.whole_file import WRITING_PREFIX
-from nnunetv2_spmc.common.worker_pool import termination_raises
 from nnunetv2_spmc.training.backward import run_passes
 from nnunetv2_spmc.training.memory import recomputed
 from nnunetv2_spmc.training.step import Labeled, Step

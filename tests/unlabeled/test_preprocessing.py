@@ -16,7 +16,7 @@ import pytest
 import SimpleITK
 
 from nnunetv2_spmc.common.errors import DataError
-from nnunetv2_spmc.common.worker_pool import temporary_name
+from nnunetv2_spmc.common.leftovers import temporary_name
 from nnunetv2_spmc.unlabeled.case_worker import PreprocessingJob, process_cases
 from nnunetv2_spmc.unlabeled.cases import (
     failed_cases,

@@ -1,0 +1,47 @@
+"""Names for what is not finished yet, and the removal of what killed runs left under them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import time
+from pathlib import Path
+
+ABANDONED_AFTER_S = 24 * 3600
+
+
+def temporary_name(prefix: str) -> str:
+    """Return a name for what this process has not finished yet."""
+    return f"{prefix}{socket.gethostname()}-{os.getpid()}"
+
+
+def remove_leftovers(folder: Path, prefix: str) -> None:
+    """Remove what runs that were killed left under `temporary_name(prefix)` in a folder.
+
+    Other runs may be at work in the same folder, on this computer or on others: only what belongs
+    to ended processes of this computer is removed, and what nobody touched for a day.
+    """
+    for leftover in folder.glob(f"{prefix}*"):
+        host, _, process = leftover.name.removeprefix(prefix).rpartition("-")
+        is_ours = host == socket.gethostname() and process.isdecimal()
+        try:
+            is_old = time.time() - leftover.stat().st_mtime > ABANDONED_AFTER_S
+        except FileNotFoundError:
+            continue
+        if is_old or (is_ours and not _is_running(int(process))):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    if process == os.getpid():
+        return False  # a leftover of an earlier process of that number
+    if os.name == "nt":
+        return True  # signal 0 would end the process there
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
