@@ -1,12 +1,25 @@
-"""What a user can mend, wrong files, folders or options: the exception, and a list of cases."""
+"""What a user can mend: the family of exceptions, and a list of cases that failed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 
-class DataError(ValueError):
-    """Says in a sentence what is wrong, where, and what to do next."""
+class SPMCError(Exception):
+    """Says in a sentence what is wrong, where, and what to do next.
+
+    Its reason lies in what the user gave or in the machine, so commands show the sentence without
+    a traceback. Every exception of this package that is no mistake of a programmer derives from it,
+    and from the built-in one that it is most like.
+    """
+
+
+class DataError(SPMCError, ValueError):
+    """Files, folders or options are wrong."""
+
+
+class UnsupportedError(SPMCError, NotImplementedError):
+    """What is asked for is right, but this package does not do it."""
 
 
 def failure_lines(failed: Mapping[str, str], num_cases: int) -> str:

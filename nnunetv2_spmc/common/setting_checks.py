@@ -6,8 +6,10 @@ import math
 from dataclasses import fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from nnunetv2_spmc.common.errors import SPMCError
 
-class SettingsError(ValueError):
+
+class SettingsError(SPMCError, ValueError):
     """A setting is unknown, of the wrong type or out of range."""
 
 

@@ -15,6 +15,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 
+from nnunetv2_spmc.common.errors import SPMCError
 from nnunetv2_spmc.common.whole_file import writing
 from nnunetv2_spmc.training.checkpoint import not_finite
 
@@ -22,7 +23,7 @@ FILES = ("plans.json", "dataset.json", "dataset_fingerprint.json")
 INFERENCE_KEYS = ("network_weights", "inference_allowed_mirroring_axes")
 
 
-class ExportError(RuntimeError):
+class ExportError(SPMCError, RuntimeError):
     """A model folder cannot be exported."""
 
 

@@ -26,7 +26,7 @@ class DualBranchNetwork(nn.Module):
         noise_levels: where the noise is added, see `FeatureNoise`.
 
     Raises:
-        NotImplementedError: no auxiliary branch can be derived from `main`.
+        UnsupportedError: no auxiliary branch can be derived from `main`.
     """
 
     main: Any

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
+from nnunetv2_spmc.common.errors import UnsupportedError
+
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 INTERPOLATION_MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
@@ -54,19 +56,19 @@ def interpolation_decoder(network: nn.Module) -> nn.Module:
         A decoder that maps the encoder's feature maps to logits, without a reference to an encoder.
 
     Raises:
-        NotImplementedError: the network is built otherwise.
+        UnsupportedError: the network is built otherwise.
     """
     decoder: Any = getattr(network, "decoder", None)
     upsampling = getattr(decoder, "transpconvs", None)
     if not hasattr(network, "encoder") or upsampling is None:
-        raise NotImplementedError(
+        raise UnsupportedError(
             f"{type(network).__name__} has no encoder and decoder of nnU-Net's U-Net form, so no "
             "auxiliary branch can be derived from it: use plans with PlainConvUNet or "
             "ResidualEncoderUNet."
         )
     for layer in upsampling:
         if not isinstance(layer, _ConvTransposeNd) or layer.kernel_size != layer.stride:
-            raise NotImplementedError(
+            raise UnsupportedError(
                 f"The decoder {type(decoder).__name__} upsamples by {type(layer).__name__}, not by "
                 "transposed convolutions with kernel size = stride, so no auxiliary branch can be "
                 "derived from it: use plans with PlainConvUNet or ResidualEncoderUNet."

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from nnunetv2_spmc.common.errors import SPMCError
 from nnunetv2_spmc.common.whole_file import whole_file
 
 CHECKPOINT_KEY = "semi_supervised"
@@ -16,7 +17,7 @@ FINAL, LATEST, BEST = (f"checkpoint_{name}.pth" for name in ("final", "latest", 
 ALLOW_CHANGED_VARIABLE = "nnUNet_spmc_allow_changed"
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(SPMCError, RuntimeError):
     """A checkpoint cannot be used for what was asked."""
 
 

@@ -12,7 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from nnunetv2_spmc.common.errors import SPMCError
+
 GIBIBYTE = 1 << 30
+
+
+class DeviceMemoryError(SPMCError, MemoryError):
+    """The device has too little memory for a step."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +156,7 @@ def explain_out_of_memory(labeled: int, unlabeled: int, *, lower: bool = True) -
         lower: whether fewer unlabeled patches would help in this pass.
 
     Raises:
-        MemoryError: CUDA has too little memory.
+        DeviceMemoryError: CUDA has too little memory.
     """
     try:
         yield
@@ -161,7 +167,7 @@ def explain_out_of_memory(labeled: int, unlabeled: int, *, lower: bool = True) -
         )
         if lower and unlabeled > 1:
             remedy = f"set unlabeled_batch_size to {unlabeled - 1} or less, {remedy}"
-        raise MemoryError(
+        raise DeviceMemoryError(
             f"The GPU has too little memory for a step of {labeled} labeled and {unlabeled} "
             f"unlabeled patches: {remedy}, or free the GPU of other processes. ({error})"
         ) from error

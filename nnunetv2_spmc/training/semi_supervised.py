@@ -12,7 +12,7 @@ import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, nn
 
-from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.common.errors import DataError, UnsupportedError
 from nnunetv2_spmc.loading.paired_loader import single_process_loading
 from nnunetv2_spmc.networks import MainNetwork
 from nnunetv2_spmc.networks.unwrap import Logits, full_resolution, unwrapped
@@ -79,7 +79,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
     ) -> None:
         # refuse before nnU-Net creates the output folder
         if PlansManager(plans).get_configuration(configuration).previous_stage_name is not None:
-            raise NotImplementedError(
+            raise UnsupportedError(
                 f"{type(self).__name__} cannot train the configuration {configuration}: unlabeled "
                 "cases have no segmentation of the previous stage; use 3d_fullres or 3d_lowres."
             )

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.optim import Optimizer
 
+from nnunetv2_spmc.common.errors import SPMCError
 from nnunetv2_spmc.training.checkpoint import BEST, LATEST
 
 SINGLE_CLASS_PREFIX = "single_class_"
@@ -21,7 +22,7 @@ TAKEN = "taken"  # among what a step returns: whether the optimizer stepped
 FEWEST_STEPS = 10  # before skipped ones are too many
 
 
-class DivergedError(RuntimeError):
+class DivergedError(SPMCError, RuntimeError):
     """A loss term or the weights became NaN or infinite, or nearly no step could be taken."""
 
 

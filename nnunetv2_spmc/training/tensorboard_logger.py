@@ -6,21 +6,27 @@ import json
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_spmc.common.errors import SPMCError
+
 ENABLED_VARIABLE = "nnUNet_tensorboard_enabled"  # named like nnU-Net's nnUNet_wandb_enabled
+
+
+class MissingPackageError(SPMCError, ImportError):
+    """A package that is not installed with this one is needed."""
 
 
 class TensorBoardLogger:
     """A logger for nnU-Net's MetaLogger; it writes into the folder "tensorboard" of the run.
 
     Raises:
-        ImportError: tensorboard is not installed.
+        MissingPackageError: tensorboard is not installed.
     """
 
     def __init__(self, output_folder: str) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise ImportError(
+            raise MissingPackageError(
                 f"{ENABLED_VARIABLE}=1 needs tensorboard, which is not installed: "
                 "pip install tensorboard, or unset the variable."
             ) from error

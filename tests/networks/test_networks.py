@@ -5,6 +5,7 @@ import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from torch import nn
 
+from nnunetv2_spmc.common.errors import UnsupportedError
 from nnunetv2_spmc.networks import DualBranchNetwork, FeatureNoise, InterpolationUpsampling
 
 
@@ -106,14 +107,14 @@ def test_the_auxiliary_branch_reaches_the_main_encoder_only_when_it_is_shared(sh
 
 
 def test_other_networks_are_refused_by_name():
-    with pytest.raises(NotImplementedError, match="Linear has no encoder and decoder"):
+    with pytest.raises(UnsupportedError, match="Linear has no encoder and decoder"):
         DualBranchNetwork(nn.Linear(2, 2))
 
 
 def test_other_upsampling_is_refused_by_name():
     planned = planned_network()
     planned.decoder.transpconvs[0] = nn.Upsample(scale_factor=2)
-    with pytest.raises(NotImplementedError, match="UNetDecoder upsamples by Upsample"):
+    with pytest.raises(UnsupportedError, match="UNetDecoder upsamples by Upsample"):
         DualBranchNetwork(planned)
 
 

@@ -5,6 +5,7 @@ import torch
 
 from nnunetv2_spmc.methods import nnUNetTrainerMeanTeacher
 from nnunetv2_spmc.training.memory import (
+    DeviceMemoryError,
     StepMemory,
     activation_bytes,
     describe,
@@ -107,7 +108,7 @@ def test_a_teacher_has_no_gradient_and_no_momentum(make_trainer):
 def test_out_of_memory_says_what_to_lower(labeled, unlabeled, lower, remedy):
     message = f"step of {labeled} labeled and {unlabeled} unlabeled patches: {remedy}"
     with (
-        pytest.raises(MemoryError, match=message),
+        pytest.raises(DeviceMemoryError, match=message),
         explain_out_of_memory(labeled, unlabeled, lower=lower),
     ):
         raise torch.cuda.OutOfMemoryError("tried to allocate 2 GiB")

@@ -8,7 +8,7 @@ from nnunetv2.training.nnUNetTrainer.variants.lr_schedule.nnUNetTrainerCosAnneal
     nnUNetTrainerCosAnneal,
 )
 
-from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.common.errors import DataError, UnsupportedError
 from nnunetv2_spmc.common.setting_checks import SettingsError
 from nnunetv2_spmc.methods import (
     nnUNetTrainerSPMC,
@@ -313,7 +313,7 @@ def test_the_cascade_is_refused_before_a_folder_is_made(make_trainer, planned_ph
         "previous_stage": "2d",
     }
     plans["continue_training"] = False
-    with pytest.raises(NotImplementedError, match="cannot train the configuration cascade"):
+    with pytest.raises(UnsupportedError, match="cannot train the configuration cascade"):
         nnUNetTrainerSPMC(plans, "cascade", 0, planned_phantom.dataset_json())
     assert list(tmp_path.iterdir()) == []
 

@@ -4,12 +4,13 @@ from pathlib import Path
 import pytest
 
 from nnunetv2_spmc.methods import nnUNetTrainerSupervisedControl
+from nnunetv2_spmc.training.tensorboard_logger import MissingPackageError
 
 
 def test_without_tensorboard_the_extra_is_named(make_trainer, monkeypatch):
     monkeypatch.setenv("nnUNet_tensorboard_enabled", "1")
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(ImportError, match=r"pip install tensorboard"):
+    with pytest.raises(MissingPackageError, match=r"pip install tensorboard"):
         make_trainer()
 
 

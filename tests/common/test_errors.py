@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from nnunetv2_spmc.common.errors import DataError, SPMCError, UnsupportedError
+from nnunetv2_spmc.common.setting_checks import SettingsError
+from nnunetv2_spmc.common.whole_file import WriteError
+from nnunetv2_spmc.inference.export import ExportError
+from nnunetv2_spmc.raw.cases import ConversionError
+from nnunetv2_spmc.training.checkpoint import CheckpointError
+from nnunetv2_spmc.training.memory import DeviceMemoryError
+from nnunetv2_spmc.training.stability import DivergedError
+from nnunetv2_spmc.training.tensorboard_logger import MissingPackageError
+
+REPOSITORY = Path(__file__).parents[2]
+FAMILY = {
+    DataError: ValueError,
+    ConversionError: ValueError,
+    WriteError: ValueError,
+    SettingsError: ValueError,
+    UnsupportedError: NotImplementedError,
+    CheckpointError: RuntimeError,
+    ExportError: RuntimeError,
+    DivergedError: RuntimeError,
+    DeviceMemoryError: MemoryError,
+    MissingPackageError: ImportError,
+}
+
+
+@pytest.mark.parametrize(("error", "built_in"), FAMILY.items())
+def test_every_error_is_of_the_family_and_like_a_built_in_one(error, built_in) -> None:
+    assert issubclass(error, SPMCError)
+    assert issubclass(error, built_in)
+    assert str(error("a sentence")) == "a sentence"
+
+
+def test_the_package_has_no_other_exceptions() -> None:
+    sources = [REPOSITORY / "nnunetv2_spmc", REPOSITORY / "dataset_conversion"]
+    defined = {
+        node.name
+        for folder in sources
+        for file in folder.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef) and node.name.endswith(("Error", "Exception"))
+    }
+    assert defined == {SPMCError.__name__, *(error.__name__ for error in FAMILY)}
