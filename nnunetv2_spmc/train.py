@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,13 @@ from torch.backends import cudnn
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from nnunetv2_spmc import discovery
+from nnunetv2_spmc.cli.runner import command
 from nnunetv2_spmc.training.warm_start import load_pretrained_main_branch
 
 BACKENDS = {"cuda": "nccl", "cpu": "gloo"}
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the arguments of nnUNetv2_train."""
     parser = argparse.ArgumentParser(
         prog="torchrun ... -m nnunetv2_spmc.train",
@@ -63,10 +65,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-@record
-def main() -> None:
+@command("the same command with --c goes on if there is a checkpoint", unwind=False)
+@record  # inside, so that torchrun reads why a process failed
+def main(argv: Sequence[str] | None = None) -> None:
     """Train and validate as nnUNetv2_train does in each of its processes."""
-    args = parse_arguments()
+    args = parse_arguments(argv)
     os.environ.setdefault("nnUNet_extTrainer", str(Path(discovery.__file__).parent))
     device = torch.device(args.device)
     if device.type == "cuda":

@@ -1,8 +1,11 @@
-"""nnU-Net without what costs a test seconds and shows nothing: processes, plots, statistics."""
+"""What tests change in their own process: nnU-Net without what takes seconds, a closed pipe."""
 
 from __future__ import annotations
 
 import multiprocessing
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from multiprocessing.pool import ThreadPool
 from types import SimpleNamespace
 from typing import Any
@@ -33,3 +36,12 @@ def leave_out_plots(patch: pytest.MonkeyPatch) -> None:
     logger = "nnunetv2.training.logging.nnunet_logger.LocalLogger.plot_progress_png"
     patch.setattr(logger, lambda *_: None)
     patch.setattr("nnunetv2_spmc.training.semi_supervised.plot_progress", lambda *_: None)
+
+
+@contextmanager
+def closed_pipe() -> Iterator[None]:
+    """Let nobody read stdout any more."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stdout, redirect_stdout(stdout):
+        yield

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from nnunetv2_spmc.cli.runner import command
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -31,28 +32,19 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@command()
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command; exit status 2 if it could not run."""
+    """Run the command."""
     arguments = build_parser().parse_args(argv)
-    from nnunetv2_spmc.common.errors import DataError
-
-    try:
-        _run(arguments.runs, arguments.o)
-    except (DataError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
-def _run(runs: Sequence[str], output: Path | None) -> None:
     from nnunetv2_spmc.evaluation.box_plot import draw_box_plot
     from nnunetv2_spmc.evaluation.comparison_report import compare
     from nnunetv2_spmc.evaluation.methods import read_methods
 
-    methods = read_methods(runs)
+    methods = read_methods(arguments.runs)
     comparison = compare(methods)
     print(comparison.text())
-    if output is not None:
-        files = [comparison.write_csv(output), draw_box_plot(methods, output)]
+    if arguments.o is not None:
+        files = [comparison.write_csv(arguments.o), draw_box_plot(methods, arguments.o)]
         print("Written: " + ", ".join(str(file) for file in files))
 
 

@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 
 from nnunetv2_spmc.cli.convert_parser import build_parser
-from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.cli.runner import command
 from nnunetv2_spmc.dataset_conversion import acdc, brats, folder, la, phantom
 from nnunetv2_spmc.dataset_conversion.folder_layout import FolderLayout
 from nnunetv2_spmc.raw.summary import ConversionSummary
 from nnunetv2_spmc.raw.writer import WriteOptions
 
 
+@command()
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the converter that the arguments name; a user's mistake ends in one sentence."""
+    """Run the converter that the arguments name."""
     arguments = build_parser().parse_args(argv)
-    try:
-        summary = CONVERTERS[arguments.converter](arguments)
-    except DataError as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        sys.exit(f"error: {reason}; nothing was written, mend that and run the command again.")
-    except KeyboardInterrupt:
-        print("error: interrupted, nothing was written", file=sys.stderr)
-        sys.exit(130)
-    print(summary)  # not above: a closed pipe would be taken for a failed conversion
+    print(CONVERTERS[arguments.converter](arguments))
 
 
 def _options(arguments: argparse.Namespace) -> WriteOptions:

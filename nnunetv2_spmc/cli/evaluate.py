@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from nnunetv2_spmc.cli.runner import command
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -46,37 +47,23 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@command()
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command; exit status 2 if it could not run."""
+    """Run the command."""
     arguments = build_parser().parse_args(argv)
-    from nnunetv2_spmc.common.errors import DataError
-
-    try:
-        _run(arguments)
-    except (DataError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted: nothing was written", file=sys.stderr)
-        sys.exit(130)
-
-
-def _run(arguments: argparse.Namespace) -> None:
-    from nnunetv2_spmc.common.signals import termination_raises
     from nnunetv2_spmc.evaluation.folder_evaluation import evaluate_folder
 
-    with termination_raises():
-        evaluation = evaluate_folder(
-            arguments.ref,
-            arguments.pred,
-            arguments.djfile or arguments.pred / "dataset.json",
-            num_processes=arguments.np,
-            allow_missing=arguments.chill,
-            show_progress=not arguments.no_pbar,
-        )
-        print(evaluation.table())
-        print(*evaluation.remarks(), sep="\n")
-        files = evaluation.write(arguments.o or arguments.pred)
+    evaluation = evaluate_folder(
+        arguments.ref,
+        arguments.pred,
+        arguments.djfile or arguments.pred / "dataset.json",
+        num_processes=arguments.np,
+        allow_missing=arguments.chill,
+        show_progress=not arguments.no_pbar,
+    )
+    print(evaluation.table())
+    print(*evaluation.remarks(), sep="\n")
+    files = evaluation.write(arguments.o or arguments.pred)
     print("Written: " + ", ".join(str(file) for file in files))
 
 

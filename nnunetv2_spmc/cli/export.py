@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from nnunetv2_spmc.cli.runner import command
 
+
+@command()
 def main(argv: Sequence[str] | None = None) -> None:
     """Export a model folder."""
     parser = argparse.ArgumentParser(
@@ -35,13 +37,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     arguments = parser.parse_args(argv)
 
-    from nnunetv2_spmc.common.errors import DataError
-    from nnunetv2_spmc.inference.export import ExportError, export_model
+    from nnunetv2_spmc.inference.export import export_model
 
-    try:
-        folds = export_model(arguments.i, arguments.o, arguments.f, arguments.chk)
-    except (ExportError, DataError, OSError) as error:
-        sys.exit(f"error: {error}")
+    folds = export_model(arguments.i, arguments.o, arguments.f, arguments.chk)
     print(
         f"Exported fold {', '.join(folds)} to {arguments.o}: equal logits, trainer nnUNetTrainer."
     )

@@ -6,6 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from nnunetv2_spmc.cli.runner import command
+
 # What nnUNetv2_preprocess starts: the 3D full resolution needs more memory per process.
 DEFAULT_PROCESSES = {"2d": 8, "3d_fullres": 4, "3d_lowres": 8}
 
@@ -56,23 +58,10 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command; exit status 1 if a case failed, 2 if it could not run at all."""
+@command("finished cases are kept, the same command goes on")
+def main(argv: Sequence[str] | None = None) -> int | None:
+    """Preprocess each dataset and configuration."""
     arguments = build_parser().parse_args(argv)
-    from nnunetv2_spmc.common.errors import DataError
-
-    try:
-        failed = _run(arguments)
-    except (DataError, OSError) as error:
-        sys.exit(_say(f"error: {error}", 2))
-    except KeyboardInterrupt:
-        sys.exit(_say("interrupted: finished cases are kept, the same command goes on", 130))
-    if failed:
-        sys.exit(1)
-
-
-def _run(arguments: argparse.Namespace) -> dict[str, str]:
-    """Preprocess each dataset and configuration; return the failed cases with their reason."""
     from nnunetv2_spmc.unlabeled.preprocessing import preprocess_unlabeled
 
     failed = {}
@@ -97,13 +86,8 @@ def _run(arguments: argparse.Namespace) -> dict[str, str]:
             print(report.summary())
             failed.update({f"{configuration} {i}": reason for i, reason in report.failed.items()})
     for case, reason in failed.items():
-        _say(f"failed: {case}: {reason}", 1)
-    return failed
-
-
-def _say(message: str, status: int) -> int:
-    print(message, file=sys.stderr)
-    return status
+        print(f"failed: {case}: {reason}", file=sys.stderr)
+    return 1 if failed else None
 
 
 if __name__ == "__main__":

@@ -7,7 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-# as in reports.ranking, which takes seconds to import
+from nnunetv2_spmc.cli.runner import command
+
+# as in inference.ranking, which takes seconds to import
 SCORES = ("difficulty", "common_difficulty", "disagreement", "entropy", "random")
 EPILOG = """\
 Scores, over the region R: voxels that either branch calls foreground, or of which both are unsure.
@@ -62,24 +64,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command; exit status 1 if a case failed or nothing could be done."""
+@command()
+def main(argv: Sequence[str] | None = None) -> int | None:
+    """Print and write the ranking; name the cases that are not in it."""
     parser = build_parser()
     arguments = parser.parse_args(argv)
     if arguments.k < 0:
         parser.error(f"-k must be at least 0, got {arguments.k}")
-    from nnunetv2_spmc.common.errors import DataError
-
-    try:
-        failed = _run(arguments)
-    except (DataError, OSError) as error:
-        sys.exit(f"error: {error}")
-    if failed:
-        sys.exit(1)
-
-
-def _run(arguments: argparse.Namespace) -> dict[str, str]:
-    """Print and write the ranking; return the cases that are not in it with the reason."""
     from nnunetv2_spmc.common.errors import failure_lines
     from nnunetv2_spmc.inference.trained_model import find_fold, load_model
     from nnunetv2_spmc.inference.uncertainty import input_cases
@@ -118,7 +109,7 @@ def _run(arguments: argparse.Namespace) -> dict[str, str]:
     finally:
         if failed:
             print(failure_lines(failed, len(cases)), file=sys.stderr)
-    return failed
+    return 1 if failed else None
 
 
 def _raw_dataset(name_or_id: str) -> Path:

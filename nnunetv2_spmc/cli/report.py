@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from nnunetv2_spmc.cli.runner import command
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -44,6 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@command()
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     parser = build_parser()
@@ -54,18 +56,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(
             f"{arguments.o} is a folder; name a file such as {arguments.o / 'report.html'}"
         )
-    from nnunetv2_spmc.common.errors import DataError
     from nnunetv2_spmc.reports.page import write_page
     from nnunetv2_spmc.reports.report import default_title, gather_report, unique_folders
     from nnunetv2_spmc.reports.run import load_run
 
-    try:
-        runs = [load_run(folder) for folder in unique_folders(arguments.runs)]
-        report = gather_report(runs, num_cases=arguments.cases, with_maps=not arguments.no_maps)
-        title = arguments.title or default_title(runs)
-        write_page(report, arguments.o, title=title, with_viewer=not arguments.no_viewer)
-    except (DataError, OSError) as error:
-        sys.exit(f"error: {error}")
+    runs = [load_run(folder) for folder in unique_folders(arguments.runs)]
+    report = gather_report(runs, num_cases=arguments.cases, with_maps=not arguments.no_maps)
+    title = arguments.title or default_title(runs)
+    write_page(report, arguments.o, title=title, with_viewer=not arguments.no_viewer)
     for note in report.notes:
         print(f"note: {note}")
     print(f"Wrote {arguments.o} ({arguments.o.stat().st_size / 1e6:.1f} MB).")

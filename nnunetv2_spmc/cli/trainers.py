@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from nnunetv2_spmc.cli.runner import command
+
 SHELL_LINES = {
     "bash": 'export nnUNet_extTrainer="{folder}"',
     "zsh": 'export nnUNet_extTrainer="{folder}"',
@@ -15,6 +17,7 @@ SHELL_LINES = {
 }
 
 
+@command()
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the folder, or the line to paste into a shell."""
     parser = argparse.ArgumentParser(

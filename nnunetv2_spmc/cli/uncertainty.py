@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from nnunetv2_spmc.cli.runner import command
+
 EPILOG = """\
 OUT/CASE.nii.gz is the segmentation that nnUNetv2_predict gives. The other maps have the same
 name in subfolders: confidence (float32, 0 to 1), and with the training checkpoint of
@@ -49,39 +51,37 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command; exit status 1 if a case failed or nothing could be done."""
+@command("finished cases are kept, --continue_prediction goes on")
+def main(argv: Sequence[str] | None = None) -> int | None:
+    """Segment every image and write its maps; name the cases that failed."""
     parser = build_parser()
     arguments = parser.parse_args(argv)
     if arguments.tau is not None and not 0 <= arguments.tau <= 1:
         parser.error(f"--tau must be in [0, 1], got {arguments.tau}")
-    from nnunetv2_spmc.common.errors import DataError, failure_lines
+    from nnunetv2_spmc.common.errors import failure_lines
     from nnunetv2_spmc.inference.trained_model import find_fold, load_model
     from nnunetv2_spmc.inference.uncertainty import input_cases, missing_parts, write_uncertainty
 
-    try:
-        fold = find_fold(arguments.m, arguments.f, arguments.chk)
-        model = load_model(
-            fold, arguments.chk, device=arguments.device, mirroring=not arguments.disable_tta
-        )
-        cases = input_cases(arguments.i, model)
-        note = missing_parts(model, arguments.tau)
-        if note is not None:
-            print(f"note: {note}")
-        summary = write_uncertainty(
-            model,
-            cases,
-            arguments.o,
-            tau=arguments.tau,
-            skip_finished=arguments.continue_prediction,
-        )
-    except (DataError, OSError) as error:
-        sys.exit(f"error: {error}")
+    fold = find_fold(arguments.m, arguments.f, arguments.chk)
+    model = load_model(
+        fold, arguments.chk, device=arguments.device, mirroring=not arguments.disable_tta
+    )
+    cases = input_cases(arguments.i, model)
+    note = missing_parts(model, arguments.tau)
+    if note is not None:
+        print(f"note: {note}")
+    summary = write_uncertainty(
+        model,
+        cases,
+        arguments.o,
+        tau=arguments.tau,
+        skip_finished=arguments.continue_prediction,
+    )
     skipped = f", {len(summary.skipped)} were there already" if summary.skipped else ""
     print(f"Wrote {len(summary.written)} of {len(cases)} cases to {arguments.o}{skipped}.")
     if summary.failed:
         print(failure_lines(summary.failed, len(cases)), file=sys.stderr)
-        sys.exit(1)
+    return 1 if summary.failed else None
 
 
 if __name__ == "__main__":

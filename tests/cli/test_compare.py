@@ -50,14 +50,13 @@ def test_nothing_is_written_without_an_output_folder(runs, tmp_path) -> None:
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_runs_that_cannot_be_compared_are_one_sentence(runs, tmp_path, capsys) -> None:
+def test_runs_that_cannot_be_compared_are_one_sentence(runs, tmp_path) -> None:
     file = tmp_path / "spmc_seed1" / "metrics.csv"
     lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
     file.write_text("".join(lines[:-1]), encoding="utf-8")
     with pytest.raises(SystemExit) as ended:
         main([*runs, "-o", str(tmp_path / "out")])
-    assert ended.value.code == 2
-    message = capsys.readouterr().err.strip()
+    message = str(ended.value.code)
     assert message.startswith("error: ")
     assert "spmc_seed1" in message
     assert "no case7" in message

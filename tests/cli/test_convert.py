@@ -12,6 +12,8 @@ from functools import partial
 import pytest
 
 from nnunetv2_spmc.cli.convert import main
+from nnunetv2_spmc.cli.runner import CLOSED_PIPE
+from tests.in_process import closed_pipe
 
 CONVERTERS = ("folder", "la", "acdc", "brats", "phantom")
 PHANTOM = ["phantom", "--size", "16", "16", "16", "--test", "1", "--unlabeled", "1", "-np", "1"]
@@ -118,13 +120,10 @@ def test_a_full_disk_is_one_sentence(nnunet_folders, monkeypatch, small_disk) ->
     assert [path.name for path in small_disk.folder.iterdir()] == ["Dataset500_Phantom"]
 
 
-def test_a_closed_pipe_is_not_called_a_failure(nnunet_folders, monkeypatch) -> None:
-    def fail(*_: object) -> None:
-        raise BrokenPipeError(32, "Broken pipe")
-
-    monkeypatch.setattr("builtins.print", fail)
-    with pytest.raises(BrokenPipeError):
+def test_a_closed_pipe_is_not_called_a_failure(nnunet_folders) -> None:
+    with closed_pipe(), pytest.raises(SystemExit) as stopped:
         main(PHANTOM)
+    assert stopped.value.code == CLOSED_PIPE
     assert (nnunet_folders.raw / "Dataset500_Phantom" / "dataset.json").is_file()
 
 

@@ -29,11 +29,10 @@ def arguments(folder, *options):
     return [*paths, "-np", "0", "--no_pbar", *options]
 
 
-def assert_refused(capsys, words, options):
+def assert_refused(words, options):
     with pytest.raises(SystemExit) as ended:
         main(options)
-    assert ended.value.code == 2
-    message = capsys.readouterr().err.strip()
+    message = str(ended.value.code)
     assert message.startswith("error: ")
     assert words in message
     assert "\n" not in message
@@ -61,27 +60,27 @@ def test_a_refused_evaluation_writes_nothing(folders, capsys, write_volume) -> N
     file = folders / "predictions" / "b.nii.gz"
     write_volume(file, np.full((4, 6, 8), 2, np.uint8))
     options = arguments(folders, "-o", str(folders / "out"))
-    assert_refused(capsys, f"Case b: {file} has label values 2, allowed are [0, 1]", options)
+    assert_refused(f"Case b: {file} has label values 2, allowed are [0, 1]", options)
     file.unlink()
-    assert_refused(capsys, "no prediction for 1 of 2 cases: b", options)
+    assert_refused("no prediction for 1 of 2 cases: b", options)
     assert not (folders / "out").exists()
     main([*options, "--chill"])
     assert "no prediction: 1 of 2 cases (b)" in capsys.readouterr().out
 
 
-def test_a_folder_that_does_not_exist_is_named_and_not_made(folders, capsys) -> None:
+def test_a_folder_that_does_not_exist_is_named_and_not_made(folders) -> None:
     (folders / "predictions").rename(folders / "elsewhere")
-    assert_refused(capsys, "predictions is not a folder", arguments(folders))
+    assert_refused("predictions is not a folder", arguments(folders))
     assert not (folders / "predictions").exists()
 
 
-def test_an_output_folder_that_is_a_file_is_an_error(folders, capsys) -> None:
+def test_an_output_folder_that_is_a_file_is_an_error(folders) -> None:
     (folders / "out").write_text("", encoding="utf-8")
-    assert_refused(capsys, str(folders / "out"), arguments(folders, "-o", str(folders / "out")))
+    assert_refused(str(folders / "out"), arguments(folders, "-o", str(folders / "out")))
 
 
-def test_a_negative_number_of_processes_is_refused(folders, capsys) -> None:
-    assert_refused(capsys, "must not be negative, got -1", arguments(folders, "-np", "-1"))
+def test_a_negative_number_of_processes_is_refused(folders) -> None:
+    assert_refused("must not be negative, got -1", arguments(folders, "-np", "-1"))
 
 
 def test_an_interrupted_run_says_that_nothing_was_written(folders, capsys, monkeypatch) -> None:

@@ -67,11 +67,10 @@ def command(*options, dataset="511", configuration=CONFIGURATION):
     main(["-d", dataset, "-c", configuration, "-np", "0", "--no_pbar", *options])
 
 
-def assert_refused(capsys, *words, **arguments):
+def assert_refused(*words, **arguments):
     with pytest.raises(SystemExit) as ended:
         command(*arguments.pop("options", ()), **arguments)
-    assert ended.value.code == 2
-    message = capsys.readouterr().err.strip()
+    message = str(ended.value.code)
     assert message.startswith("error: ")
     assert "\n" not in message
     for word in words:
@@ -167,49 +166,48 @@ def test_a_bad_scan_is_named_although_the_disk_has_no_room_for_the_note(
 
 
 @pytest.mark.parametrize("variable", ["nnUNet_raw", "nnUNet_preprocessed"])
-def test_an_unset_variable_is_named(raw, monkeypatch, capsys, variable):
+def test_an_unset_variable_is_named(raw, monkeypatch, variable):
     monkeypatch.delenv(variable)
-    assert_refused(capsys, variable, "is not set")
+    assert_refused(variable, "is not set")
 
 
-def test_an_unknown_dataset_is_named_beside_the_known_ones(raw, capsys):
-    assert_refused(capsys, "There is no dataset 7 in", DATASET, dataset="7")
+def test_an_unknown_dataset_is_named_beside_the_known_ones(raw):
+    assert_refused("There is no dataset 7 in", DATASET, dataset="7")
 
 
-def test_two_datasets_of_one_id_are_named(raw, capsys):
+def test_two_datasets_of_one_id_are_named(raw):
     (raw.parent / "Dataset511_Other").mkdir()
-    assert_refused(capsys, "Several datasets", "Dataset511_Other, Dataset511_Small")
+    assert_refused("Several datasets", "Dataset511_Other, Dataset511_Small")
 
 
-def test_an_unplanned_dataset_is_to_be_planned_first(raw, capsys):
+def test_an_unplanned_dataset_is_to_be_planned_first(raw):
     assert_refused(
-        capsys,
         "OtherPlans.json does not exist (its plans: nnUNetPlans; choose with -p)",
         "nnUNetv2_plan_and_preprocess -d 511",
         options=["-p", "OtherPlans"],
     )
 
 
-def test_an_unknown_configuration_is_named_beside_the_known_ones(raw, capsys):
-    assert_refused(capsys, "have no configuration 4d, only 2d", configuration="4d")
+def test_an_unknown_configuration_is_named_beside_the_known_ones(raw):
+    assert_refused("have no configuration 4d, only 2d", configuration="4d")
 
 
-def test_the_cascade_is_refused(raw, capsys):
-    assert_refused(capsys, "cascade", "not supported", configuration="3d_cascade_fullres")
+def test_the_cascade_is_refused(raw):
+    assert_refused("cascade", "not supported", configuration="3d_cascade_fullres")
 
 
 def test_an_unlabeled_test_case_is_refused_unless_allowed(raw, capsys):
     shutil.copy(raw / "imagesTs" / "t0_0000.nii.gz", raw / "imagesUn")
-    assert_refused(capsys, "unlabeled and at the same time test: t0", "allow")
+    assert_refused("unlabeled and at the same time test: t0", "allow")
     command("--allow-overlap")
     output = capsys.readouterr().out
     assert "Overlap allowed" in output
     assert "3 preprocessed" in output
 
 
-def test_a_folder_that_cannot_be_written_is_an_error(raw, capsys, tmp_path):
+def test_a_folder_that_cannot_be_written_is_an_error(raw, tmp_path):
     (tmp_path / "nnunet" / "preprocessed" / DATASET / "nnUNetPlans_2d_unlabeled").write_text("")
-    assert_refused(capsys, "nnUNetPlans_2d_unlabeled")
+    assert_refused("nnUNetPlans_2d_unlabeled")
 
 
 def test_defaults_are_shown():

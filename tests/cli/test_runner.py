@@ -1,0 +1,170 @@
+"""How all commands end, and that each of them ends so."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nnunetv2_spmc import train
+from nnunetv2_spmc.cli.runner import CLOSED_PIPE, INTERRUPTED, command
+from nnunetv2_spmc.common.errors import DataError, UnsupportedError
+from tests.in_process import closed_pipe
+
+SCRIPTS = [
+    script.load()
+    for script in distribution("nnunetv2-spmc").entry_points
+    if script.group == "console_scripts"
+]
+MODULES = Path(train.__file__).parent / "cli"
+every_command = pytest.mark.parametrize(
+    "main", [*SCRIPTS, train.main], ids=lambda main: main.__module__.rpartition(".")[2]
+)
+
+
+def ends(main: Callable[..., Any], *arguments: str) -> tuple[int, str]:
+    """Run a command; return its status and the sentence that Python prints with it."""
+    try:
+        main(list(arguments))
+    except SystemExit as ended:
+        return (1, ended.code) if isinstance(ended.code, str) else (int(ended.code or 0), "")
+    return 0, ""
+
+
+@pytest.fixture
+def does(monkeypatch) -> Callable[[Callable[[], object]], None]:
+    """Let any command do what a test says, where it would parse its arguments."""
+
+    def do(work: Callable[[], object]) -> None:
+        monkeypatch.setattr(argparse.ArgumentParser, "parse_args", lambda *_: work())
+
+    return do
+
+
+def raises(error: BaseException) -> Callable[[], None]:
+    def work() -> None:
+        raise error
+
+    return work
+
+
+def test_every_command_is_installed() -> None:
+    sources = {file.stem for file in MODULES.glob("*.py") if "\ndef main(" in file.read_text()}
+    assert {main.__module__.rpartition(".")[2] for main in SCRIPTS} == sources
+
+
+# torch's, of a stdout that pytest has replaced
+pytestmark = pytest.mark.filterwarnings("ignore:Unable to enable fault handler")
+
+
+@every_command
+def test_an_unknown_option_is_a_mistake_in_usage(main, capsys) -> None:
+    assert ends(main, "--no-such-option") == (2, "")
+    assert capsys.readouterr().err.startswith("usage: ")
+
+
+@every_command
+def test_help_is_no_failure(main, capsys) -> None:
+    assert ends(main, "--help") == (0, "")
+    assert capsys.readouterr().out.startswith("usage: ")
+
+
+@every_command
+@pytest.mark.parametrize("error", [DataError, UnsupportedError])
+def test_what_a_user_can_mend_is_a_sentence(main, does, error) -> None:
+    does(raises(error("scan.nii.gz is truncated; copy it again.")))
+    assert ends(main) == (1, "error: scan.nii.gz is truncated; copy it again.")
+
+
+@every_command
+def test_a_file_that_the_system_refuses_is_named(main, does, tmp_path) -> None:
+    does(lambda: (tmp_path / "absent").read_text())
+    assert ends(main) == (1, f"error: {tmp_path / 'absent'}: No such file or directory")
+
+
+@every_command
+def test_ctrl_c_ends_with_a_line(main, does, capsys) -> None:
+    does(raises(KeyboardInterrupt()))
+    assert ends(main) == (INTERRUPTED, "")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("interrupted: ")
+
+
+@every_command
+def test_a_closed_pipe_ends_quietly(main, does, capfd) -> None:
+    does(lambda: print("x" * 20_000))
+    with closed_pipe():
+        assert ends(main) == (CLOSED_PIPE, "")
+    assert capfd.readouterr().err == ""
+
+
+@every_command
+@pytest.mark.parametrize("error", [KeyError, BrokenPipeError])  # of a worker: somebody reads stdout
+def test_a_mistake_in_the_program_keeps_its_traceback(main, does, error) -> None:
+    does(raises(error("a mistake")))
+    with pytest.raises(error):
+        main([])
+
+
+@pytest.mark.parametrize("main", SCRIPTS, ids=lambda main: main.__module__.rpartition(".")[2])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_unwinds_the_stack(main, does, number, request) -> None:
+    previous = signal.signal(number, signal.SIG_DFL)  # under nohup it is ignored
+    request.addfinalizer(lambda: signal.signal(number, previous))
+    does(lambda: signal.raise_signal(number))
+    assert ends(main) == (128 + number, "")
+
+
+def test_a_signal_that_a_library_takes_for_an_error_ends_the_command_all_the_same() -> None:
+    def work(argv: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except SystemExit:
+            raise ValueError("invalid bounding box") from None
+
+    assert ends(command()(work)) == (128 + signal.SIGTERM, "")
+
+
+def test_failed_cases_and_success_have_their_status() -> None:
+    assert ends(command()(lambda argv: 1)) == (1, "")
+    assert ends(command()(lambda argv: None)) == (0, "")
+
+
+def test_an_error_is_said_although_nobody_reads_the_output() -> None:
+    def work(argv: object) -> None:
+        print("half a table")
+        raise DataError("b.nii.gz is truncated")
+
+    with closed_pipe():
+        assert ends(command()(work)) == (1, "error: b.nii.gz is truncated")
+
+
+def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], text=True, stderr=-1, **options)
+
+
+def test_the_shell_gets_the_status_and_one_line(tmp_path) -> None:
+    done = run("-m", "nnunetv2_spmc.cli.compare", str(tmp_path / "absent"))
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert str(tmp_path / "absent") in line
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_python_says_nothing_about_a_closed_pipe_either(monkeypatch, unbuffered) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = "from nnunetv2_spmc.cli.trainers import main; main()"
+    done = run("-c", code, stdout=writer)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (CLOSED_PIPE, "")
