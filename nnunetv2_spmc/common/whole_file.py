@@ -1,4 +1,4 @@
-"""Write files whole or not at all, and say why where that was not possible.
+"""Write files and folders whole or not at all, and say why where that was not possible.
 
 Some writers, SimpleITK's of NIfTI for example, raise nothing when the disk is full or the file
 reaches the limit of `ulimit -f`: what they write is checked before it takes its name.
@@ -7,14 +7,16 @@ reaches the limit of `ulimit -f`: what they write is checked before it takes its
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from nnunetv2_spmc.common.errors import DataError
-from nnunetv2_spmc.common.leftovers import temporary_name
+from nnunetv2_spmc.common.leftovers import remove_leftovers, temporary_name
 
 try:
     import resource
@@ -52,6 +54,83 @@ def whole_file(path: Path, check: Check | None = None) -> Iterator[Path]:
             os.replace(file, path)
     finally:
         shutil.rmtree(file.parent, ignore_errors=True)
+
+
+def write_json(content: Any, path: Path, *, allow_nan: bool = True) -> None:
+    """Write JSON, whole or not at all; a NaN, which other readers may refuse, if it is allowed."""
+    text = json.dumps(content, indent=2, allow_nan=allow_nan)
+    with whole_file(path) as temporary:
+        temporary.write_text(f"{text}\n", encoding="utf-8")
+
+
+@contextmanager
+def whole_files(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder; what is in it moves to `folder` if nothing is raised.
+
+    Files in subfolders move first, into subfolders of the same names: one beside them says that all
+    are there. Nothing stays otherwise.
+
+    Args:
+        folder: exists; no other file may be written into it meanwhile with `whole_file`.
+
+    Raises:
+        WriteError: a file could not be moved.
+    """
+    temporary = folder / temporary_name(WRITING_PREFIX)
+    shutil.rmtree(temporary, ignore_errors=True)  # a killed process of the same number
+    try:
+        with writing(temporary, folder):
+            temporary.mkdir()
+        yield temporary
+        for file in files_below(temporary):
+            with writing(temporary / file, folder / file):
+                (folder / file).parent.mkdir(exist_ok=True)
+                os.replace(temporary / file, folder / file)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Return the files in a folder as seen from it, those in subfolders first."""
+    files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    return sorted(files, key=lambda file: (-len(file.parts), file))
+
+
+@contextmanager
+def whole_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder, which becomes `path` if nothing is raised; nothing stays otherwise.
+
+    Args:
+        path: the folder; those above it are created. What killed runs left of it is removed.
+        overwrite: replace a folder that is there already; it stays until the new one is whole.
+
+    Raises:
+        WriteError: it could not be created, or is there already.
+    """
+    prefix = f"{WRITING_PREFIX}{path.name}-"
+    remove_leftovers(path.parent, prefix)
+    temporary = path.with_name(temporary_name(prefix))
+    try:
+        with writing(temporary, path):
+            temporary.mkdir(parents=True)
+        yield temporary
+        with writing(temporary, path):
+            _replace_folder(temporary, path, overwrite)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _replace_folder(new: Path, path: Path, overwrite: bool) -> None:
+    old = path.with_name(f".old_{path.name}_{os.getpid()}")
+    if overwrite and path.exists():
+        os.replace(path, old)
+    try:
+        os.replace(new, path)
+    except BaseException:
+        if old.exists():
+            os.replace(old, path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager

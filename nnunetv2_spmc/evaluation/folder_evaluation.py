@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from nnunetv2_spmc import __version__
 from nnunetv2_spmc.common.errors import DataError
-from nnunetv2_spmc.common.whole_file import whole_file
+from nnunetv2_spmc.common.whole_file import write_json
 from nnunetv2_spmc.common.worker_pool import run_cases
 from nnunetv2_spmc.evaluation.case_files import find_reader, pair_cases, read_pair
 from nnunetv2_spmc.evaluation.case_metrics import METRICS, ClassMetrics, case_metrics
@@ -100,9 +100,7 @@ class Evaluation:
         folder.mkdir(parents=True, exist_ok=True)
         csv_file, json_file = folder / METRICS_CSV, folder / METRICS_JSON
         write_metrics_csv(csv_file, self.rows)
-        with whole_file(json_file) as temporary:
-            content = json.dumps(self.as_json(), indent=2, allow_nan=False)
-            temporary.write_text(f"{content}\n", encoding="utf-8")
+        write_json(self.as_json(), json_file, allow_nan=False)
         return csv_file, json_file
 
 

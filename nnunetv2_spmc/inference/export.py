@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 
 from nnunetv2_spmc.common.errors import SPMCError
-from nnunetv2_spmc.common.whole_file import writing
+from nnunetv2_spmc.common.whole_file import whole_folder, writing
 from nnunetv2_spmc.training.checkpoint import not_finite
 
 FILES = ("plans.json", "dataset.json", "dataset_fingerprint.json")
@@ -67,9 +65,7 @@ def export_model(
             f"{model_folder} has no {checkpoint_name} in {', '.join(missing) or 'any fold'}: "
             "finish the training, or name another file with -chk."
         )
-    output_folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{output_folder.name}-", dir=output_folder.parent))
-    try:
+    with whole_folder(output_folder) as temporary:
         for name in FILES:
             if (model_folder / name).is_file():
                 with writing(temporary / name, output_folder / name):
@@ -83,10 +79,6 @@ def export_model(
                 torch.save(exported, file)
         folds = [fold.removeprefix("fold_") for fold in wanted]
         check_equal_logits(model_folder, temporary, folds, checkpoint_name)
-        temporary.chmod(0o755)
-        os.replace(temporary, output_folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return folds
 
 

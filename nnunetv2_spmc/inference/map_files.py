@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,8 +14,7 @@ import tifffile
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from nnunetv2_spmc.common.errors import DataError
-from nnunetv2_spmc.common.leftovers import temporary_name
-from nnunetv2_spmc.common.whole_file import WRITING_PREFIX, writing
+from nnunetv2_spmc.common.whole_file import files_below, whole_files, writing
 from nnunetv2_spmc.inference.case_maps import CaseMaps
 from nnunetv2_spmc.raw.nifti_check import check_scan
 from nnunetv2_spmc.unlabeled.cases import NATURAL_IMAGE_ENDINGS
@@ -55,7 +52,6 @@ def write_maps(
         WriteError: a map could not be written.
     """
     output_folder.mkdir(parents=True, exist_ok=True)
-    root = output_folder / temporary_name(WRITING_PREFIX)
     labels = {
         SUSPICIOUS: maps.suspicious,
         COMMON_DIFFICULTY: maps.common_difficulty,
@@ -65,11 +61,11 @@ def write_maps(
 
     def write(path: Path, array: np.ndarray, write: Writer, read: Reader) -> None:
         with writing(root / path, output_folder / path, partial(_check, array, read)):
-            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).parent.mkdir(exist_ok=True)
             write(array, str(root / path), maps.properties)
 
     confidence = maps.confidence.astype(np.float32, copy=False)
-    try:
+    with whole_files(output_folder) as root:
         if maps.properties.keys() & {"sitk_stuff", "nibabel_stuff"}:
             file = Path(CONFIDENCE, f"{case}{file_ending}")
             write(file, confidence, _write_float, lambda name: reader_writer.read_images([name]))
@@ -81,14 +77,7 @@ def write_maps(
             if array is not None:
                 file = Path(name, f"{case}{file_ending}")
                 write(file, array, reader_writer.write_seg, reader_writer.read_seg)
-        written = sorted(p.relative_to(root) for p in root.rglob("*") if p.is_file())
-        written.sort(key=lambda path: len(path.parts), reverse=True)
-        for path in written:
-            with writing(root / path, output_folder / path):
-                (output_folder / path).parent.mkdir(exist_ok=True)
-                os.replace(root / path, output_folder / path)
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
+        written = files_below(root)
     return [output_folder / path for path in written]
 
 

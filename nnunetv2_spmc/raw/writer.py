@@ -6,22 +6,16 @@ the dataset's name only when everything in it is right. Layout: `raw_layout`.
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
-from nnunetv2_spmc.common.leftovers import remove_leftovers, temporary_name
 from nnunetv2_spmc.common.signals import termination_raises
-from nnunetv2_spmc.common.whole_file import whole_file
+from nnunetv2_spmc.common.whole_file import whole_folder, write_json
 from nnunetv2_spmc.common.worker_pool import run_cases
 from nnunetv2_spmc.raw.case_writer import CaseRecord, write_case
 from nnunetv2_spmc.raw.cases import ConversionError, RawDataset, check_dataset
@@ -99,7 +93,7 @@ def write_raw_dataset(dataset: RawDataset, options: WriteOptions) -> ConversionS
         _check_writable(splits_file.parents[1], PREPROCESSED)
     if options.dry_run:
         return ConversionSummary(dataset, target, splits, splits_file, dry_run=True)
-    with _staging_folder(target) as staging:
+    with termination_raises(), whole_folder(target, overwrite=options.overwrite) as staging:
         records = _write_cases(dataset, staging, options)
         raise_problems(dataset, records)
         dataset = dataset.without_unused_labels({v for r in records for v in r.label_values})
@@ -107,7 +101,6 @@ def write_raw_dataset(dataset: RawDataset, options: WriteOptions) -> ConversionS
         write_json(split_json(dataset), staging / SPLIT_FILE)
         # First, since a dataset without its fixed split would be trained on another one.
         outdated = _publish_splits(splits, splits_file)
-        _publish(staging, target)
     return ConversionSummary(
         dataset,
         target,
@@ -169,20 +162,6 @@ def _check_writable(folder: Path, variable: str) -> None:
         )
 
 
-@contextmanager
-def _staging_folder(target: Path) -> Iterator[Path]:
-    """Yield a folder beside the target that is gone afterwards, whatever happens."""
-    prefix = f".tmp_{target.name}-"
-    remove_leftovers(target.parent, prefix)
-    staging = target.with_name(temporary_name(prefix))
-    try:
-        with termination_raises():
-            staging.mkdir(parents=True)
-            yield staging
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
 def _write_cases(dataset: RawDataset, folder: Path, options: WriteOptions) -> list[CaseRecord]:
     write = partial(write_case, folder=folder, rules=dataset.rules, link=options.link)
     cases = sorted(dataset.cases, key=lambda case: case.identifier)
@@ -197,20 +176,6 @@ def _write_cases(dataset: RawDataset, folder: Path, options: WriteOptions) -> li
         ) from error
 
 
-def _publish(staging: Path, target: Path) -> None:
-    """Give the finished folder its name; an old one stays until then."""
-    old = target.with_name(f".old_{target.name}_{os.getpid()}")
-    if target.exists():
-        os.replace(target, old)
-    try:
-        os.replace(staging, target)
-    except BaseException:
-        if old.exists():
-            os.replace(old, target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
 def _publish_splits(splits: Splits | None, file: Path | None) -> bool:
     """Write or remove splits_final.json; return whether preprocessed data lies beside it."""
     if file is None:
@@ -221,9 +186,3 @@ def _publish_splits(splits: Splits | None, file: Path | None) -> bool:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(splits, file)
     return file.parent.is_dir() and any(p.name != SPLITS_FINAL for p in file.parent.iterdir())
-
-
-def write_json(content: Any, path: Path) -> None:
-    """Write JSON, whole or not at all."""
-    with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nnunetv2_spmc.common.errors import DataError
-from nnunetv2_spmc.common.whole_file import whole_file
+from nnunetv2_spmc.common.whole_file import write_json
 from nnunetv2_spmc.raw.cases import name_some
 from nnunetv2_spmc.raw.layout import SPLITS_FINAL
 from nnunetv2_spmc.raw.splits import NNUNET_FOLDS, Splits, leave_one_out
@@ -41,7 +41,7 @@ def ensure_fold_exists(
         splits = _with_added_cases(file, splits, identifiers, log)
     if splits is None and len(identifiers) < NNUNET_FOLDS:
         splits = leave_one_out(identifiers)
-        _write(file, splits)
+        write_json(splits, file)
     available = NNUNET_FOLDS if splits is None else len(splits)
     if not 0 <= int(fold) < available:
         raise DataError(
@@ -91,8 +91,3 @@ def _read(file: Path) -> Splits | None:
             f"{file} is not a list of folds with 'train' and 'val' ({error}); mend it, or delete "
             "it to make new folds."
         ) from error
-
-
-def _write(file: Path, splits: Splits) -> None:
-    with whole_file(file) as temporary:
-        temporary.write_text(json.dumps(splits, indent=4), encoding="utf-8")

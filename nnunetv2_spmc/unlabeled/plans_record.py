@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnunetv2_spmc import __version__
 from nnunetv2_spmc.common.errors import DataError
-from nnunetv2_spmc.common.whole_file import whole_file
+from nnunetv2_spmc.common.whole_file import write_json
 from nnunetv2_spmc.unlabeled.cases import finished_cases
 
 if TYPE_CHECKING:
@@ -96,6 +96,4 @@ def write_record(folder: Path, plans: dict[str, Any]) -> None:
     file = record_file(folder)
     if file.is_file():
         return
-    record = {"version": __version__, "plans": plans}
-    with whole_file(file) as temporary:
-        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_json({"version": __version__, "plans": plans}, file)

@@ -166,7 +166,7 @@ def test_an_interrupted_run_leaves_nothing(nnunet_folders, stop) -> None:
         preexec_fn=partial(signal.signal, stop, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
-    while not list(nnunet_folders.raw.glob(".tmp_*/imagesTr/*")):
+    while not list(nnunet_folders.raw.glob(".writing-*/imagesTr/*")):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(stop)

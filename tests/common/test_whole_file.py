@@ -1,11 +1,21 @@
+import json
 import os
+import socket
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
 from nnunetv2_spmc.common.leftovers import temporary_name
-from nnunetv2_spmc.common.whole_file import WRITING_PREFIX, WriteError, whole_file, writing
+from nnunetv2_spmc.common.whole_file import (
+    WRITING_PREFIX,
+    WriteError,
+    whole_file,
+    whole_files,
+    whole_folder,
+    write_json,
+    writing,
+)
 from nnunetv2_spmc.raw.nifti_check import check_scan
 from tests.full_disk import file_size_limit
 
@@ -140,3 +150,102 @@ def test_what_a_killed_process_of_the_same_number_left_does_not_matter(tmp_path)
         temporary.write_text("whole")
     assert names_in(tmp_path) == ["table.csv"]
     assert (tmp_path / "table.csv").read_text() == "whole"
+
+
+# ---- several files -------------------------------------------------------------------------------
+
+
+def write_case(folder, text):
+    (folder / "maps").mkdir()
+    (folder / "maps" / "case.txt").write_text(text)
+    (folder / "case.txt").write_text(text)
+
+
+def test_files_get_their_names_together(tmp_path):
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps" / "other.txt").write_text("other")
+    with whole_files(tmp_path) as temporary:
+        write_case(temporary, "whole")
+        assert not (tmp_path / "case.txt").exists()
+    assert (tmp_path / "case.txt").read_text() == "whole"
+    assert sorted(names_in(tmp_path / "maps")) == ["case.txt", "other.txt"]
+    assert sorted(names_in(tmp_path)) == ["case.txt", "maps"]
+
+
+def test_the_file_beside_the_subfolders_comes_last(tmp_path):
+    (tmp_path / "maps").write_text("a file where a folder should be")
+    with (
+        pytest.raises(WriteError, match=r"maps/case\.txt could not be written"),
+        whole_files(tmp_path) as temporary,
+    ):
+        write_case(temporary, "whole")
+    assert names_in(tmp_path) == ["maps"]
+
+
+def test_files_of_a_killed_process_of_the_same_number_are_not_published(tmp_path):
+    leftover = tmp_path / temporary_name(WRITING_PREFIX)
+    leftover.mkdir()
+    (leftover / "half.txt").write_text("half")
+    with whole_files(tmp_path) as temporary:
+        (temporary / "case.txt").write_text("whole")
+    assert names_in(tmp_path) == ["case.txt"]
+
+
+# ---- a folder ------------------------------------------------------------------------------------
+
+
+def test_a_folder_gets_its_name_when_it_is_whole(tmp_path):
+    path = tmp_path / "above" / "model"
+    with whole_folder(path) as temporary:
+        write_case(temporary, "whole")
+        assert not path.exists()
+    assert (path / "maps" / "case.txt").read_text() == "whole"
+    assert names_in(path.parent) == ["model"]
+    assert path.stat().st_mode == (tmp_path / "above").stat().st_mode
+
+
+def test_an_exception_leaves_the_old_folder_and_nothing_else(tmp_path):
+    def stop_half_way():
+        with whole_folder(tmp_path / "model", overwrite=True) as temporary:
+            (temporary / "half.txt").write_text("half")
+            raise KeyError
+
+    with whole_folder(tmp_path / "model") as temporary:
+        write_case(temporary, "old")
+    with pytest.raises(KeyError):
+        stop_half_way()
+    assert names_in(tmp_path) == ["model"]
+    assert (tmp_path / "model" / "case.txt").read_text() == "old"
+
+
+def test_a_folder_is_replaced_only_if_that_is_asked_for(tmp_path):
+    def write(text, **options):
+        with whole_folder(tmp_path / "model", **options) as temporary:
+            (temporary / text).write_text(text)
+
+    write("old")
+    with pytest.raises(WriteError, match="model could not be written: Directory not empty"):
+        write("new")
+    assert names_in(tmp_path / "model") == ["old"]
+    write("new", overwrite=True)
+    assert names_in(tmp_path / "model") == ["new"]
+    assert names_in(tmp_path) == ["model"]
+
+
+def test_what_a_killed_run_left_of_a_folder_is_removed(tmp_path):
+    ended = tmp_path / f"{WRITING_PREFIX}model-{socket.gethostname()}-999999999"
+    other = tmp_path / f"{WRITING_PREFIX}other-{socket.gethostname()}-999999999"
+    for leftover in (ended, other):
+        leftover.mkdir()
+    with whole_folder(tmp_path / "model"):
+        pass
+    assert sorted(names_in(tmp_path)) == sorted([other.name, "model"])
+
+
+def test_json_that_cannot_be_written_leaves_the_old_one(tmp_path):
+    path = tmp_path / "metrics.json"
+    write_json({"dice": 1.0}, path)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json({"dice": float("nan")}, path, allow_nan=False)
+    assert json.loads(path.read_text(encoding="utf-8")) == {"dice": 1.0}
+    assert names_in(tmp_path) == ["metrics.json"]

@@ -361,7 +361,7 @@ def test_a_killed_worker_leaves_nothing(nnunet_folders, on_disk) -> None:
 
 
 def test_what_a_killed_run_left_is_removed(nnunet_folders) -> None:
-    leftover = nnunet_folders.raw / f".tmp_Dataset510_Liver-{socket.gethostname()}-999999999"
+    leftover = nnunet_folders.raw / f".writing-Dataset510_Liver-{socket.gethostname()}-999999999"
     (leftover / "imagesTr").mkdir(parents=True)
     write_raw_dataset(dataset(), WriteOptions())
     assert not leftover.exists()
