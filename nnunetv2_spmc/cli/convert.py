@@ -19,10 +19,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="converters", metavar="CONVERTER", required=True)
     for name, converter in find_converters().items():
-        command = commands.add_parser(name, help=converter.summary, description=converter.summary)
-        add_common(command, converter.dataset)
-        converter.add_arguments(command)
-        command.set_defaults(convert=converter.convert)
+        subparser = commands.add_parser(name, help=converter.summary, description=converter.summary)
+        add_common(subparser, converter.dataset)
+        converter.add_arguments(subparser)
+        subparser.set_defaults(convert=converter.convert)
     return parser
 
 
