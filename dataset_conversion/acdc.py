@@ -16,10 +16,18 @@ the official frame number, and split.json says which phase each one is.
 
 from __future__ import annotations
 
+import argparse
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nnunetv2_spmc.dataset_conversion import Converter
+from nnunetv2_spmc.dataset_conversion.arguments import (
+    add_allow_missing,
+    add_input,
+    add_link,
+    add_number,
+)
 from nnunetv2_spmc.dataset_conversion.protocol_lists import (
     ACDC_TEST,
     ACDC_TRAIN,
@@ -251,3 +259,33 @@ def _patients_of_h5(root: Path) -> dict[str, Patient]:
             label = H5Volume(path, "label", H5_SPACING_MM, "zyx")
             _add_volume(patient, int(match[2]), image, label)
     return patients
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_input(parser, "folder with training/patientXXX, or data/patientXXX_frameYY.h5")
+    text = "labeled patients, the first of the list; 3, 7 or 14 in papers"
+    add_number(parser, "--labeled", LABELED, text)
+    text = "add the other frames of training patients as unlabeled cases"
+    parser.add_argument("--use-4d-frames", action="store_true", help=text)
+    add_allow_missing(parser)
+    add_link(parser)
+
+
+def _convert(arguments: argparse.Namespace, options: WriteOptions) -> ConversionSummary:
+    return convert_acdc(
+        arguments.i,
+        dataset_id=arguments.d,
+        name=arguments.n,
+        labeled=arguments.labeled,
+        use_4d_frames=arguments.use_4d_frames,
+        allow_missing=arguments.allow_missing,
+        options=options,
+    )
+
+
+CONVERTER = Converter(
+    "cardiac cine MRI, Automated Cardiac Diagnosis Challenge",
+    _add_arguments,
+    _convert,
+    dataset=(DATASET_ID, NAME),
+)

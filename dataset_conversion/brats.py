@@ -16,12 +16,21 @@ Which file is whose: `brats_files`. What the labels mean: `brats_releases`, `bra
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from nnunetv2_spmc.dataset_conversion import Converter
+from nnunetv2_spmc.dataset_conversion.arguments import (
+    add_allow_missing,
+    add_input,
+    add_link,
+    add_number,
+    add_seed,
+)
 from nnunetv2_spmc.dataset_conversion.brats_files import CaseFiles, find_cases
-from nnunetv2_spmc.dataset_conversion.brats_releases import Release, contrasts_of
+from nnunetv2_spmc.dataset_conversion.brats_releases import MODALITIES, Release, contrasts_of
 from nnunetv2_spmc.dataset_conversion.brats_targets import TARGETS, Target
 from nnunetv2_spmc.dataset_conversion.protocol_lists import (
     BRATS2019_TEST,
@@ -232,3 +241,50 @@ def _raw_cases(
         )
         for name, role in roles.items()
     )
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_input(parser, "folder with the cases of one release somewhere below it")
+    text = "labeled cases, for 2019 the first of the list"
+    add_number(parser, "--labeled", LABELED, text)
+    parser.add_argument(
+        "--modalities",
+        nargs="+",
+        choices=MODALITIES,
+        default=["flair"],
+        metavar="NAME",
+        help="channels, by their names until 2021 or since 2023: flair or t2f, t1 or t1n, t1ce or "
+        "t1c, t2 or t2w, or all (default: flair, as in the semi-supervised papers)",
+    )
+    parser.add_argument(
+        "--target",
+        choices=list(TARGETS),
+        default="whole-tumor",
+        help="what to segment; the resection cavity (2024 and later) is a class in labels, "
+        "background in the others (default: %(default)s)",
+    )
+    add_allow_missing(parser)
+    add_seed(parser, "seed of the random split of releases other than 2019")
+    add_link(parser)
+
+
+def _convert(arguments: argparse.Namespace, options: WriteOptions) -> ConversionSummary:
+    return convert_brats(
+        arguments.i,
+        dataset_id=arguments.d,
+        name=arguments.n,
+        labeled=arguments.labeled,
+        modalities=arguments.modalities,
+        target=arguments.target,
+        allow_missing=arguments.allow_missing,
+        seed=arguments.seed,
+        options=options,
+    )
+
+
+CONVERTER = Converter(
+    "brain tumours, BraTS 2018 to 2021 and BraTS-GLI, -MET, -MEN, -SSA since 2023",
+    _add_arguments,
+    _convert,
+    dataset=(DATASET_ID, NAME),
+)

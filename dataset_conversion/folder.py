@@ -13,19 +13,16 @@ in any format that SimpleITK reads.
 
 from __future__ import annotations
 
-import re
+import argparse
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from nnunetv2_spmc.dataset_conversion.folder_layout import (
-    FolderLayout,
-    FoundCase,
-    find_cases,
-    strip_ending,
-)
+from nnunetv2_spmc.dataset_conversion import Converter
+from nnunetv2_spmc.dataset_conversion.arguments import absolute_path, add_input, add_link
+from nnunetv2_spmc.dataset_conversion.folder_layout import FolderLayout, FoundCase, find_cases
+from nnunetv2_spmc.dataset_conversion.split_request import SplitRequest, add_split, split_request
 from nnunetv2_spmc.raw.cases import ConversionError, RawCase, RawDataset, safe_identifier
-from nnunetv2_spmc.raw.splits import RoleAssignment, Selection, assign_roles
+from nnunetv2_spmc.raw.splits import RoleAssignment, assign_roles
 from nnunetv2_spmc.raw.summary import ConversionSummary
 from nnunetv2_spmc.raw.writer import WriteOptions, write_raw_dataset
 
@@ -37,26 +34,6 @@ class LabelDefinition:
     labels: Mapping[str, int | tuple[int, ...]]
     label_map: Mapping[int, int] = field(default_factory=dict)
     regions_class_order: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class SplitRequest:
-    """Which cases are test, validation and labeled; the rest is unlabeled.
-
-    Attributes:
-        test: Test cases: a number, a fraction of the labeled ones, or names.
-        validation: Validation cases, likewise from what remains.
-        labeled: Cases that keep their label, likewise; all of them where None.
-        group_by: Regular expression whose first group (or whole match) in a case's name is the
-            patient.
-        seed: Seed of the draws.
-    """
-
-    test: Selection | None = None
-    validation: Selection | None = None
-    labeled: Selection | None = None
-    group_by: str | None = None
-    seed: int = 0
 
 
 def convert_folder(
@@ -82,7 +59,7 @@ def convert_folder(
         ConversionError: If anything is wrong with the input.
     """
     found = {safe_identifier(case.name): case for case in _distinct(find_cases(layout))}
-    patients = {identifier: _patient(identifier, split.group_by) for identifier in found}
+    patients = {identifier: split.patient(identifier) for identifier in found}
     with_label = {identifier for identifier, case in found.items() if case.label is not None}
     assignment = assign_roles(
         patients,
@@ -97,7 +74,7 @@ def convert_folder(
         name=name,
         converter="folder",
         source=str(layout.images),
-        protocol=_protocol(split),
+        protocol=split.protocol,
         channel_names=layout.channels,
         labels=classes.labels,
         cases=_raw_cases(found, patients, assignment),
@@ -125,20 +102,6 @@ def _distinct(cases: Iterable[FoundCase]) -> list[FoundCase]:
     return cases
 
 
-def _patient(identifier: str, group_by: str | None) -> str:
-    if group_by is None:
-        return identifier
-    try:
-        match = re.search(group_by, identifier)
-    except re.error as error:
-        raise ConversionError(
-            f"--group-by {group_by!r} is no regular expression: {error}."
-        ) from error
-    if match is None:
-        raise ConversionError(f"--group-by {group_by!r} does not match the case {identifier}.")
-    return (match.group(1) if match.re.groups else match.group(0)) or identifier
-
-
 def _raw_cases(
     found: Mapping[str, FoundCase], patients: Mapping[str, str], assignment: RoleAssignment
 ) -> tuple[RawCase, ...]:
@@ -152,22 +115,6 @@ def _raw_cases(
         )
         for identifier, role in assignment.roles.items()
     )
-
-
-def _protocol(split: SplitRequest) -> str:
-    parts = []
-    for role, choice in (
-        ("test", split.test),
-        ("validation", split.validation),
-        ("labeled", split.labeled),
-    ):
-        if isinstance(choice, tuple):
-            parts.append(f"{role}: {len(choice)} named cases")
-        elif choice is not None:
-            parts.append(f"{role}: {choice} drawn with seed {split.seed}")
-    if split.labeled is None:
-        parts.append("labeled: all other cases with a label")
-    return "; ".join([*parts, "unlabeled: the rest"])
 
 
 def _recorded(
@@ -185,30 +132,6 @@ def _recorded(
         "labeled": split.labeled,
         "group_by": split.group_by,
     }
-
-
-def parse_selection(text: str | None) -> Selection | None:
-    """Read N, a fraction, a file with a case on each line, or names joined by commas."""
-    if text is None:
-        return None
-    if re.fullmatch(r"-?\d+", text):
-        if int(text) < 1:
-            raise ConversionError(f"At least one case has to be asked for, got {text}.")
-        return int(text)
-    if re.fullmatch(r"-?(\d+\.\d*|\.\d+)", text):
-        if not 0 < float(text) < 1:
-            raise ConversionError(f"A fraction lies between 0 and 1, got {text}.")
-        return float(text)
-    if Path(text).is_file():
-        lines = Path(text).read_text(encoding="utf-8").splitlines()
-        names = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    elif Path(text).suffix in (".txt", ".list", ".csv") or "/" in text:
-        raise ConversionError(f"The list {text} does not exist.")
-    else:
-        names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
-        raise ConversionError(f"The list {text!r} names no case.")
-    return tuple(dict.fromkeys(safe_identifier(strip_ending(name)) for name in names))
 
 
 def parse_labels(items: Iterable[str]) -> dict[str, int | tuple[int, ...]]:
@@ -246,3 +169,78 @@ def _pairs(items: Iterable[str], option: str) -> dict[str, str]:
             raise ConversionError(f"{option} names {name} twice.")
         pairs[name] = value
     return pairs
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_input(parser, "folder of images: files, DICOM folders, or a folder for each case")
+    add = parser.add_argument
+    add(
+        "-l", type=absolute_path, metavar="LABELS", help="folder of label files, named as the cases"
+    )
+    _add_classes(parser)
+    add(
+        "--channels",
+        nargs="+",
+        default=(),
+        metavar="NAME",
+        help="channel names; nnU-Net normalizes CT by intensity statistics, others by z-score",
+    )
+    add(
+        "--channel-files",
+        nargs="+",
+        default=(),
+        metavar="NAME=PATTERN",
+        help="one folder for each case: file of each channel, as t1='*_t1.nii.gz'",
+    )
+    add(
+        "--label-file",
+        metavar="PATTERN",
+        help="one folder for each case: its label, as '*_seg.nii.gz', beside the images or in -l",
+    )
+    text = "change label values, as 255=1"
+    add("--map", nargs="+", default=(), metavar="OLD=NEW", help=text)
+    add_split(parser)
+    add_link(parser)
+
+
+def _add_classes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--labels",
+        nargs="+",
+        required=True,
+        metavar="NAME=VALUE",
+        help="classes, as background=0 liver=1; a region as whole=1,2,3",
+    )
+    parser.add_argument(
+        "--regions-class-order",
+        nargs="+",
+        type=int,
+        default=(),
+        metavar="VALUE",
+        help="label value each region is written as, in order (with regions only)",
+    )
+
+
+def _convert(arguments: argparse.Namespace, options: WriteOptions) -> ConversionSummary:
+    channel_files = parse_channel_files(arguments.channel_files)
+    return convert_folder(
+        FolderLayout(
+            images=arguments.i,
+            labels=arguments.l,
+            channels=tuple(arguments.channels or channel_files),
+            channel_files=channel_files,
+            label_file=arguments.label_file,
+        ),
+        LabelDefinition(
+            labels=parse_labels(arguments.labels),
+            label_map=parse_label_map(arguments.map),
+            regions_class_order=tuple(arguments.regions_class_order),
+        ),
+        split_request(arguments),
+        dataset_id=arguments.d,
+        name=arguments.n,
+        options=options,
+    )
+
+
+CONVERTER = Converter("any folder of labeled and unlabeled scans", _add_arguments, _convert)

@@ -15,9 +15,12 @@ scans too: results on them compare with those papers' tables and with nothing el
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
+from nnunetv2_spmc.dataset_conversion import Converter
+from nnunetv2_spmc.dataset_conversion.arguments import add_allow_missing, add_input, add_number
 from nnunetv2_spmc.dataset_conversion.protocol_lists import LA_TEST, LA_TRAIN
 from nnunetv2_spmc.dataset_conversion.published_split import PublishedSplit
 from nnunetv2_spmc.raw.cases import ConversionError, RawCase, RawDataset
@@ -131,3 +134,29 @@ def _by_folder(files: Iterable[Path]) -> dict[str, Path]:
                 f"Scan {path.parent.name} is there twice, {other} and {path}; remove one of them."
             )
     return found
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_input(parser, "folder with ID/lgemri.nrrd and ID/laendo.nrrd, or ID/mri_norm2.h5")
+    text = "labeled scans, the first of the list; 8 or 16 in papers"
+    add_number(parser, "--labeled", LABELED, text)
+    add_allow_missing(parser)
+
+
+def _convert(arguments: argparse.Namespace, options: WriteOptions) -> ConversionSummary:
+    return convert_la(
+        arguments.i,
+        dataset_id=arguments.d,
+        name=arguments.n,
+        labeled=arguments.labeled,
+        allow_missing=arguments.allow_missing,
+        options=options,
+    )
+
+
+CONVERTER = Converter(
+    "left atrium, 2018 Atrial Segmentation Challenge",
+    _add_arguments,
+    _convert,
+    dataset=(DATASET_ID, NAME),
+)

@@ -11,6 +11,7 @@ do not show all of it.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ import numpy as np
 import SimpleITK as sitk
 from scipy.ndimage import gaussian_filter
 
+from nnunetv2_spmc.dataset_conversion import Converter
+from nnunetv2_spmc.dataset_conversion.arguments import add_number, add_seed
 from nnunetv2_spmc.raw.cases import ConversionError, RawCase, RawDataset, Role
 from nnunetv2_spmc.raw.summary import ConversionSummary
 from nnunetv2_spmc.raw.writer import WriteOptions, write_raw_dataset
@@ -208,3 +211,38 @@ def _smooth_noise(
 def _ellipsoid(position: np.ndarray, centre: np.ndarray, radii: np.ndarray) -> np.ndarray:
     offset = (position - centre[:, None, None, None]) / radii[:, None, None, None]
     return (offset**2).sum(axis=0) <= 1
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    for name, number in (("labeled", LABELED), ("unlabeled", UNLABELED), ("test", TEST)):
+        add_number(parser, f"--{name}", number, f"{name} cases")
+    parser.add_argument(
+        "--size",
+        nargs=3,
+        type=int,
+        default=SIZE,
+        metavar=("X", "Y", "Z"),
+        help=f"voxels (default: {' '.join(map(str, SIZE))})",
+    )
+    add_seed(parser, "seed of everything")
+
+
+def _convert(arguments: argparse.Namespace, options: WriteOptions) -> ConversionSummary:
+    return convert_phantom(
+        dataset_id=arguments.d,
+        name=arguments.n,
+        labeled=arguments.labeled,
+        unlabeled=arguments.unlabeled,
+        test=arguments.test,
+        size=arguments.size,
+        seed=arguments.seed,
+        options=options,
+    )
+
+
+CONVERTER = Converter(
+    "small synthetic scans, to try everything out",
+    _add_arguments,
+    _convert,
+    dataset=(DATASET_ID, NAME),
+)

@@ -87,17 +87,13 @@ def stock(processes: int) -> float:
 
 def ours(processes: int) -> float:
     """Preprocess the unlabeled cases; return the seconds."""
-    from nnunetv2_spmc.unlabeled.preprocessing import preprocess_unlabeled
+    from nnunetv2_spmc.unlabeled.preprocessing import PreprocessingOptions, preprocess_unlabeled
 
-    begin = time.perf_counter()
-    report = preprocess_unlabeled(
-        997,
-        "3d_fullres",
-        num_processes=processes,
-        overwrite=True,
-        allow_overlap=True,
-        show_progress=False,
+    options = PreprocessingOptions(
+        num_processes=processes, overwrite=True, allow_overlap=True, show_progress=False
     )
+    begin = time.perf_counter()
+    report = preprocess_unlabeled(997, "3d_fullres", options=options)
     assert not report.failed, report.failed
     return time.perf_counter() - begin
 

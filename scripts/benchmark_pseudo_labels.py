@@ -41,6 +41,7 @@ from nnunetv2_spmc.common.whole_file import whole_file
 from nnunetv2_spmc.inference.trained_model import load_model
 from nnunetv2_spmc.networks.unwrap import unwrapped
 from nnunetv2_spmc.training.checkpoint import CHECKPOINT_KEY
+from nnunetv2_spmc.training.passes import labeled_pass, step_of, unlabeled_pass
 from nnunetv2_spmc.unlabeled.cases import raw_unlabeled_cases
 
 CONFIDENCES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99, 1.0)  # edges of the bins
@@ -226,10 +227,10 @@ def term_gradients(trainer: Any, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         Term -> float64, (number of parameters,). The terms add up to the gradient of the step.
     """
     parameters = list(unwrapped(trainer.network).parameters())
-    step = trainer._step(batch)
+    step = step_of(trainer, batch)
     with trainer.autocast():
-        _, values = trainer.unlabeled_pass(step)
-        values |= trainer.labeled_pass(step)[1]
+        _, values = unlabeled_pass(trainer, step)
+        values |= labeled_pass(trainer, step)[1]
     gradients = {}
     for term, (by_lambda, by_beta) in TERMS.items():
         if f"{term}_main" not in values:

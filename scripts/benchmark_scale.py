@@ -52,7 +52,7 @@ def make_dataset(root: Path) -> None:
         preprocess_dataset,
     )
 
-    from nnunetv2_spmc.unlabeled.preprocessing import preprocess_unlabeled
+    from nnunetv2_spmc.unlabeled.preprocessing import PreprocessingOptions, preprocess_unlabeled
 
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         (root / name).mkdir()
@@ -67,7 +67,8 @@ def make_dataset(root: Path) -> None:
     )
     file.write_text(json.dumps(plans), encoding="utf-8")
     preprocess_dataset(500, configurations=["2d"], num_processes=[1])
-    preprocess_unlabeled(500, "2d", num_processes=0, show_progress=False)
+    options = PreprocessingOptions(num_processes=0, show_progress=False)
+    preprocess_unlabeled(500, "2d", options=options)
 
 
 def link_cases(root: Path, number: int) -> None:

@@ -14,7 +14,7 @@ import SimpleITK as sitk
 import torch
 
 from nnunetv2_spmc.dataset_conversion.phantom import write_phantom
-from nnunetv2_spmc.unlabeled.preprocessing import preprocess_unlabeled
+from nnunetv2_spmc.unlabeled.preprocessing import PreprocessingOptions, preprocess_unlabeled
 from scripts.small_plans import small_configuration
 from tests.full_disk import SmallDisk, mounted_disk
 from tests.in_process import FewVoxels, use_threads_for_pools
@@ -129,8 +129,9 @@ def plan_and_preprocess(phantom: PlannedPhantom) -> None:
         )
     (phantom.preprocessed / "nnUNetPlans.json").write_text(json.dumps(plans))
     preprocess_dataset(500, configurations=["2d", "3d_fullres"], num_processes=[1, 1])
+    options = PreprocessingOptions(num_processes=0, show_progress=False)
     for configuration in ("2d", "3d_fullres"):
-        preprocess_unlabeled(500, configuration, num_processes=0, show_progress=False)
+        preprocess_unlabeled(500, configuration, options=options)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from nnunetv2_spmc.training.step import Labeled, Unlabeled
+from nnunetv2_spmc.training.epoch_log import all_panels
+from nnunetv2_spmc.training.step import Labeled, Unlabeled, on_device
 
 pytestmark = [
     pytest.mark.gpu,
@@ -30,7 +31,7 @@ def trained_on_cuda(make_trainer, monkeypatch):
 def test_a_training_in_half_precision_stays_finite(trained_on_cuda, compiled, configuration):
     trainer = trained_on_cuda(compiled, configuration=configuration)
     curves = trainer.logger.get_checkpoint()
-    shown = [key for keys in trainer._all_panels().values() for key in keys]
+    shown = [key for keys in all_panels(trainer.panels, trainer.branches).values() for key in keys]
     assert all(math.isfinite(curves[key][0]) for key in shown)
     assert (Path(trainer.output_folder) / "checkpoint_final.pth").is_file()
 
@@ -53,10 +54,10 @@ def test_a_step_does_not_wait_for_the_device(trained_on_cuda):
     torch.cuda.set_sync_debug_mode("error")
     try:
         with trainer.autocast():
-            images = trainer._to_device(batch["data"])
+            images = on_device(batch["data"], trainer.device)
             outputs = trainer.joint_network(images)
             trainer.unlabeled_loss(outputs, Unlabeled(images))
-            target = trainer._to_device(batch["target"])
+            target = on_device(batch["target"], trainer.device)
             trainer.labeled_loss(outputs, Labeled(images, target))
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -24,35 +24,19 @@ def build_parser() -> argparse.ArgumentParser:
     add("-d", nargs="+", required=True, metavar="ID", help="dataset ids or names")
     add("-c", nargs="+", required=True, metavar="CONFIG", help="configurations, 3d_fullres ...")
     add("-p", default="nnUNetPlans", metavar="PLANS", help="plans (default: %(default)s)")
-    add(
-        "-np",
-        type=int,
-        metavar="N",
-        help="processes; lower it if memory runs out, 0 works without worker processes "
-        "(default: 8 for 2d and 3d_lowres, 4 otherwise)",
-    )
-    add(
-        "-num_parts",
-        type=int,
-        default=1,
-        metavar="K",
-        help="share the cases among K runs, on "
-        "several computers for example (default: %(default)s)",
-    )
-    add(
-        "-part_id",
-        type=int,
-        default=0,
-        metavar="I",
-        help="the part this run does, from 0 to K-1 (default: %(default)s)",
-    )
+    text = "processes; lower it if memory runs out, 0 works without worker processes "
+    add("-np", type=int, metavar="N", help=f"{text}(default: 8 for 2d and 3d_lowres, 4 otherwise)")
+    text = "share the cases among K runs, on several computers for example (default: %(default)s)"
+    add("-num_parts", type=int, default=1, metavar="K", help=text)
+    text = "the part this run does, from 0 to K-1 (default: %(default)s)"
+    add("-part_id", type=int, default=0, metavar="I", help=text)
     add("--verify", action="store_true", help="decompress the finished cases and redo broken ones")
     add("--overwrite", action="store_true", help="make all cases anew, after a change of the plans")
+    text = "accept unlabeled cases that are labeled or test cases as well"
     add(
         "--allow-overlap",
         action="store_true",
-        help="accept unlabeled cases that are labeled or "
-        "test cases as well; numbers measured on those will be too good",
+        help=f"{text}; numbers measured on those will be too good",
     )
     add("--no_pbar", action="store_true", help="no progress bar")
     return parser
@@ -62,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int | None:
     """Preprocess each dataset and configuration."""
     arguments = build_parser().parse_args(argv)
-    from nnunetv2_spmc.unlabeled.preprocessing import preprocess_unlabeled
+    from nnunetv2_spmc.unlabeled.preprocessing import PreprocessingOptions, preprocess_unlabeled
 
     failed = {}
     for dataset in arguments.d:
@@ -70,10 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
             processes = arguments.np
             if processes is None:
                 processes = DEFAULT_PROCESSES.get(configuration, 4)
-            report = preprocess_unlabeled(
-                dataset,
-                configuration,
-                arguments.p,
+            options = PreprocessingOptions(
                 num_processes=processes,
                 num_parts=arguments.num_parts,
                 part_id=arguments.part_id,
@@ -83,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
                 show_progress=not arguments.no_pbar,
                 log=print,
             )
+            report = preprocess_unlabeled(dataset, configuration, arguments.p, options)
             print(report.summary())
             failed.update({f"{configuration} {i}": reason for i, reason in report.failed.items()})
     for case, reason in failed.items():

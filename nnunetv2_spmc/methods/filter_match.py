@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from nnunetv2_spmc.common.setting_checks import check_types, require
+from nnunetv2_spmc.training.passes import student_view
 from nnunetv2_spmc.training.semi_supervised import nnUNetTrainerSemiSupervised
 from nnunetv2_spmc.training.settings import TrainingSettings
 from nnunetv2_spmc.training.step import Loss, Pass, Step, Unlabeled
@@ -73,7 +74,7 @@ class nnUNetTrainerFilterMatch(nnUNetTrainerSemiSupervised):
         return [lambda: self._joint_pass(step)]
 
     def _joint_pass(self, step: Step) -> Loss:
-        seen, values = self.student_view(step)
+        seen, values = student_view(self, step)
         given: Any = step.labeled.target
         scales = given if isinstance(given, list) else [given]
         target = []

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from nnunetv2_spmc.methods.spmc import nnUNetTrainerSPMC
 from nnunetv2_spmc.training.epoch_log import Panels
+from nnunetv2_spmc.training.passes import labeled_pass
 from nnunetv2_spmc.training.semi_supervised import nnUNetTrainerSemiSupervised
 from nnunetv2_spmc.training.settings import TrainingSettings
 from nnunetv2_spmc.training.step import Labeled, Loss, Pass, Step, labeled_through
@@ -38,7 +39,7 @@ class nnUNetTrainerViewControl(nnUNetTrainerSemiSupervised):
 
     def passes(self, step: Step) -> Sequence[Pass]:
         """Do a pass through the views, then the supervised one."""
-        return [lambda: self._viewed_pass(step), lambda: self.labeled_pass(step)]
+        return [lambda: self._viewed_pass(step), lambda: labeled_pass(self, step)]
 
     def _viewed_pass(self, step: Step) -> Loss:
         view = self.views.draw_labeled(step.labeled.images)

@@ -13,6 +13,22 @@ from nnunetv2_spmc.common.whole_file import whole_file
 Panels = Mapping[str, Sequence[str]]
 
 
+def all_panels(panels: Panels, branches: Sequence[str]) -> Panels:
+    """Return the panels of a method between those that every method has."""
+
+    def of_branches(name: str) -> tuple[str, ...]:
+        return tuple(f"{name}_{branch}" for branch in branches)
+
+    return {
+        "total loss": ("total_loss",),
+        "supervised loss": of_branches("supervised"),
+        **panels,
+        "agreement of the branches": ("agreement",),
+        "pseudo-label Dice on withheld labels": of_branches("pseudo_label_dice"),
+        "ramp-up weight": ("lambda",),
+    }
+
+
 def log_values(logger: MetaLogger, values: Mapping[str, float], epoch: int) -> None:
     """Log one value per key for an epoch, to nnU-Net's local logger and to W&B.
 

@@ -6,13 +6,17 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from nnunetv2_spmc.common.errors import SPMCError
+from nnunetv2_spmc.networks.unwrap import unwrapped
+
+if TYPE_CHECKING:
+    from nnunetv2_spmc.training.semi_supervised import nnUNetTrainerSemiSupervised
 
 GIBIBYTE = 1 << 30
 
@@ -96,6 +100,24 @@ def recomputed(loss: Callable[..., Tensor], *arguments: Any) -> Tensor:
     """
     result: Tensor = checkpoint(loss, *arguments, use_reentrant=False, preserve_rng_state=False)
     return result
+
+
+def what_a_step_needs(trainer: nnUNetTrainerSemiSupervised) -> list[str]:
+    """Say in a sentence each how many patches a step has, and how much memory it needs."""
+    labeled, unlabeled = trainer.batch_size, 0
+    sentences = []
+    if trainer.uses_unlabeled_data:
+        unlabeled = trainer.stream.batch_size
+        sentences.append(
+            f"Each step: {labeled} labeled and {unlabeled} unlabeled patches; "
+            f"{len(trainer.stream.cases)} unlabeled cases."
+        )
+    patch = (trainer.num_input_channels, *trainer.configuration_manager.patch_size)
+    network, together = unwrapped(trainer.joint_network), trainer.joint_pass
+    return [
+        *sentences,
+        memory_estimate(network, labeled, unlabeled, patch, trainer.device, together=together),
+    ]
 
 
 def memory_estimate(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -19,8 +19,15 @@ from nnunetv2_spmc.networks.unwrap import Logits, full_resolution, unwrapped
 from nnunetv2_spmc.training.backward import clip_and_step, run_passes
 from nnunetv2_spmc.training.checkpoint import refuse_to_resume
 from nnunetv2_spmc.training.configured import nnUNetTrainerConfigured
-from nnunetv2_spmc.training.epoch_log import Panels, log_lines, log_values, plot_progress
-from nnunetv2_spmc.training.memory import memory_estimate, recomputed
+from nnunetv2_spmc.training.epoch_log import (
+    Panels,
+    all_panels,
+    log_lines,
+    log_values,
+    plot_progress,
+)
+from nnunetv2_spmc.training.memory import recomputed, what_a_step_needs
+from nnunetv2_spmc.training.passes import both_passes, step_of
 from nnunetv2_spmc.training.processes import entries_of_all_processes
 from nnunetv2_spmc.training.pseudo_label_dice import PseudoLabelDice
 from nnunetv2_spmc.training.ramp_up import gaussian_ramp_up, ramp_up_epochs
@@ -33,15 +40,12 @@ from nnunetv2_spmc.training.step import (
     Step,
     Target,
     Unlabeled,
-    branch_values,
     merged,
     sampled_at,
-    seen_through,
 )
 from nnunetv2_spmc.training.unlabeled_stream import UnlabeledStream
-from nnunetv2_spmc.training.voxel_shares import unlabeled_voxel_shares, weight_of_process
-from nnunetv2_spmc.training.warm_start import check_pretrained_weights, fill_parts
-from nnunetv2_spmc.training.weights import load_parts, part_weights
+from nnunetv2_spmc.training.warm_start import check_pretrained_weights, fill_parts, watch_loading
+from nnunetv2_spmc.training.weights import load_parts, optimize_parts, part_weights
 
 
 class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
@@ -89,7 +93,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
         self.iteration = 0  # steps done, skipped ones too
         self.steps_taken = 0  # without those that fp16 skipped
         self.withheld: PseudoLabelDice | None = None  # -> on_train_start
-        self._main_was_loaded = False  # by -pretrained_weights or from a checkpoint
+        self._main_was_loaded: Callable[[], bool] = lambda: False  # -> initialize
 
     # ---- what a method defines -----------------------------------------------------------------
 
@@ -171,13 +175,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
         part. Under DistributedDataParallel only the last pass synchronizes, so it must reach every
         parameter that requires a gradient (the labeled one does: deep supervision).
         """
-        share, ignored_share = unlabeled_voxel_shares(
-            step.unlabeled, step.labeled.ignored, is_ddp=self.is_ddp
-        )
-        labeled = partial(self.labeled_pass, step, ignored_share)
-        if step.unlabeled is None:
-            return [labeled]
-        return [partial(self.unlabeled_pass, step, share), labeled]
+        return both_passes(self, step)
 
     def after_step(self, step: Step) -> None:
         """Do what follows an optimizer step; not called after one that fp16 skipped."""
@@ -209,45 +207,6 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
         """Whether the student sees other patches than the teacher."""
         return self.views.weak_to_strong or self.views.change_patches
 
-    def student_view(self, step: Step) -> tuple[Unlabeled, dict[str, Tensor]]:
-        """Make pseudo-labels, then show the patches and these through the view of the student.
-
-        Returns:
-            The patches as the student sees them, and values to log of what the teachers predict.
-        """
-        assert step.unlabeled is not None
-        unlabeled = step.unlabeled._replace(pseudo=self._without_gradient(step.unlabeled))
-        values = self._values_of_branches(unlabeled)
-        if self.views.change_patches:
-            view = self.views.draw(unlabeled.images, len(step.labeled.images))
-            unlabeled = seen_through(
-                view, unlabeled, step.labeled, self.label_space, self.labels_as_pseudo_labels
-            )
-        return unlabeled, values
-
-    def unlabeled_pass(self, step: Step, share: Tensor | float = 1.0) -> Loss:
-        """Pass unlabeled patches through the network; `share` is their part of unlabeled voxels."""
-        unlabeled, before = self.student_view(step)
-        outputs = self.joint_network(unlabeled.images)
-        loss, values = self.unlabeled_loss(outputs, unlabeled)
-        values |= before or self._values_of_branches(unlabeled, outputs)
-        share = share * weight_of_process(unlabeled, is_ddp=self.is_ddp)
-        return step.weight * share * loss, {k: share * value for k, value in values.items()}
-
-    def labeled_pass(self, step: Step, ignored_share: Tensor | float = 0.0) -> Loss:
-        """Pass labeled patches through the network; what is ignored in them counts as unlabeled."""
-        labeled = step.labeled
-        outputs = self.joint_network(labeled.images)
-        loss, values = self.labeled_loss(outputs, labeled)
-        if labeled.ignored is not None:
-            unlabeled = Unlabeled(labeled.images, valid=labeled.ignored)
-            own_loss, own = self.unlabeled_loss(outputs, unlabeled)
-            own |= self._values_of_branches(unlabeled, outputs)
-            share = ignored_share * weight_of_process(unlabeled, is_ddp=self.is_ddp)
-            loss = loss + step.weight * share * own_loss
-            values |= {key: share * value for key, value in own.items()}
-        return loss, values
-
     def of_branches(self, outputs: Outputs) -> dict[str, Logits]:
         """Name what the training network returned."""
         if len(self.branches) == 1:
@@ -260,28 +219,6 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
             branch: self.label_space.probabilities(full_resolution(output))
             for branch, output in self.of_branches(outputs).items()
         }
-
-    @torch.no_grad()
-    def _without_gradient(self, unlabeled: Unlabeled) -> dict[str, Tensor]:
-        # in evaluation mode there is no feature noise, and no running statistics move
-        self.joint_network.eval()
-        pseudo = self.pseudo_labels(unlabeled)
-        self.joint_network.train()
-        # weights that autocast has cast here have no gradient: older PyTorch would take them for
-        # the pass that follows, too
-        torch.clear_autocast_cache()
-        return pseudo
-
-    @torch.no_grad()
-    def _values_of_branches(
-        self, unlabeled: Unlabeled, outputs: Outputs = None
-    ) -> dict[str, Tensor]:
-        """Return agreement and collapse of what the branches teach, or of their outputs."""
-        probabilities = {b: unlabeled.pseudo[b] for b in self.branches if b in unlabeled.pseudo}
-        if outputs is not None:
-            probabilities = self.branch_probabilities(outputs)
-        predicted = {b: self.label_space.predicted(p) for b, p in probabilities.items()}
-        return branch_values(predicted, unlabeled.valid) if predicted else {}
 
     # ---- set-up --------------------------------------------------------------------------------
 
@@ -306,26 +243,12 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
         main = unwrapped(self.network)
         check_pretrained_weights(main)
         network: Any = self.training_network(main, self.method_settings).to(self.device)
-        self._watch_loading(main)
-        beside = [
-            parameter
-            for name, parameter in network.named_parameters()
-            if not name.startswith("main.") and parameter.requires_grad
-        ]
-        if beside:
-            self.optimizer.add_param_group({"params": beside})
-            if hasattr(self.lr_scheduler, "base_lrs"):  # PyTorch's, one per group
-                self.lr_scheduler.base_lrs.append(self.initial_lr)
+        self._main_was_loaded = watch_loading(main)
+        optimize_parts(network, self.optimizer, self.lr_scheduler)
         if self._do_i_compile():
             # labeled and unlabeled batches may differ in size: two static graphs, no dynamic one
             network = torch.compile(network, dynamic=False)
         self.joint_network = self.distributed(network) if self.is_ddp else network
-
-    def _watch_loading(self, main: nn.Module) -> None:
-        def note(*_: Any) -> None:  # a function, because copies of the network copy bound methods
-            self._main_was_loaded = True
-
-        main.register_load_state_dict_post_hook(note)
 
     def on_train_start(self) -> None:
         """Find the unlabeled cases, fill what -pretrained_weights left out, start both streams."""
@@ -337,26 +260,13 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
         if self._resumed_from is not None:
             if changes := self.stream.changes(self._resumed_from["unlabeled_cases"]):
                 refuse_to_resume(changes, self.print_to_log_file)
-        elif self._main_was_loaded:
+        elif self._main_was_loaded():
             self.print_to_log_file(fill_parts(unwrapped(self.joint_network)))
         super().on_train_start()
-        self._log_what_a_step_needs()
+        for sentence in what_a_step_needs(self):
+            self.print_to_log_file(sentence)
         if self.stream.cases:
             self.withheld = PseudoLabelDice.of(self)
-
-    def _log_what_a_step_needs(self) -> None:
-        unlabeled = self.stream.batch_size if self.uses_unlabeled_data else 0
-        if self.uses_unlabeled_data:
-            self.print_to_log_file(
-                f"Each step: {self.batch_size} labeled and {unlabeled} unlabeled patches; "
-                f"{len(self.stream.cases)} unlabeled cases."
-            )
-        patch = (self.num_input_channels, *self.configuration_manager.patch_size)
-        network = unwrapped(self.joint_network)
-        text = memory_estimate(
-            network, self.batch_size, unlabeled, patch, self.device, together=self.joint_pass
-        )
-        self.print_to_log_file(text)
 
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
         """Split the labeled cases as nnU-Net does; refuse unlabeled ones that leak into them."""
@@ -385,7 +295,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
             stepped.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        step = self._step(batch)
+        step = step_of(self, batch)
         results = run_passes(
             self.passes(step), step, self.joint_network, self.autocast, self.grad_scaler
         )
@@ -403,35 +313,12 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
     def _optimizer_step(self) -> bool:
         return clip_and_step(self.optimizer, self.grad_scaler)
 
-    def _step(self, batch: dict) -> Step:
-        """Bring a batch to the device; without unlabeled patches before the ramp-up."""
-        weight = self.ramp_up_weight()
-        images, target = self._to_device(batch["data"]), self._to_device(batch["target"])
-        images, target = self.labeled_view(images, target)
-        ignored = None
-        if self.learns_from_ignored and weight > 0:
-            ignored = self.label_space.ignored(full_resolution(target))
-        unlabeled = None
-        if weight > 0 and "unlabeled" in batch:
-            drawn = batch["unlabeled"]
-            unlabeled = Unlabeled(
-                self._to_device(drawn["data"]),
-                weak=self._to_device(drawn.get("weak")),
-                valid=self._to_device(drawn.get("valid")),
-            )
-        return Step(Labeled(images, target, ignored), unlabeled, weight, self.iteration)
-
     def ramp_up_weight(self, iteration: int | None = None) -> float:
         """Return lambda(t) of an iteration, or of the coming step; 0 in supervised epochs."""
         settings, steps = self.settings, self.num_iterations_per_epoch
         start, end = ramp_up_epochs(self.num_epochs, settings.ramp_start, settings.ramp_end)
         passed = (self.iteration if iteration is None else iteration) - start * steps
         return gaussian_ramp_up(passed, (end - start) * steps, settings.lambda_max)
-
-    def _to_device(self, data: Any) -> Any:
-        if isinstance(data, list):
-            return [self._to_device(item) for item in data]
-        return None if data is None else data.to(self.device, non_blocking=True)
 
     def autocast(self) -> AbstractContextManager:
         """Return the context of forward passes: fp16 on CUDA."""
@@ -455,7 +342,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
         if self.withheld is not None:
             values |= self.withheld.measure()
         log_values(self.logger, values, self.current_epoch)
-        for line in log_lines(self._all_panels(), values):
+        for line in log_lines(all_panels(self.panels, self.branches), values):
             self.print_to_log_file(line)
 
     def on_epoch_end(self) -> None:
@@ -463,20 +350,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
         super().on_epoch_end()
         if self.local_rank == 0:
             path = Path(self.output_folder) / "progress_semi.png"
-            plot_progress(self.logger, self._all_panels(), path)
-
-    def _all_panels(self) -> Panels:
-        def of_branches(name: str) -> tuple[str, ...]:
-            return tuple(f"{name}_{branch}" for branch in self.branches)
-
-        return {
-            "total loss": ("total_loss",),
-            "supervised loss": of_branches("supervised"),
-            **self.panels,
-            "agreement of the branches": ("agreement",),
-            "pseudo-label Dice on withheld labels": of_branches("pseudo_label_dice"),
-            "ramp-up weight": ("lambda",),
-        }
+            plot_progress(self.logger, all_panels(self.panels, self.branches), path)
 
     # ---- checkpoints ---------------------------------------------------------------------------
 

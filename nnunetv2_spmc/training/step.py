@@ -61,6 +61,15 @@ class Step(NamedTuple):
     iteration: int
 
 
+def on_device(data: Any, device: torch.device) -> Any:
+    """Copy the tensors in dicts and lists to a device; everything else stays as it is."""
+    if isinstance(data, dict):
+        return {key: on_device(value, device) for key, value in data.items()}
+    if isinstance(data, list):
+        return [on_device(item, device) for item in data]
+    return data.to(device, non_blocking=True) if isinstance(data, Tensor) else data
+
+
 def seen_through(
     view: View,
     unlabeled: Unlabeled,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
@@ -22,7 +23,9 @@ from nnunetv2_spmc.loading.paired_loader import (
 from nnunetv2_spmc.raw.layout import IMAGES_UNLABELED
 from nnunetv2_spmc.unlabeled.cases import raw_dataset_folder, test_cases, unlabeled_folder
 from nnunetv2_spmc.unlabeled.leak_checks import check_no_leak, read_groups
-from nnunetv2_spmc.unlabeled.preprocessing import ensure_unlabeled_preprocessed
+from nnunetv2_spmc.unlabeled.preprocessing import PreprocessingOptions
+from nnunetv2_spmc.unlabeled.target import UnlabeledTarget
+from nnunetv2_spmc.unlabeled.training_cases import ensure_unlabeled_preprocessed
 
 if TYPE_CHECKING:
     from nnunetv2_spmc.training.semi_supervised import nnUNetTrainerSemiSupervised
@@ -45,16 +48,22 @@ class UnlabeledStream:
     def find_cases(self) -> None:
         """Find the unlabeled cases; preprocess what is missing."""
         trainer = self.trainer
-        self.cases = ensure_unlabeled_preprocessed(
+        target = UnlabeledTarget(
             trainer.plans_manager.dataset_name,
             trainer.plans_manager,
             trainer.configuration_name,
             trainer.dataset_json,
-            trainer.preprocessed_dataset_folder,
-            allowed_to_run=not trainer.is_ddp,
-            log=trainer.print_to_log_file,
+            Path(trainer.preprocessed_dataset_folder_base),
+        )
+        options = PreprocessingOptions(
             num_processes=max(1, get_allowed_n_proc_DA()),
             allow_overlap=trainer.settings.allow_overlap,
+            log=trainer.print_to_log_file,
+        )
+        self.cases = ensure_unlabeled_preprocessed(
+            target,
+            options,
+            allowed_to_run=not trainer.is_ddp,
             required=not trainer.learns_from_ignored,
         )
 

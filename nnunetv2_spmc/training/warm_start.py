@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,17 @@ def pretrained_weights_file(arguments: Sequence[str] | None = None) -> Path | No
         if name == "-pretrained_weights" and (value or following):
             return Path(value or following)
     return None
+
+
+def watch_loading(main: nn.Module) -> Callable[[], bool]:
+    """Return whether the main branch was loaded since, from pretrained weights or a checkpoint."""
+    loaded = []
+
+    def note(*_: Any) -> None:  # a function, because copies of the network copy bound methods
+        loaded.append(True)
+
+    main.register_load_state_dict_post_hook(note)
+    return lambda: bool(loaded)
 
 
 def fill_parts(network: nn.Module, file: Path | None = None) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from nnunetv2_spmc.training.checkpoint import CheckpointError, read_extra_state
 
@@ -16,6 +18,20 @@ def part_weights(network: nn.Module) -> dict[str, Tensor]:
     """Return the state of a training network without that of its submodule `main`."""
     weights = network.state_dict()
     return {key: value for key, value in weights.items() if not key.startswith(MAIN_PREFIX)}
+
+
+def optimize_parts(network: nn.Module, optimizer: Optimizer, scheduler: LRScheduler) -> None:
+    """Add the parts that require a gradient to an optimizer, in a parameter group of their own."""
+    parts = [
+        parameter
+        for name, parameter in network.named_parameters()
+        if not name.startswith(MAIN_PREFIX) and parameter.requires_grad
+    ]
+    if not parts:
+        return
+    optimizer.add_param_group({"params": parts})
+    if hasattr(scheduler, "base_lrs"):  # PyTorch's have one per group; nnU-Net's own has none
+        scheduler.base_lrs.append(scheduler.base_lrs[0])
 
 
 def load_parts(network: nn.Module, path: Path, *, after: Callable[[str], None]) -> None:

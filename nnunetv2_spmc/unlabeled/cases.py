@@ -73,7 +73,7 @@ def image_files(folder: Path, file_ending: str) -> dict[str, dict[int, str]]:
 
 
 def raw_unlabeled_cases(
-    dataset_folder: Path, file_ending: str, num_channels: int
+    dataset_folder: Path, file_ending: str, num_channels: int, *, required: bool = True
 ) -> dict[str, list[str]]:
     """Return the raw unlabeled cases as identifier -> channel files in order.
 
@@ -81,36 +81,42 @@ def raw_unlabeled_cases(
         dataset_folder: The dataset in nnUNet_raw.
         file_ending: As in dataset.json, ".nii.gz" for example.
         num_channels: How many channels each case must have.
+        required: Raise where there is no unlabeled case, instead of returning none.
 
     Raises:
         DataError: If there is no unlabeled case, or one with a missing or surplus channel.
     """
     folder = dataset_folder / IMAGES_UNLABELED
     cases = image_files(folder, file_ending)
-    if not cases:
+    if not cases and required:
         raise DataError(
             f"There is no unlabeled case: {folder} has no file that ends in _0000{file_ending}; "
             "put the unlabeled images there."
         )
     for identifier, channels in cases.items():
         # The one file of a colour picture holds all its channels.
-        is_picture = file_ending in NATURAL_IMAGE_ENDINGS and sorted(channels) == [0]
-        if sorted(channels) != list(range(num_channels)) and not is_picture:
-            raise DataError(
-                f"The unlabeled case {identifier} in {folder} has the channels "
-                f"{', '.join(f'{channel:04d}' for channel in sorted(channels))}, expected "
-                f"{', '.join(f'{channel:04d}' for channel in range(num_channels))}; add or remove "
-                "files, or remove the case."
-            )
-        if identifier.endswith("_seg"):
-            raise DataError(
-                f"The unlabeled case {identifier} in {folder} would be taken for a segmentation; "
-                "give it a name that does not end in _seg."
-            )
+        is_picture = file_ending in NATURAL_IMAGE_ENDINGS and list(channels) == [0]
+        _check_case(folder, identifier, channels, 1 if is_picture else num_channels)
     return {
         identifier: [channels[channel] for channel in sorted(channels)]
         for identifier, channels in cases.items()
     }
+
+
+def _check_case(folder: Path, identifier: str, channels: Collection[int], number: int) -> None:
+    """Raise if a raw case has other channels than it must have, or a name nnU-Net mistakes."""
+    if sorted(channels) != list(range(number)):
+        raise DataError(
+            f"The unlabeled case {identifier} in {folder} has the channels "
+            f"{', '.join(f'{channel:04d}' for channel in sorted(channels))}, expected "
+            f"{', '.join(f'{channel:04d}' for channel in range(number))}; add or remove "
+            "files, or remove the case."
+        )
+    if identifier.endswith("_seg"):
+        raise DataError(
+            f"The unlabeled case {identifier} in {folder} would be taken for a segmentation; "
+            "give it a name that does not end in _seg."
+        )
 
 
 def finished_cases(folder: Path, *, verify: bool = False) -> list[str]:

@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunetv2_spmc.common.errors import DataError
-from nnunetv2_spmc.unlabeled.cases import unlabeled_folder
+from nnunetv2_spmc.raw.layout import IMAGES_UNLABELED
+from nnunetv2_spmc.unlabeled.cases import (
+    raw_dataset_folder,
+    raw_unlabeled_cases,
+    unlabeled_folder,
+)
 
 if TYPE_CHECKING:
     from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -23,7 +28,27 @@ class UnlabeledTarget:
     plans_manager: PlansManager
     configuration_name: str
     dataset_json: dict[str, Any]
-    folder: Path  # of the preprocessed unlabeled cases
+    preprocessed_dataset: Path  # in nnUNet_preprocessed
+
+    @property
+    def raw_folder(self) -> Path:
+        """The dataset in nnUNet_raw."""
+        folder = raw_dataset_folder(self.dataset_name)
+        if folder is None:
+            raise DataError(f"There is no {self.dataset_name} in nnUNet_raw.")
+        return folder
+
+    @property
+    def has_images(self) -> bool:
+        """Whether there is an imagesUn; preprocessed data may be all that is kept."""
+        folder = raw_dataset_folder(self.dataset_name)
+        return folder is not None and (folder / IMAGES_UNLABELED).is_dir()
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the preprocessed unlabeled cases."""
+        labeled = self.configuration_manager.data_identifier
+        return unlabeled_folder(self.preprocessed_dataset / labeled)
 
     @property
     def configuration_manager(self) -> ConfigurationManager:
@@ -35,6 +60,11 @@ class UnlabeledTarget:
         """How many channels a case has."""
         names = self.dataset_json.get("channel_names") or self.dataset_json["modality"]
         return len(names)
+
+    def raw_cases(self, *, required: bool = True) -> dict[str, list[str]]:
+        """Return the cases of imagesUn as `raw_unlabeled_cases` does."""
+        ending = self.dataset_json["file_ending"]
+        return raw_unlabeled_cases(self.raw_folder, ending, self.num_channels, required=required)
 
     @property
     def command(self) -> str:
@@ -92,18 +122,10 @@ def find_target(
                 f"nnUNetv2_plan_and_preprocess -d {int(dataset_name[7:10])}."
             )
     plans_manager = PlansManager(_load_json(plans_file))
-    target = UnlabeledTarget(
-        dataset_name, plans_manager, configuration, _load_json(dataset_file), folder
-    )
+    dataset_json = _load_json(dataset_file)
+    target = UnlabeledTarget(dataset_name, plans_manager, configuration, dataset_json, folder)
     target.check()
-    labeled_folder = folder / target.configuration_manager.data_identifier
-    return UnlabeledTarget(
-        dataset_name,
-        plans_manager,
-        configuration,
-        target.dataset_json,
-        unlabeled_folder(labeled_folder),
-    )
+    return target
 
 
 def find_dataset(name_or_id: str | int, raw_root: Path) -> str:

@@ -9,14 +9,13 @@ import SimpleITK as sitk
 
 from nnunetv2_spmc.dataset_conversion.folder import (
     LabelDefinition,
-    SplitRequest,
     convert_folder,
     parse_channel_files,
     parse_label_map,
     parse_labels,
-    parse_selection,
 )
 from nnunetv2_spmc.dataset_conversion.folder_layout import FolderLayout, find_cases
+from nnunetv2_spmc.dataset_conversion.split_request import SplitRequest, parse_selection
 from nnunetv2_spmc.raw.cases import ConversionError
 from nnunetv2_spmc.raw.writer import WriteOptions
 

@@ -15,7 +15,7 @@ import torch
 
 from nnunetv2_spmc import discovery
 from nnunetv2_spmc.dataset_conversion.phantom import phantom_arrays
-from nnunetv2_spmc.unlabeled.preprocessing import preprocess_unlabeled
+from nnunetv2_spmc.unlabeled.preprocessing import PreprocessingOptions, preprocess_unlabeled
 from scripts.small_plans import small_configuration
 from tests.in_process import FewVoxels, leave_out_plots, use_threads_for_pools
 from tests.matrix.cases import DATASETS, PLANNERS, Cell, Dataset
@@ -131,9 +131,8 @@ def plan_and_preprocess(workspace: Workspace, dataset: Dataset) -> None:
         new = [c for c in planned if planned[c]["data_identifier"] not in preprocessed]
         preprocess_dataset(number, plans_name, new, num_processes=[1], show_progress_bar=False)
         for configuration in new:
-            preprocess_unlabeled(
-                number, configuration, plans_name, num_processes=0, show_progress=False
-            )
+            options = PreprocessingOptions(num_processes=0, show_progress=False)
+            preprocess_unlabeled(number, configuration, plans_name, options)
         preprocessed |= {planned[c]["data_identifier"] for c in new}
 
 

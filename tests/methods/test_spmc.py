@@ -9,6 +9,7 @@ from torch import nn
 from nnunetv2_spmc import losses
 from nnunetv2_spmc.losses.spmc import SPMCSettings, unlabeled_terms
 from nnunetv2_spmc.methods import nnUNetTrainerSPMC
+from nnunetv2_spmc.training import passes
 from nnunetv2_spmc.training.step import Labeled, Step, Unlabeled
 from nnunetv2_spmc.training.views import draw_boxes
 
@@ -58,7 +59,7 @@ def unlabeled_loss(trainer, images):
 def unlabeled_pass(trainer, images, weak=None, valid=None, labeled=None):
     """The unlabeled pass of a step at weight 1."""
     step = Step(labeled or Labeled(images, None), Unlabeled(images, weak, valid), 1.0, 0)
-    return trainer.unlabeled_pass(step)
+    return passes.unlabeled_pass(trainer, step)
 
 
 def branch_gradients(trainer, loss):
@@ -273,7 +274,7 @@ def test_the_pass_for_pseudo_labels_leaves_the_gradient_of_the_next_one_whole(ma
 def test_pseudo_labels_are_made_without_noise_and_gradient(make_started):
     trainer = make_started(noise=0.3, views="weak-to-strong", paste_from="nothing")
     step = Step(Labeled(patches(), None), Unlabeled(patches(), patches()), 1.0, 0)
-    one, other = (trainer.student_view(step)[0].pseudo for _ in range(2))
+    one, other = (passes.student_view(trainer, step)[0].pseudo for _ in range(2))
     assert one.keys() == {"main", "auxiliary"}
     for branch in one:
         assert torch.equal(one[branch], other[branch])
@@ -299,7 +300,7 @@ def test_pasted_voxels_count_unless_they_are_under_the_ignore_label(make_started
         torch.manual_seed(5)
         unlabeled = Unlabeled(patches(), valid=valid)
         step = Step(Labeled(patches(2), target), unlabeled, 1.0, 0)
-        seen.append(trainer.student_view(step)[0].valid)
+        seen.append(passes.student_view(trainer, step)[0].valid)
     torch.manual_seed(5)
     boxes = draw_boxes(patches(), 1.0)
     valid = ~ignored[torch.randint(2, (2,))]

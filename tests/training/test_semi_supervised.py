@@ -16,6 +16,8 @@ from nnunetv2_spmc.methods import (
     nnUNetTrainerSupervisedControl,
 )
 from nnunetv2_spmc.networks.unwrap import unwrapped
+from nnunetv2_spmc.training import passes
+from nnunetv2_spmc.training.epoch_log import all_panels
 from nnunetv2_spmc.training.step import Labeled, Unlabeled
 
 # the unlabeled loss acts on the patches as they were drawn
@@ -148,7 +150,7 @@ def test_at_least_the_last_epoch_sees_unlabeled_patches(make_trainer):
 
 def test_supervised_epochs_pass_no_unlabeled_patch_through_the_network(make_trainer, monkeypatch):
     trainer = ready(make_trainer(ramp_start=0.5, ramp_end=1.0))
-    monkeypatch.setattr(trainer, "unlabeled_pass", lambda *_: pytest.fail("was called"))
+    monkeypatch.setattr(passes, "unlabeled_pass", lambda *_: pytest.fail("was called"))
     values = trainer.train_step(next(trainer.dataloader_train))
     assert "cps_main" not in values
     trainer.iteration = 2
@@ -182,7 +184,7 @@ def test_an_epoch_is_logged_and_drawn(make_trainer):
     trainer.run_training()
     curves = trainer.logger.get_checkpoint()
     assert {len(curve) for curve in curves.values()} == {1}
-    shown = [key for keys in trainer._all_panels().values() for key in keys]
+    shown = [key for keys in all_panels(trainer.panels, trainer.branches).values() for key in keys]
     assert set(shown) <= set(curves)
     assert all(math.isfinite(curves[key][0]) for key in shown)
     assert curves["train_losses"][0] == pytest.approx(curves["supervised_main"][0])

@@ -24,10 +24,9 @@ from nnunetv2_spmc.unlabeled.cases import (
     raw_unlabeled_cases,
     unlabeled_folder,
 )
-from nnunetv2_spmc.unlabeled.preprocessing import (
-    ensure_unlabeled_preprocessed,
-    preprocess_unlabeled,
-)
+from nnunetv2_spmc.unlabeled.preprocessing import PreprocessingOptions, preprocess_unlabeled
+from nnunetv2_spmc.unlabeled.target import UnlabeledTarget
+from nnunetv2_spmc.unlabeled.training_cases import ensure_unlabeled_preprocessed
 
 DATASET = "Dataset510_Tiny"
 CHANNELS = 2
@@ -107,9 +106,8 @@ def folder(dataset):
 
 
 def run(**options):
-    return preprocess_unlabeled(
-        510, "3d_fullres", **{"num_processes": 0, "show_progress": False, **options}
-    )
+    options = PreprocessingOptions(**{"num_processes": 0, "show_progress": False, **options})
+    return preprocess_unlabeled(510, "3d_fullres", options=options)
 
 
 def load_plans(preprocessed):
@@ -120,16 +118,15 @@ def load_plans(preprocessed):
 
 def ensure(dataset, allowed_to_run=True, log=None):
     preprocessed = dataset[1]
-    return ensure_unlabeled_preprocessed(
+    target = UnlabeledTarget(
         DATASET,
         load_plans(preprocessed),
         "3d_fullres",
         json.loads((preprocessed / "dataset.json").read_text()),
-        preprocessed / "nnUNetPlans_3d_fullres",
-        allowed_to_run=allowed_to_run,
-        log=log or (lambda message: None),
-        num_processes=0,
+        preprocessed,
     )
+    options = PreprocessingOptions(num_processes=0, log=log or (lambda message: None))
+    return ensure_unlabeled_preprocessed(target, options, allowed_to_run=allowed_to_run)
 
 
 def content(folder):
@@ -308,7 +305,7 @@ def test_a_mended_case_is_done_and_its_note_removed(dataset, folder):
 KILLED_WHILE_PUBLISHING = """
 import os, signal
 from nnunetv2_spmc.unlabeled import case_worker as unlabeled_case_worker
-from nnunetv2_spmc.unlabeled.preprocessing import preprocess_unlabeled
+from nnunetv2_spmc.unlabeled.preprocessing import PreprocessingOptions, preprocess_unlabeled
 
 published = []
 replace = os.replace
@@ -317,7 +314,8 @@ def replace_until_killed(source, target):
         os.kill(os.getpid(), signal.SIGKILL)
     replace(source, target)
 unlabeled_case_worker.os.replace = replace_until_killed
-preprocess_unlabeled(510, "3d_fullres", num_processes=0, show_progress=False)
+options = PreprocessingOptions(num_processes=0, show_progress=False)
+preprocess_unlabeled(510, "3d_fullres", options=options)
 """
 
 
@@ -481,6 +479,33 @@ def test_training_preprocesses_what_is_missing_and_says_so(dataset, folder):
     assert len(logged) == 1
     assert "2 of 3" in logged[0]
     assert f"nnUNetv2_spmc_preprocess -d {DATASET} -c 3d_fullres -p nnUNetPlans" in logged[0]
+
+
+@pytest.fixture
+def listed(monkeypatch):
+    """The names of the folders that are listed from now on."""
+    names = []
+    list_folder = os.listdir
+
+    def noting(folder):
+        names.append(Path(folder).name)
+        return list_folder(folder)
+
+    monkeypatch.setattr(os, "listdir", noting)
+    return names
+
+
+def test_a_run_lists_the_raw_and_the_preprocessed_cases_once(folder, listed):
+    folder.mkdir()
+    run()
+    assert (listed.count("imagesUn"), listed.count(folder.name)) == (1, 1)
+
+
+def test_training_lists_the_raw_and_the_preprocessed_cases_once(dataset, folder, listed):
+    run(num_parts=3, part_id=0)
+    listed.clear()
+    assert ensure(dataset) == UNLABELED
+    assert (listed.count("imagesUn"), listed.count(folder.name)) == (1, 1)
 
 
 def test_training_that_may_not_preprocess_names_the_command(dataset):

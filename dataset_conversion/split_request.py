@@ -1,0 +1,129 @@
+"""The split that a user asks for: test, validation and labeled cases by number, share or name."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from nnunetv2_spmc.dataset_conversion.arguments import add_seed
+from nnunetv2_spmc.dataset_conversion.folder_layout import strip_ending
+from nnunetv2_spmc.raw.cases import ConversionError, safe_identifier
+from nnunetv2_spmc.raw.splits import Selection
+
+CASES = (
+    "a number, a fraction like 0.2, names joined by commas, or a file with one case a line "
+    "(for names that are numbers)"
+)
+
+
+@dataclass(frozen=True)
+class SplitRequest:
+    """Which cases are test, validation and labeled; the rest is unlabeled.
+
+    Attributes:
+        test: Test cases: a number, a fraction of the labeled ones, or names.
+        validation: Validation cases, likewise from what remains.
+        labeled: Cases that keep their label, likewise; all of them where None.
+        group_by: Regular expression whose first group (or whole match) in a case's name is the
+            patient.
+        seed: Seed of the draws.
+    """
+
+    test: Selection | None = None
+    validation: Selection | None = None
+    labeled: Selection | None = None
+    group_by: str | None = None
+    seed: int = 0
+
+    def patient(self, identifier: str) -> str:
+        """Return the patient of a case."""
+        if self.group_by is None:
+            return identifier
+        try:
+            match = re.search(self.group_by, identifier)
+        except re.error as error:
+            raise ConversionError(
+                f"--group-by {self.group_by!r} is no regular expression: {error}."
+            ) from error
+        if match is None:
+            raise ConversionError(
+                f"--group-by {self.group_by!r} does not match the case {identifier}."
+            )
+        return (match.group(1) if match.re.groups else match.group(0)) or identifier
+
+    @property
+    def protocol(self) -> str:
+        """What split.json says of how the cases were chosen."""
+        parts = []
+        for role, choice in (
+            ("test", self.test),
+            ("validation", self.validation),
+            ("labeled", self.labeled),
+        ):
+            if isinstance(choice, tuple):
+                parts.append(f"{role}: {len(choice)} named cases")
+            elif choice is not None:
+                parts.append(f"{role}: {choice} drawn with seed {self.seed}")
+        if self.labeled is None:
+            parts.append("labeled: all other cases with a label")
+        return "; ".join([*parts, "unlabeled: the rest"])
+
+
+def add_split(parser: argparse.ArgumentParser) -> None:
+    """Add --test, --val, --labeled, --group-by and --seed."""
+    add = parser.add_argument
+    add("--test", metavar="CASES", help=f"test cases, chosen first: {CASES}")
+    add(
+        "--val",
+        metavar="CASES",
+        help="validation cases, chosen from the rest in the same ways",
+    )
+    add(
+        "--labeled",
+        metavar="CASES",
+        help="keep only these labels for training, chosen from the rest; others go to labelsUn "
+        "(default: keep all)",
+    )
+    add(
+        "--group-by",
+        metavar="REGEX",
+        help="first group (or match) in a case's name is the patient; patients stay together",
+    )
+    add_seed(parser, "seed of numbers and fractions")
+
+
+def split_request(arguments: argparse.Namespace) -> SplitRequest:
+    """Read what `add_split` has added."""
+    return SplitRequest(
+        test=parse_selection(arguments.test),
+        validation=parse_selection(arguments.val),
+        labeled=parse_selection(arguments.labeled),
+        group_by=arguments.group_by,
+        seed=arguments.seed,
+    )
+
+
+def parse_selection(text: str | None) -> Selection | None:
+    """Read N, a fraction, a file with a case on each line, or names joined by commas."""
+    if text is None:
+        return None
+    if re.fullmatch(r"-?\d+", text):
+        if int(text) < 1:
+            raise ConversionError(f"At least one case has to be asked for, got {text}.")
+        return int(text)
+    if re.fullmatch(r"-?(\d+\.\d*|\.\d+)", text):
+        if not 0 < float(text) < 1:
+            raise ConversionError(f"A fraction lies between 0 and 1, got {text}.")
+        return float(text)
+    if Path(text).is_file():
+        lines = Path(text).read_text(encoding="utf-8").splitlines()
+        names = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    elif Path(text).suffix in (".txt", ".list", ".csv") or "/" in text:
+        raise ConversionError(f"The list {text} does not exist.")
+    else:
+        names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise ConversionError(f"The list {text!r} names no case.")
+    return tuple(dict.fromkeys(safe_identifier(strip_ending(name)) for name in names))

@@ -1,0 +1,115 @@
+"""The unlabeled cases of a training: what is preprocessed, after preprocessing what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.raw.cases import name_some
+from nnunetv2_spmc.raw.layout import IMAGES_UNLABELED
+from nnunetv2_spmc.unlabeled.cases import describe_failures, failed_cases, finished_cases
+from nnunetv2_spmc.unlabeled.plans_record import check_record
+from nnunetv2_spmc.unlabeled.preprocessing import (
+    Cases,
+    Log,
+    PreprocessingOptions,
+    check_leaks,
+    preprocess_cases,
+)
+from nnunetv2_spmc.unlabeled.target import UnlabeledTarget
+
+
+def ensure_unlabeled_preprocessed(
+    target: UnlabeledTarget,
+    options: PreprocessingOptions,
+    *,
+    allowed_to_run: bool,
+    required: bool = True,
+) -> list[str]:
+    """Return the sorted unlabeled cases to train with; preprocess those that are not yet.
+
+    Args:
+        target: What is trained on.
+        options: How to preprocess what is missing, and where to say so.
+        allowed_to_run: Whether cases may be preprocessed now; not under DDP, for example.
+        required: Raise where there is no unlabeled case at all, instead of returning none.
+
+    Raises:
+        DataError: If there is no case to train with, or the cases are not preprocessed and it is
+            not allowed to do that now; it names the command.
+    """
+    target.check()
+    finished = finished_cases(target.folder)
+    check_record(target, finished)
+    cases = target.raw_cases(required=required) if target.has_images else {}
+    if not cases:
+        return _cases_without_images(target, finished, required, options.log)
+    failed = failed_cases(target.folder, cases)
+    missing = sorted(set(cases) - set(finished) - set(failed))
+    if missing:
+        _announce(target, len(missing), len(cases), allowed_to_run, options.log)
+        check_leaks(target, cases, options)
+        report = preprocess_cases(target, {i: cases[i] for i in missing}, (), options)
+        failed |= report.failed
+        finished += report.finished
+    return _usable_cases(target, cases, finished, failed, options.log)
+
+
+def _cases_without_images(
+    target: UnlabeledTarget, finished: list[str], required: bool, log: Log
+) -> list[str]:
+    """Return the cases to train with where imagesUn has none: those that are preprocessed."""
+    if finished:
+        log(
+            f"nnUNet_raw has no {target.dataset_name}/{IMAGES_UNLABELED}; using the cases in "
+            f"{target.folder}."
+        )
+    elif required:
+        raise DataError(
+            f"There is no unlabeled case: {target.folder} is empty, and nnUNet_raw has no "
+            f"{target.dataset_name}/{IMAGES_UNLABELED}; put the images there and run "
+            f"{target.command}."
+        )
+    else:
+        log(f"There is no {IMAGES_UNLABELED}: training without unlabeled cases.")
+    return finished
+
+
+def _announce(
+    target: UnlabeledTarget, missing: int, number: int, allowed_to_run: bool, log: Log
+) -> None:
+    """Say that cases are preprocessed now, or raise where that is not allowed."""
+    text = f"{missing} of {number} unlabeled cases are not preprocessed"
+    if not allowed_to_run:
+        raise DataError(f"{text}; run {target.command} first.")
+    log(f"{text}; doing it now. To do it ahead of time: {target.command}")
+
+
+def _usable_cases(
+    target: UnlabeledTarget,
+    cases: Cases,
+    finished: Collection[str],
+    failed: Mapping[str, str],
+    log: Log,
+) -> list[str]:
+    """Return the finished cases that are in imagesUn; say what is left out."""
+    finished = set(finished)
+    removed = sorted(finished - set(cases))
+    if removed:
+        log(
+            f"Not used, because no longer in {IMAGES_UNLABELED}: "
+            f"{len(removed)} preprocessed cases ({name_some(removed)})."
+        )
+    failed = {i: reason for i, reason in failed.items() if i not in finished}
+    if failed:
+        log(
+            f"Left out, because preprocessing failed: {len(failed)} unlabeled cases "
+            f"({describe_failures(failed)}). Mend or remove them and run {target.command}"
+        )
+    usable = sorted(finished & set(cases))
+    if not usable:
+        raise DataError(
+            f"None of the {len(cases)} unlabeled cases of {target.dataset_name} could be "
+            f"preprocessed ({describe_failures(failed, 1)}); mend them and run {target.command}."
+        )
+    return usable
