@@ -72,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     if arguments.k < 0:
         parser.error(f"-k must be at least 0, got {arguments.k}")
     from nnunetv2_spmc.common.errors import failure_lines
+    from nnunetv2_spmc.common.nnunet_folders import find_dataset, raw_folder
     from nnunetv2_spmc.inference.trained_model import find_fold, load_model
     from nnunetv2_spmc.inference.uncertainty import input_cases
     from nnunetv2_spmc.inference.unlabeled_ranking import (
@@ -84,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     from nnunetv2_spmc.raw.layout import IMAGES_UNLABELED
     from nnunetv2_spmc.unlabeled.leak_checks import read_groups
 
-    dataset = _raw_dataset(arguments.d)
+    dataset = raw_folder() / find_dataset(arguments.d)
     fold = find_fold(arguments.m, arguments.f, arguments.chk)
     model = load_model(
         fold, arguments.chk, device=arguments.device, mirroring=not arguments.disable_tta
@@ -110,25 +111,6 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         if failed:
             print(failure_lines(failed, len(cases)), file=sys.stderr)
     return 1 if failed else None
-
-
-def _raw_dataset(name_or_id: str) -> Path:
-    from nnunetv2.paths import nnUNet_raw
-    from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
-
-    from nnunetv2_spmc.common.errors import DataError
-    from nnunetv2_spmc.unlabeled.cases import raw_dataset_folder
-
-    if not nnUNet_raw.get():
-        raise DataError("nnUNet_raw is not set; export it as for nnU-Net.")
-    try:
-        number = int(name_or_id) if name_or_id.isdigit() else name_or_id
-        folder = raw_dataset_folder(maybe_convert_to_dataset_name(number))
-    except RuntimeError:  # nnU-Net's has seven lines
-        folder = None
-    if folder is None:
-        raise DataError(f"{nnUNet_raw.get()} has no dataset {name_or_id}; set nnUNet_raw right.")
-    return folder
 
 
 if __name__ == "__main__":

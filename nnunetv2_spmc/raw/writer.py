@@ -14,6 +14,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from nnunetv2_spmc.common.nnunet_folders import (
+    PREPROCESSED,
+    RAW,
+    folder_if_set,
+    preprocessed_folder,
+    raw_folder,
+)
 from nnunetv2_spmc.common.signals import termination_raises
 from nnunetv2_spmc.common.whole_file import whole_folder, write_json
 from nnunetv2_spmc.common.worker_pool import run_cases
@@ -24,9 +31,6 @@ from nnunetv2_spmc.raw.layout import SPLIT_FILE, SPLITS_FINAL
 from nnunetv2_spmc.raw.problems import raise_problems, warnings_of
 from nnunetv2_spmc.raw.splits import Splits, final_splits
 from nnunetv2_spmc.raw.summary import ConversionSummary
-
-RAW = "nnUNet_raw"
-PREPROCESSED = "nnUNet_preprocessed"
 
 
 def default_processes() -> int:
@@ -55,22 +59,12 @@ class WriteOptions:
     preprocessed: Path | None = None
 
     def raw_folder(self) -> Path:
-        """Return nnUNet_raw, or raise ConversionError."""
-        return self.raw or _folder_from_environment(RAW)
+        """Return nnUNet_raw, or raise DataError."""
+        return self.raw or raw_folder()
 
     def preprocessed_folder(self) -> Path:
-        """Return nnUNet_preprocessed, or raise ConversionError."""
-        return self.preprocessed or _folder_from_environment(PREPROCESSED)
-
-
-def _folder_from_environment(variable: str) -> Path:
-    value = os.environ.get(variable)
-    if not value:
-        raise ConversionError(
-            f"The environment variable {variable} is not set; "
-            f"export {variable}=/path/to/{variable} as nnU-Net's documentation describes."
-        )
-    return Path(value).expanduser().absolute()
+        """Return nnUNet_preprocessed, or raise DataError."""
+        return self.preprocessed or preprocessed_folder()
 
 
 def write_raw_dataset(dataset: RawDataset, options: WriteOptions) -> ConversionSummary:
@@ -80,7 +74,7 @@ def write_raw_dataset(dataset: RawDataset, options: WriteOptions) -> ConversionS
         What was written, or with `dry_run` would be.
 
     Raises:
-        ConversionError: If anything is wrong with the input. Nothing is left behind then.
+        DataError: If anything is wrong with the input. Nothing is left behind then.
     """
     check_dataset(dataset)
     target = options.raw_folder() / dataset.folder_name
@@ -114,7 +108,7 @@ def write_raw_dataset(dataset: RawDataset, options: WriteOptions) -> ConversionS
 
 
 def _splits_file(dataset: RawDataset, options: WriteOptions, *, needed: bool) -> Path | None:
-    if needed or options.preprocessed or os.environ.get(PREPROCESSED):
+    if needed or options.preprocessed or folder_if_set(PREPROCESSED):
         return options.preprocessed_folder() / dataset.folder_name / SPLITS_FINAL
     return None
 

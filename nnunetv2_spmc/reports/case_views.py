@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.common.nnunet_folders import PREPROCESSED, RAW, folder_if_set
 from nnunetv2_spmc.raw.nifti_check import check_scan
 from nnunetv2_spmc.reports.orientation import SliceDisplay, slice_display, with_axes_of
 from nnunetv2_spmc.reports.run_record import SUMMARY_JSON, VALIDATION_FOLDER, read_json
@@ -112,7 +112,8 @@ def reference_of(run: Run, case: str) -> Path | None:
     summary = read_json(run.folder / VALIDATION_FOLDER / SUMMARY_JSON)
     places = [Path(c["reference_file"]) for c in summary.get("metric_per_case", ())]
     candidates = [path for path in places if path.name == name]
-    for root, folder in (("nnUNet_preprocessed", "gt_segmentations"), ("nnUNet_raw", "labelsTr")):
-        if os.environ.get(root):
-            candidates.append(Path(os.environ[root], run.dataset_name, folder, name))
+    for variable, folder in ((PREPROCESSED, "gt_segmentations"), (RAW, "labelsTr")):
+        root = folder_if_set(variable)
+        if root is not None:
+            candidates.append(root / run.dataset_name / folder / name)
     return next((path for path in candidates if path.is_file()), None)

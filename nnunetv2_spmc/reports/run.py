@@ -12,12 +12,12 @@ import pandas as pd
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.common.nnunet_folders import raw_dataset_folder
 from nnunetv2_spmc.evaluation.classes import read_classes
 from nnunetv2_spmc.inference.case_maps import CaseMaps, predict_case
 from nnunetv2_spmc.inference.trained_model import FINAL_CHECKPOINT, TrainedModel, load_model
 from nnunetv2_spmc.reports import run_record
 from nnunetv2_spmc.training.checkpoint import CheckpointError, own_state
-from nnunetv2_spmc.unlabeled.cases import raw_dataset_folder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

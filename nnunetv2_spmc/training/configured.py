@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from nnunetv2.paths import nnUNet_results
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import Tensor, nn
@@ -21,8 +20,8 @@ from torch.amp import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_spmc import __version__
-from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.common.leftovers import remove_leftovers
+from nnunetv2_spmc.common.nnunet_folders import results_folder
 from nnunetv2_spmc.common.signals import interrupts_blocked, signals_deferred
 from nnunetv2_spmc.common.whole_file import WRITING_PREFIX
 from nnunetv2_spmc.losses import LabelSpace
@@ -100,8 +99,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         device: torch.device = torch.device("cuda"),  # noqa: B008 (nnU-Net's signature)
     ) -> None:
         # before nnU-Net creates the output folder, so that a refusal leaves nothing behind
-        if not nnUNet_results.is_set():
-            raise DataError("nnUNet_results is not set; export it as for nnU-Net.")
+        results_folder()  # raises where it is not set
         resolved = self.resolved_settings(dataset_json)
         super().__init__(plans, configuration, fold, dataset_json, device)
         if self.is_ddp and device.type == "cuda":

@@ -10,8 +10,8 @@ import torch
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import Tensor
 
+from nnunetv2_spmc.common.nnunet_folders import raw_dataset_folder
 from nnunetv2_spmc.networks.unwrap import full_resolution, unwrapped
-from nnunetv2_spmc.unlabeled.cases import raw_dataset_folder
 from nnunetv2_spmc.unlabeled.withheld_labels import WithheldPatches, withheld_patches
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from torch import distributed as dist
 
 from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.common.nnunet_folders import raw_dataset_folder
 from nnunetv2_spmc.common.setting_checks import require
 from nnunetv2_spmc.loading.paired_loader import (
     PairedDataLoader,
@@ -21,7 +22,7 @@ from nnunetv2_spmc.loading.paired_loader import (
     started,
 )
 from nnunetv2_spmc.raw.layout import IMAGES_UNLABELED
-from nnunetv2_spmc.unlabeled.cases import raw_dataset_folder, test_cases, unlabeled_folder
+from nnunetv2_spmc.unlabeled.cases import test_cases, unlabeled_folder
 from nnunetv2_spmc.unlabeled.leak_checks import check_no_leak, read_groups
 from nnunetv2_spmc.unlabeled.preprocessing import PreprocessingOptions
 from nnunetv2_spmc.unlabeled.target import UnlabeledTarget

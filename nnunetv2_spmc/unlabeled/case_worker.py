@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from nnunetv2_spmc.common.errors import DataError
-from nnunetv2_spmc.common.whole_file import write_error
+from nnunetv2_spmc.common.whole_file import WriteError, whole_file, write_error
 from nnunetv2_spmc.common.worker_pool import run_cases
 from nnunetv2_spmc.raw.cases import name_some
 from nnunetv2_spmc.unlabeled.cases import CASE_ENDINGS, FAILED_FOLDER, case_problem
@@ -103,7 +103,7 @@ def process_case(job: PreprocessingJob, identifier: str, files: Sequence[str]) -
             reason = str(write_error(unfinished, job.folder / unfinished.name, error))
         else:
             reason = _describe(error, files, job)
-            _note_failure(job, temporary, identifier, reason)
+            _note_failure(job, identifier, reason)
         return CaseOutcome(identifier, "failed", reason)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -207,11 +207,11 @@ def _unfinished_file(temporary: Path, identifier: str) -> Path | None:
     return next((file for file in reversed(files) if file.exists()), None)
 
 
-def _note_failure(job: PreprocessingJob, temporary: Path, identifier: str, reason: str) -> None:
+def _note_failure(job: PreprocessingJob, identifier: str, reason: str) -> None:
     """Keep the reason, so that a training does not try the case again; room is no such reason."""
     note = job.folder / FAILED_FOLDER / f"{identifier}.txt"
-    unfinished = temporary / note.name
-    with contextlib.suppress(OSError):  # without it, the next training tries the case once more
+    # without it, the next training tries the case once more
+    with contextlib.suppress(OSError, WriteError):
         note.parent.mkdir(exist_ok=True)
-        unfinished.write_text(f"{reason}\n", encoding="utf-8")
-        os.replace(unfinished, note)
+        with whole_file(note) as temporary:
+            temporary.write_text(f"{reason}\n", encoding="utf-8")

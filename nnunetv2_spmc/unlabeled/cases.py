@@ -33,15 +33,6 @@ def unlabeled_folder(preprocessed_folder: str | Path) -> Path:
     return folder.with_name(f"{folder.name}_unlabeled")
 
 
-def raw_dataset_folder(dataset_name: str) -> Path | None:
-    """Return the dataset in nnUNet_raw, or None where only preprocessed data is kept."""
-    from nnunetv2.paths import nnUNet_raw
-
-    root = nnUNet_raw.get()
-    folder = Path(root) / dataset_name if root else None
-    return folder if folder is not None and folder.is_dir() else None
-
-
 def test_cases(dataset_folder: Path, file_ending: str) -> list[str]:
     """Return the identifiers of the images in imagesTs."""
     return sorted(image_files(dataset_folder / IMAGES_TEST, file_ending))

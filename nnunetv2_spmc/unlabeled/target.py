@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.common.nnunet_folders import (
+    find_dataset,
+    preprocessed_folder,
+    raw_dataset_folder,
+)
 from nnunetv2_spmc.raw.layout import IMAGES_UNLABELED
 from nnunetv2_spmc.unlabeled.cases import (
-    raw_dataset_folder,
     raw_unlabeled_cases,
     unlabeled_folder,
 )
@@ -109,8 +112,8 @@ def find_target(
     """
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    dataset_name = find_dataset(dataset_name_or_id, _environment_folder("nnUNet_raw"))
-    folder = _environment_folder("nnUNet_preprocessed") / dataset_name
+    dataset_name = find_dataset(dataset_name_or_id)
+    folder = preprocessed_folder(must_exist=True) / dataset_name
     plans_file = folder / f"{plans_identifier}.json"
     dataset_file = folder / "dataset.json"
     for file in (plans_file, dataset_file):
@@ -126,37 +129,6 @@ def find_target(
     target = UnlabeledTarget(dataset_name, plans_manager, configuration, dataset_json, folder)
     target.check()
     return target
-
-
-def find_dataset(name_or_id: str | int, raw_root: Path) -> str:
-    """Return the name of the one dataset in nnUNet_raw with that name or id."""
-    datasets = sorted(p.name for p in raw_root.glob("Dataset[0-9][0-9][0-9]_*") if p.is_dir())
-    wanted = str(name_or_id)
-    prefix = f"Dataset{int(wanted):03d}_" if wanted.isdecimal() else None
-    found = [name for name in datasets if name == wanted or (prefix and name.startswith(prefix))]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise DataError(
-            f"Several datasets in {raw_root} have the id {wanted}: {', '.join(found)}; "
-            "give the name instead."
-        )
-    raise DataError(
-        f"There is no dataset {wanted} in {raw_root}; the folder has "
-        f"{', '.join(datasets) or 'no dataset'}."
-    )
-
-
-def _environment_folder(variable: str) -> Path:
-    value = os.environ.get(variable)
-    if not value:
-        raise DataError(
-            f"The environment variable {variable} is not set; set it to the folder that holds "
-            "nnU-Net's datasets."
-        )
-    if not Path(value).is_dir():
-        raise DataError(f"The environment variable {variable} names {value}, which is no folder.")
-    return Path(value)
 
 
 def _load_json(file: Path) -> dict[str, Any]:

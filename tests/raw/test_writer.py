@@ -329,7 +329,7 @@ def test_one_labeled_case_is_warned_of(nnunet_folders) -> None:
 @pytest.mark.parametrize("variable", ["nnUNet_raw", "nnUNet_preprocessed"])
 def test_an_unset_folder_is_named(nnunet_folders, monkeypatch, variable) -> None:
     monkeypatch.delenv(variable)
-    with pytest.raises(ConversionError, match=f"{variable} is not set; export {variable}="):
+    with pytest.raises(DataError, match=f"{variable} is not set; export {variable}="):
         write_raw_dataset(dataset(base=cases(labeled=2)), WriteOptions())
 
 

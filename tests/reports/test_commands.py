@@ -203,7 +203,7 @@ def test_rank_knows_the_scores_of_the_ranking():
 
 def test_bad_input_of_rank_gets_a_sentence(model, tmp_path, monkeypatch):
     options = ("-m", model, "-device", "cpu")
-    assert "has no dataset 777; set nnUNet_raw right" in refused(rank, "-d", 777, *options)
+    assert "There is no dataset 777 in " in refused(rank, "-d", 777, *options)
     assert "has no image" in refused(rank, "-d", 500, "-i", tmp_path, *options)
     monkeypatch.delenv("nnUNet_raw")
     assert "nnUNet_raw is not set" in refused(rank, "-d", 500, *options)

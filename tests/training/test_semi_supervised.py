@@ -328,7 +328,7 @@ def test_a_bad_setting_is_refused_before_a_folder_is_made(make_trainer, tmp_path
 
 def test_without_a_folder_for_results_the_variable_is_named(make_trainer, monkeypatch):
     monkeypatch.delenv("nnUNet_results")
-    with pytest.raises(DataError, match="nnUNet_results is not set; export it"):
+    with pytest.raises(DataError, match="nnUNet_results is not set; export nnUNet_results="):
         make_trainer()
 
 
