@@ -138,6 +138,13 @@ def test_failed_cases_and_success_have_their_status() -> None:
     assert ends(command()(lambda argv: None)) == (0, "")
 
 
+def test_torchrun_reads_why_a_process_failed(does, monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    does(raises(DataError("there is no fold 7")))
+    assert ends(train.main) == (1, "error: there is no fold 7")
+    assert "there is no fold 7" in (tmp_path / "error.json").read_text()
+
+
 def test_an_error_is_said_although_nobody_reads_the_output() -> None:
     def work(argv: object) -> None:
         print("half a table")
