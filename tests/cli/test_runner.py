@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.metadata import distribution
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,10 @@ from nnunetv2_spmc.cli.runner import CLOSED_PIPE, INTERRUPTED, command
 from nnunetv2_spmc.common.errors import DataError, UnsupportedError
 from tests.in_process import closed_pipe
 
-SCRIPTS = [
-    script.load()
-    for script in distribution("nnunetv2-spmc").entry_points
-    if script.group == "console_scripts"
-]
-MODULES = Path(train.__file__).parent / "cli"
+REPOSITORY = Path(__file__).parents[2]
+SOURCES = sorted((REPOSITORY / "nnunetv2_spmc" / "cli").glob("*.py"))
+NAMES = [file.stem for file in SOURCES if "\ndef main(" in file.read_text(encoding="utf-8")]
+SCRIPTS = [import_module(f"nnunetv2_spmc.cli.{name}").main for name in NAMES]
 every_command = pytest.mark.parametrize(
     "main", [*SCRIPTS, train.main], ids=lambda main: main.__module__.rpartition(".")[2]
 )
@@ -57,8 +55,9 @@ def raises(error: BaseException) -> Callable[[], None]:
 
 
 def test_every_command_is_installed() -> None:
-    sources = {file.stem for file in MODULES.glob("*.py") if "\ndef main(" in file.read_text()}
-    assert {main.__module__.rpartition(".")[2] for main in SCRIPTS} == sources
+    scripts = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
+    for name in NAMES:
+        assert f'nnUNetv2_spmc_{name} = "nnunetv2_spmc.cli.{name}:main"' in scripts
 
 
 # torch's, of a stdout that pytest has replaced
