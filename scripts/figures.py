@@ -35,8 +35,7 @@ from nnunetv2_spmc.reports.case_figure import (
     show_mask,
 )
 from nnunetv2_spmc.reports.case_views import CaseView, case_view
-from nnunetv2_spmc.reports.plots import run_labels
-from nnunetv2_spmc.reports.run import Run, load_run
+from nnunetv2_spmc.reports.run_record import RunRecord, run_labels
 
 PANEL_INCHES = 2.2
 DPI = 100
@@ -140,7 +139,7 @@ def draw_iterations(shown: Slice, snapshots: dict[int, CaseMaps]) -> Figure:
     return figure
 
 
-def checkpoints_over_time(run: Run) -> dict[int, str]:
+def checkpoints_over_time(run: RunRecord) -> dict[int, str]:
     """Return iteration -> checkpoint name, at most a few, evenly over the training."""
     by_epoch = {}
     for path in sorted(run.folder.glob("checkpoint_*.pth")):
@@ -156,7 +155,9 @@ def slice_with_most(labels: np.ndarray) -> int:
     return int((labels > 0).sum(axis=(1, 2)).argmax())
 
 
-def make_figures(runs: Sequence[Run], output: Path, case: str | None, index: int | None) -> None:
+def make_figures(
+    runs: Sequence[RunRecord], output: Path, case: str | None, index: int | None
+) -> None:
     """Write the figures that the runs allow."""
     scores = runs[-1].mean_dice()
     case = case or str(scores.index[len(scores) // 2])  # the median: neither failure nor show piece
@@ -198,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--slice", type=int, help="from 0 (default: that with most foreground)")
     arguments = parser.parse_args(argv)
     try:
-        runs = [load_run(folder) for folder in arguments.runs]
+        runs = [RunRecord.load(folder) for folder in arguments.runs]
         make_figures(runs, arguments.o, arguments.case, arguments.slice)
     except (DataError, OSError) as error:
         sys.exit(f"error: {error}")
