@@ -8,7 +8,6 @@ import os
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +53,8 @@ def prepare(kind: str, dataset: Dataset, data: Path, output: Path, plans: str) -
         plan = f"nnUNetv2_plan_and_preprocess -d {dataset.id} -npfp 2 --no_pp"
         run(plan, nnUNet_n_proc_DA="1")  # planning takes it for a number of threads: 0 fails
     if plans == "small":
-        script = shlex.quote(str(SCRIPTS / "small_plans.py"))
         small = f"-d {dataset.id} -c {dataset.configuration} {dataset.small}"
-        run(f"{sys.executable} {script} {small}")
+        run(f"nnUNetv2_spmc_plan small {small}")
     add_double_batch(preprocessed / "nnUNetPlans.json", configuration)
     run(f"nnUNetv2_preprocess -d {dataset.id} -c {configuration} -np 2")
     run(f"nnUNetv2_spmc_preprocess -d {dataset.id} -c {configuration}")

@@ -28,7 +28,7 @@ class Dataset:
     name: str
     configuration: str
     fold: str
-    small: str  # options of small_plans.py
+    small: str  # options of nnUNetv2_spmc_plan small
 
     def with_labels(self, of: str) -> Dataset:
         """The same training and test cases with more of their labels."""

@@ -16,7 +16,7 @@ labeled batch; control_2x has twice the batch and control_longer four times the 
 the time of a run of SPMC. "all_labels", the upper bound, is the control with the labels of the
 unlabeled cases; it takes over the plans of the few. annotate_*: the control with the labels of
 three more patients, which the model of "all_voxels" with seed 1 ranks first; it must be there.
-Small plans (small_plans.py) fit two CPU cores; --plans full takes nnU-Net's.
+Small plans (nnUNetv2_spmc_plan small) fit two CPU cores; --plans full takes nnU-Net's.
 """
 
 from __future__ import annotations

@@ -25,11 +25,11 @@ from typing import Any
 
 import torch
 from performance_table import MACHINE, machine, peak_memory, publish
-from small_plans import small_configuration
 
 from nnunetv2_spmc.dataset_conversion.phantom import write_phantom
 from nnunetv2_spmc.raw.layout import IMAGES_UNLABELED
 from nnunetv2_spmc.training.checkpoint import CHECKPOINT_KEY
+from nnunetv2_spmc.training.small_plans import small_configuration
 from nnunetv2_spmc.unlabeled.cases import CASE_ENDINGS, unlabeled_folder
 
 NAME, CONFIGURATION = "Dataset500_Phantom", "2d_small"

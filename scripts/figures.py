@@ -1,6 +1,6 @@
 """Draw the figures of the method from trained runs: what is unsure, where, and how that develops.
 
-    python scripts/figures.py RUN [RUN ...] -o docs/
+    python scripts/figures.py RUN [RUN ...] -o FOLDER
 
 RUN is a fold folder of nnUNet_results; nnUNet_raw and nnUNet_preprocessed must be set. Written are
 
@@ -8,8 +8,10 @@ RUN is a fold folder of nnUNet_results; nnUNet_raw and nnUNet_preprocessed must 
   control and SPMC);
 - common_difficulty.png: from the confidence of both branches to the common-difficulty voxels
   (figure 4), of the first run with a second branch;
-- iterations.png: the same slice over the training (figure 8), of that run, from every
-  checkpoint_*.pth in its folder.
+- epochs.png: the same slice over the training (figure 8), of that run, from the checkpoint_*.pth
+  in its folder.
+
+Every figure says which scan it shows, and whether the last run was trained on it.
 """
 
 from __future__ import annotations
@@ -33,10 +35,10 @@ from nnunetv2_spmc.reports.case_figure import (
     show_image,
     show_labels,
     show_mask,
+    slice_title,
 )
 from nnunetv2_spmc.reports.case_views import CaseView, case_view
-from nnunetv2_spmc.reports.plots import run_labels
-from nnunetv2_spmc.reports.run import Run, load_run
+from nnunetv2_spmc.reports.run_record import RunRecord, run_labels
 
 PANEL_INCHES = 2.2
 DPI = 100
@@ -44,11 +46,18 @@ MAX_CHECKPOINTS = 5
 
 
 class Slice:
-    """One slice of a case: draws maps of it into axes."""
+    """One slice of a case: draws maps of it into axes.
 
-    def __init__(self, view: CaseView, index: int) -> None:
+    Args:
+        view: the case.
+        index: of the slice.
+        title: of the figure: which scan it is.
+    """
+
+    def __init__(self, view: CaseView, index: int, title: str) -> None:
         self.view = view
         self.index = index
+        self.title = title
 
     def image(self, axes: Any) -> None:
         """Draw the image alone."""
@@ -72,8 +81,9 @@ class Slice:
     def grid(self, rows: int, columns: int) -> tuple[Figure, np.ndarray]:
         """Return a figure with room for a colour bar, its panels as high as the slice."""
         height, width = extent_mm(self.view)
-        size = (PANEL_INCHES * columns + 0.9, PANEL_INCHES * rows * height / width + 0.6)
+        size = (PANEL_INCHES * columns + 0.9, PANEL_INCHES * rows * height / width + 0.9)
         figure = Figure(figsize=size, layout="constrained")
+        figure.suptitle(self.title, fontsize=10)
         axes = figure.subplots(rows, columns, squeeze=False)
         for panel in axes.flat:
             panel.set_xticks([])
@@ -91,9 +101,10 @@ def draw_uncertainty(shown: Slice, maps: dict[str, CaseMaps]) -> Figure:
     heat = None
     for column, (name, case_maps) in enumerate(maps.items(), start=1):
         shown.labels(axes[0, column], case_maps.segmentation)
-        axes[0, column].set_title(name.replace("nnUNetTrainer", ""), fontsize=9)
+        name = name.removeprefix("nnUNetTrainer")
+        axes[0, column].set_title(f"prediction, {name}", fontsize=9)
         heat = shown.confidence(axes[1, column], case_maps.confidence)
-        axes[1, column].set_title("confidence", fontsize=9)
+        axes[1, column].set_title(f"confidence, {name}", fontsize=9)
     figure.colorbar(heat, ax=axes[1, -1], label="largest class probability")
     return figure
 
@@ -107,20 +118,20 @@ def draw_common_difficulty(shown: Slice, maps: CaseMaps, tau: float) -> Figure:
         heat = shown.confidence(axes[row, 1], confidence)
         axes[row, 1].set_title(f"confidence, {branch} branch", fontsize=9)
         shown.mask(axes[row, 2], (maps.suspicious & bit) > 0)
-        axes[row, 2].set_title(f"suspicious (<= {tau:g})", fontsize=9)
+        axes[row, 2].set_title(f"suspicious (<= {tau:g}), {branch}", fontsize=9)
     shown.image(axes[0, 0])
     axes[0, 0].set_title("image", fontsize=9)
     shown.labels(axes[1, 0], shown.view.reference)
     axes[1, 0].set_title("reference", fontsize=9)
     shown.mask(axes[0, 3], maps.common_difficulty)
-    axes[0, 3].set_title("common difficulty", fontsize=9)
+    axes[0, 3].set_title("common difficulty: both", fontsize=9)
     shown.labels(axes[1, 3], maps.segmentation)
-    axes[1, 3].set_title("prediction", fontsize=9)
+    axes[1, 3].set_title("prediction, main branch", fontsize=9)
     figure.colorbar(heat, ax=axes[:, 1], label="largest class probability", location="bottom")
     return figure
 
 
-def draw_iterations(shown: Slice, snapshots: dict[int, CaseMaps]) -> Figure:
+def draw_epochs(shown: Slice, snapshots: dict[int, CaseMaps]) -> Figure:
     """Draw prediction, confidence and common-difficulty voxels, one column per checkpoint."""
     figure, axes = shown.grid(3, 1 + len(snapshots))
     shown.labels(axes[0, 0], shown.view.reference)
@@ -129,9 +140,9 @@ def draw_iterations(shown: Slice, snapshots: dict[int, CaseMaps]) -> Figure:
     axes[1, 0].set_title("image", fontsize=9)
     axes[2, 0].set_axis_off()
     heat = None
-    for column, (iteration, maps) in enumerate(snapshots.items(), start=1):
+    for column, (epoch, maps) in enumerate(snapshots.items(), start=1):
         shown.labels(axes[0, column], maps.segmentation)
-        axes[0, column].set_title(f"iteration {iteration:,}", fontsize=9)
+        axes[0, column].set_title(f"epoch {epoch}", fontsize=9)
         heat = shown.confidence(axes[1, column], maps.confidence)
         shown.mask(axes[2, column], maps.common_difficulty)
     for row, name in enumerate(("prediction", "confidence", "common difficulty")):
@@ -140,15 +151,14 @@ def draw_iterations(shown: Slice, snapshots: dict[int, CaseMaps]) -> Figure:
     return figure
 
 
-def checkpoints_over_time(run: Run) -> dict[int, str]:
-    """Return iteration -> checkpoint name, at most a few, evenly over the training."""
+def checkpoints_over_time(run: RunRecord) -> dict[int, str]:
+    """Return epoch -> checkpoint name, at most a few, evenly over the training."""
     by_epoch = {}
     for path in sorted(run.folder.glob("checkpoint_*.pth")):
         by_epoch[read_checkpoint(path)["current_epoch"]] = path.name
     epochs = sorted(by_epoch)
     picks = np.linspace(0, len(epochs) - 1, min(len(epochs), MAX_CHECKPOINTS)).round().astype(int)
-    per_epoch = run.settings.get("iterations_per_epoch", 250)
-    return {epochs[i] * per_epoch: by_epoch[epochs[i]] for i in picks}
+    return {epochs[i]: by_epoch[epochs[i]] for i in picks}
 
 
 def slice_with_most(labels: np.ndarray) -> int:
@@ -156,16 +166,21 @@ def slice_with_most(labels: np.ndarray) -> int:
     return int((labels > 0).sum(axis=(1, 2)).argmax())
 
 
-def make_figures(runs: Sequence[Run], output: Path, case: str | None, index: int | None) -> None:
+def make_figures(
+    runs: Sequence[RunRecord], output: Path, case: str | None, index: int | None
+) -> None:
     """Write the figures that the runs allow."""
     scores = runs[-1].mean_dice()
     case = case or str(scores.index[len(scores) // 2])  # the median: neither failure nor show piece
     view = case_view(runs[-1], case, with_maps=False)
     labels = view.prediction if view.reference is None else view.reference
-    shown = Slice(view, slice_with_most(labels) if index is None else index)
+    index = slice_with_most(labels) if index is None else index
+    role = "training" if runs[-1].fold == "all" else "validation"
+    title = f"{slice_title(case, view, index)}, a {role} scan"
+    shown = Slice(view, index, title)
     images = runs[-1].validation_images(case)
     maps = {name: run.predict(images) for name, run in zip(run_labels(runs), runs, strict=True)}
-    print(f"Case {case}, slice {shown.index + 1} of {len(view.image)}")
+    print(title)
     save(draw_uncertainty(shown, maps), output / "uncertainty.png")
     with_both = [run for run in runs if run.model.second is not None]
     if not with_both:
@@ -175,10 +190,10 @@ def make_figures(runs: Sequence[Run], output: Path, case: str | None, index: int
     run_maps = maps[run_labels(runs)[list(runs).index(run)]]
     save(draw_common_difficulty(shown, run_maps, run.model.tau), output / "common_difficulty.png")
     snapshots = {
-        iteration: predict_case(load_model(run.folder, name), images)
-        for iteration, name in checkpoints_over_time(run).items()
+        epoch: predict_case(load_model(run.folder, name), images)
+        for epoch, name in checkpoints_over_time(run).items()
     }
-    save(draw_iterations(shown, snapshots), output / "iterations.png")
+    save(draw_epochs(shown, snapshots), output / "epochs.png")
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -198,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--slice", type=int, help="from 0 (default: that with most foreground)")
     arguments = parser.parse_args(argv)
     try:
-        runs = [load_run(folder) for folder in arguments.runs]
+        runs = [RunRecord.load(folder) for folder in arguments.runs]
         make_figures(runs, arguments.o, arguments.case, arguments.slice)
     except (DataError, OSError) as error:
         sys.exit(f"error: {error}")

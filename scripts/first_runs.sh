@@ -43,7 +43,7 @@ convert_la() {
         --labeled "$output/la_labeled.txt" --test "$output/la_test.txt"
 }
 
-first_run() {  # KIND ID NAME CONFIGURATION FOLD [options of small_plans.py]
+first_run() {  # KIND ID NAME CONFIGURATION FOLD [options of nnUNetv2_spmc_plan]
     local kind=$1 id=$2 name=$3 configuration=$4 fold=$5 raw="$nnUNet_raw/$3"
     shift 5
     [ -d "$raw" ] || "convert_$kind"
@@ -52,7 +52,7 @@ first_run() {  # KIND ID NAME CONFIGURATION FOLD [options of small_plans.py]
         run nnUNetv2_spmc_preprocess -d "$id" -c "$configuration"
     fi
     if [ "$plans" = small ]; then
-        run python "$scripts/small_plans.py" -d "$id" -c "$configuration" "$@"
+        run nnUNetv2_spmc_plan small -d "$id" -c "$configuration" "$@"
         configuration="${configuration}_small"
     fi
     for trainer in $trainers; do

@@ -14,10 +14,13 @@ import SimpleITK as sitk
 import torch
 
 from nnunetv2_spmc.dataset_conversion.phantom import write_phantom
+from nnunetv2_spmc.training.small_plans import small_configuration
 from nnunetv2_spmc.unlabeled.preprocessing import PreprocessingOptions, preprocess_unlabeled
-from scripts.small_plans import small_configuration
 from tests.full_disk import SmallDisk, mounted_disk
 from tests.in_process import FewVoxels, use_threads_for_pools
+from tests.phantom_runs import phantom_runs
+
+__all__ = ["phantom_runs"]  # a fixture
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # tests assert no wall time
 hypothesis.settings.load_profile("untimed")

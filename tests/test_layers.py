@@ -1,4 +1,4 @@
-"""Imports point only down: a layer imports those below it, and its own.
+"""Imports point only down, and never in a circle: a layer imports those below it, and its own.
 
 Read from the sources, without importing anything.
 """
@@ -6,7 +6,8 @@ Read from the sources, without importing anything.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
@@ -30,6 +31,14 @@ LAYERS = (  # from top to bottom
 ABOVE_ALL = ("__init__", "train")  # modules beside the folders: load_run, torchrun's command
 STRANGERS = {("networks", "losses")}  # below, and yet they know nothing of each other
 
+PARTS = {  # of a trainer: they name it in their type hints, and import nothing of it
+    ("stopping", "configured"),
+    ("unlabeled_stream", "semi_supervised"),
+    ("pseudo_label_dice", "semi_supervised"),
+    ("passes", "semi_supervised"),
+    ("memory", "semi_supervised"),
+}
+
 
 def layer_of(module: str) -> str:
     """Return the layer of `nnunetv2_spmc.LAYER.MODULE`, "" for the package itself."""
@@ -37,13 +46,11 @@ def layer_of(module: str) -> str:
 
 
 def imports_of(source: str) -> Iterator[str]:
-    """Find the modules of this package that a source imports anywhere, in functions too."""
+    """Find what a source imports of this package anywhere, in functions and for type hints too."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative imports hide the layer"
-            names = [node.module or ""]
-            if node.module == "nnunetv2_spmc":
-                names = [f"nnunetv2_spmc.{alias.name}" for alias in node.names]
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         else:
@@ -76,6 +83,33 @@ def modules() -> Iterator[tuple[str, str]]:
             yield ".".join((prefix, *inner)), file.read_text(encoding="utf-8")
 
 
+def module_of(name: str, known: Mapping[str, str]) -> str | None:
+    """Return the module that is, or holds, what is imported; None for the package's own names."""
+    while "." in name:
+        for module in (name, f"{name}.__init__"):
+            if module in known:
+                return module
+        name = name.rpartition(".")[0]
+    return None  # such as nnunetv2_spmc.__version__, from the module that is always imported
+
+
+def circle(sources: Mapping[str, str]) -> list[str]:
+    """Return the modules of a circle of imports, the first one at the end again; [] without one."""
+    graph = {
+        module: {module_of(name, sources) for name in imports_of(source)} - {None}
+        for module, source in sources.items()
+    }
+    for part, trainer in PARTS:
+        graph.get(f"nnunetv2_spmc.training.{part}", set()).discard(
+            f"nnunetv2_spmc.training.{trainer}"
+        )
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
 def test_imports_point_only_down():
     assert [v for module, source in modules() for v in violations(module, source)] == []
 
@@ -95,3 +129,28 @@ def test_an_import_that_points_up_is_found():
         assert found.startswith("nnunetv2_spmc.losses.cps imports nnunetv2_spmc.training")
     assert violations("nnunetv2_spmc.training.step", "from nnunetv2_spmc.losses import cps") == []
     assert violations("nnunetv2_spmc.networks.x", "from nnunetv2_spmc.losses import cps") != []
+
+
+def test_no_imports_run_in_a_circle():
+    assert circle(dict(modules())) == []
+
+
+def test_a_circle_is_found_in_functions_and_in_type_hints():
+    sources = {
+        "nnunetv2_spmc.reports.run": "def f():\n    from nnunetv2_spmc.reports.plots import draw",
+        "nnunetv2_spmc.reports.plots": "from nnunetv2_spmc.reports import case",
+        "nnunetv2_spmc.reports.case": (
+            "if TYPE_CHECKING:\n    from nnunetv2_spmc.reports.run import Run"
+        ),
+    }
+    assert set(circle(sources)) == set(sources)
+    del sources["nnunetv2_spmc.reports.case"]
+    assert circle(sources) == []
+
+
+def test_records_of_runs_know_no_figures():
+    sources = dict(modules())
+    for record in ("run_files", "run_record", "case_views"):
+        source = sources[f"nnunetv2_spmc.reports.{record}"]
+        assert not {"plots", "case_figure"} & {name.split(".")[2] for name in imports_of(source)}
+        assert "matplotlib" not in source

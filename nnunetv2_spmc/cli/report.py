@@ -58,9 +58,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     from nnunetv2_spmc.reports.page import write_page
     from nnunetv2_spmc.reports.report import default_title, gather_report, unique_folders
-    from nnunetv2_spmc.reports.run import load_run
+    from nnunetv2_spmc.reports.run_record import RunRecord
 
-    runs = [load_run(folder) for folder in unique_folders(arguments.runs)]
+    runs = [RunRecord.load(folder) for folder in unique_folders(arguments.runs)]
     report = gather_report(runs, num_cases=arguments.cases, with_maps=not arguments.no_maps)
     title = arguments.title or default_title(runs)
     write_page(report, arguments.o, title=title, with_viewer=not arguments.no_viewer)

@@ -1,4 +1,7 @@
-"""CDPS: supervised correction of common-difficulty voxels of labeled scans, Eq. (6)-(11)."""
+"""CDPS, common difficulty pixel screening, Eq. (6)-(11).
+
+Voxels of labeled scans of which both branches are unsure are corrected by their labels.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""SPLAT: trusted voxels of one branch teach suspicious voxels of the other, Eq. (13)-(19)."""
+"""SPLAT, soft pseudo-label assisted teaching, Eq. (13)-(19).
+
+Trusted voxels of one branch teach suspicious voxels of the other.
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,10 +13,8 @@ from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.common.nnunet_folders import PREPROCESSED, RAW, folder_if_set
 from nnunetv2_spmc.raw.nifti_check import check_scan
 from nnunetv2_spmc.reports.orientation import SliceDisplay, slice_display, with_axes_of
-from nnunetv2_spmc.reports.run_record import SUMMARY_JSON, VALIDATION_FOLDER, read_json
-
-if TYPE_CHECKING:
-    from nnunetv2_spmc.reports.run import Run
+from nnunetv2_spmc.reports.run_files import SUMMARY_JSON, VALIDATION_FOLDER, read_json
+from nnunetv2_spmc.reports.run_record import RunRecord
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,9 @@ class CaseView:
         return slice_display(self.properties)
 
 
-def case_view(run: Run, case: str, *, with_maps: bool = True, name: str | None = None) -> CaseView:
+def case_view(
+    run: RunRecord, case: str, *, with_maps: bool = True, name: str | None = None
+) -> CaseView:
     """Read a validation case, and predict it once more for the maps of both branches.
 
     Args:
@@ -106,7 +106,7 @@ def on_axes_of(view: CaseView, other: CaseView) -> CaseView:
     return replace(view, **turned, spacing_mm=other.spacing_mm, properties=other.properties)
 
 
-def reference_of(run: Run, case: str) -> Path | None:
+def reference_of(run: RunRecord, case: str) -> Path | None:
     """Return the reference segmentation of a validation case, wherever it lies now."""
     name = f"{case}{run.dataset_json['file_ending']}"
     summary = read_json(run.folder / VALIDATION_FOLDER / SUMMARY_JSON)

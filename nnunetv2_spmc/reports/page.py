@@ -84,7 +84,8 @@ def _pictures(report: Report) -> dict[str, Any]:
         _png(draw_case(case, views, report.class_names), _case_text(case, views))
         for case, views in report.cases.items()
     ]
-    curves = _svg(draw_curves(list(report.runs.values())), f"Curves over the epochs of {names}")
+    tables_of_curves = {name: run.curves for name, run in report.runs.items()}
+    curves = _svg(draw_curves(tables_of_curves), f"Curves over the epochs of {names}")
     return {"box_figures": boxes, "case_figures": cases, "curves": curves}
 
 

@@ -1,10 +1,10 @@
-"""Figures of runs: curves over the epochs, boxes over the cases."""
+"""Figures of tables: curves over the epochs, boxes over the cases."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -16,9 +16,6 @@ from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.evaluation.case_metrics import METRICS, OVERLAPS
 from nnunetv2_spmc.evaluation.text_table import TITLES
 from nnunetv2_spmc.methods import TRAINERS
-
-if TYPE_CHECKING:
-    from nnunetv2_spmc.reports.run import Run
 
 # Okabe and Ito's colours, which most people with colour vision deficiency can tell apart
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
@@ -48,33 +45,24 @@ PANEL_TITLES = {
 PANELS_PER_ROW = 3
 
 
-def run_labels(runs: Sequence[Run]) -> list[str]:
-    """Return short names that tell the runs apart."""
-    labels = [run.trainer for run in runs]
-    for part in ("configuration", "fold", "dataset_name"):
-        if len(set(labels)) < len(runs):
-            labels = [
-                f"{label}, {'fold ' if part == 'fold' else ''}{getattr(run, part)}"
-                for label, run in zip(labels, runs, strict=True)
-            ]
-    if len(set(labels)) < len(runs):
-        labels = [f"{number}: {label}" for number, label in enumerate(labels, start=1)]
-    return labels
+def draw_curves(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw one panel per logged value, all runs in it; branches as solid and dashed lines.
 
-
-def draw_curves(runs: Sequence[Run]) -> Figure:
-    """Draw one panel per logged value, all runs in it; branches as solid and dashed lines."""
-    panels = _panels(runs)
+    Args:
+        tables: name of a run -> its curves, one row per epoch.
+    """
+    panels = _panels(tables.values())
     rows = math.ceil(len(panels) / PANELS_PER_ROW)
     figure = Figure(figsize=(11, 0.6 + 2.1 * rows), layout="constrained")
     grid = figure.subplots(rows, PANELS_PER_ROW, squeeze=False, sharex=True)
+    colors = _colors(len(tables))
     for axes, (title, keys) in zip(grid.flat, panels.items(), strict=False):
-        for run, color in zip(runs, _colors(len(runs)), strict=True):
+        for curves, color in zip(tables.values(), colors, strict=True):
             for key in keys:
-                if key in run.curves and run.curves[key].notna().any():
+                if key in curves and curves[key].notna().any():
                     style = BRANCH_STYLES.get(key.rpartition("_")[2], "-")
-                    marker = "." if len(run.curves) < 8 else None
-                    axes.plot(run.curves[key], style, color=color, marker=marker, linewidth=1.4)
+                    marker = "." if len(curves) < 8 else None
+                    axes.plot(curves[key], style, color=color, marker=marker, linewidth=1.4)
         axes.set_title(title, fontsize=9)
         axes.grid(alpha=0.3)
         axes.tick_params(labelsize=8, labelbottom=True)
@@ -82,8 +70,8 @@ def draw_curves(runs: Sequence[Run]) -> Figure:
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
     figure.supxlabel("epoch", fontsize=9)
-    handles = [Line2D([], [], color=color) for color in _colors(len(runs))]
-    names = run_labels(runs)
+    handles = [Line2D([], [], color=color) for color in colors]
+    names = list(tables)
     drawn = {key.rpartition("_")[2] for keys in panels.values() if len(keys) > 1 for key in keys}
     branches = [branch for branch in BRANCH_STYLES if branch in drawn]
     handles += [Line2D([], [], color="0.4", linestyle=BRANCH_STYLES[b]) for b in branches]
@@ -92,9 +80,9 @@ def draw_curves(runs: Sequence[Run]) -> Figure:
     return figure
 
 
-def _panels(runs: Sequence[Run]) -> dict[str, list[str]]:
+def _panels(tables: Iterable[pd.DataFrame]) -> dict[str, list[str]]:
     """Group the curves of both branches under one title, the most asked-for first."""
-    keys = list(dict.fromkeys(key for run in runs for key in run.curves.columns))
+    keys = list(dict.fromkeys(key for curves in tables for key in curves.columns))
     ordered = [key for key in FIRST_PANELS if key in keys]
     ordered += [key for key in keys if key not in ordered]
     panels: dict[str, list[str]] = {}

@@ -13,9 +13,8 @@ from nnunetv2_spmc.evaluation.case_metrics import METRICS
 from nnunetv2_spmc.evaluation.folder_evaluation import evaluate_folder
 from nnunetv2_spmc.evaluation.metrics_csv import METRICS_COLUMNS
 from nnunetv2_spmc.reports.case_views import CaseView, case_view, on_axes_of, reference_of
-from nnunetv2_spmc.reports.plots import run_labels
-from nnunetv2_spmc.reports.run import Run
-from nnunetv2_spmc.reports.run_record import VALIDATION_FOLDER
+from nnunetv2_spmc.reports.run_files import VALIDATION_FOLDER
+from nnunetv2_spmc.reports.run_record import RunRecord, run_labels
 
 Log = Callable[[str], None]
 
@@ -31,7 +30,7 @@ class Report:
         notes: what the page lacks and why, one sentence each.
     """
 
-    runs: dict[str, Run]
+    runs: dict[str, RunRecord]
     metrics: dict[str, pd.DataFrame] = field(default_factory=dict)
     cases: dict[str, list[CaseView]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -48,7 +47,7 @@ class Report:
 
 
 def gather_report(
-    runs: Sequence[Run], *, num_cases: int = 2, with_maps: bool = True, log: Log = print
+    runs: Sequence[RunRecord], *, num_cases: int = 2, with_maps: bool = True, log: Log = print
 ) -> Report:
     """Gather what the page shows.
 
@@ -90,7 +89,7 @@ def gather_report(
     return report
 
 
-def with_distances(run: Run, log: Log = print) -> pd.DataFrame:
+def with_distances(run: RunRecord, log: Log = print) -> pd.DataFrame:
     """Return the metrics of the validation cases, with surface distances if they can be measured.
 
     Raises:
@@ -151,7 +150,7 @@ def _views(
     return [view for view in views if view.image.shape == views[0].image.shape]
 
 
-def default_title(runs: Sequence[Run]) -> str:
+def default_title(runs: Sequence[RunRecord]) -> str:
     """Return the heading of the page."""
     return f"Training report: {', '.join(dict.fromkeys(run.dataset_name for run in runs))}"
 

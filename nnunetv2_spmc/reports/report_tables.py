@@ -10,7 +10,7 @@ from nnunetv2_spmc.evaluation.summary import mean_and_std
 from nnunetv2_spmc.evaluation.text_table import TITLES, number
 from nnunetv2_spmc.raw.cases import name_some
 from nnunetv2_spmc.reports.report import Report
-from nnunetv2_spmc.reports.run import Run
+from nnunetv2_spmc.reports.run_record import RunRecord
 
 
 def record_rows(report: Report) -> list[tuple[str, list[str]]]:
@@ -122,7 +122,7 @@ def made_with() -> str:
     return ", ".join(versions)
 
 
-def _patch(run: Run) -> str:
+def _patch(run: RunRecord) -> str:
     configurations = run.plans["configurations"]
     values: dict[str, Any] = {}
     name: str | None = run.configuration

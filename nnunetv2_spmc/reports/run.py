@@ -1,183 +1,24 @@
-"""A training as an object, for notebooks and for the report: `load_run`."""
+"""A training as an object for notebooks: its record, and the figures of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import pandas as pd
-from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
-
-from nnunetv2_spmc.common.errors import DataError
-from nnunetv2_spmc.common.nnunet_folders import raw_dataset_folder
-from nnunetv2_spmc.evaluation.classes import read_classes
-from nnunetv2_spmc.inference.case_maps import CaseMaps, predict_case
-from nnunetv2_spmc.inference.trained_model import FINAL_CHECKPOINT, TrainedModel, load_model
-from nnunetv2_spmc.reports import run_record
-from nnunetv2_spmc.training.checkpoint import CheckpointError, own_state
+from nnunetv2_spmc.reports.run_record import RunRecord
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# what stock nnU-Net writes into debug.json for settings that this package's trainers store
-DEBUG_SETTINGS = {
-    "epochs": ("num_epochs", int),
-    "iterations_per_epoch": ("num_iterations_per_epoch", int),
-    "validation_iterations": ("num_val_iterations_per_epoch", int),
-    "initial_lr": ("initial_lr", float),
-}
 
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """One fold of a training, finished or not.
-
-    Args:
-        folder: the fold folder.
-        checkpoint_name: the most advanced checkpoint in it.
-        trainer: class name of the trainer.
-        configuration: "3d_fullres", for example.
-        epochs_done: epochs that the checkpoint has behind it.
-        curves: logged values, one row per epoch.
-        settings: of the training; those that stock nnU-Net has too where it was stock.
-        unlabeled_cases: identifiers; empty for supervised trainings.
-        versions: of what it was trained with, as far as the run tells.
-    """
-
-    folder: Path
-    checkpoint_name: str
-    trainer: str
-    configuration: str
-    epochs_done: int
-    curves: pd.DataFrame = field(repr=False)
-    settings: Mapping[str, Any] = field(repr=False)
-    unlabeled_cases: Sequence[str] = field(repr=False)
-    versions: Mapping[str, str]
-
-    # ---- what it is ----------------------------------------------------------------------------
-
-    @property
-    def fold(self) -> str:
-        """Number of the fold, or 'all'."""
-        return self.folder.name.removeprefix("fold_")
-
-    @property
-    def name(self) -> str:
-        """Trainer, configuration and fold."""
-        return f"{self.trainer}, {self.configuration}, fold {self.fold}"
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether the training came to its end."""
-        return self.checkpoint_name == FINAL_CHECKPOINT
-
-    @cached_property
-    def dataset_json(self) -> dict[str, Any]:
-        """Content of dataset.json at the time of the training."""
-        return run_record.read_json(self.folder.parent / "dataset.json")
-
-    @cached_property
-    def plans(self) -> dict[str, Any]:
-        """Content of the plans."""
-        return run_record.read_json(self.folder.parent / "plans.json")
-
-    @property
-    def dataset_name(self) -> str:
-        """DatasetXXX_Name."""
-        return self.plans["dataset_name"]
-
-    @cached_property
-    def classes(self) -> dict[str, tuple[int, ...]]:
-        """Foreground classes, or regions, with their label values."""
-        return class_values(self.dataset_json, self.folder)
-
-    @cached_property
-    def case_counts(self) -> tuple[int | None, int | None]:
-        """How many labeled cases were trained and validated on; None where the run does not say."""
-        return run_record.case_counts(self.folder, self.dataset_json)
-
-    # ---- what came out -------------------------------------------------------------------------
-
-    @cached_property
-    def metrics(self) -> pd.DataFrame:
-        """Metrics of the validation cases, one row per case and class.
-
-        Raises:
-            DataError: the run has not been validated.
-        """
-        table = run_record.metrics_table(self.folder, self.dataset_json)
-        if table is None:
-            raise DataError(
-                f"{self.folder} has no validation results: finish the training, or run "
-                f"nnUNetv2_train {self._train_arguments} --val."
-            )
-        return table
-
-    def mean_dice(self) -> pd.Series:
-        """Return the mean Dice over classes of every validation case, worst case first."""
-        return self.metrics.groupby("case")["dice"].mean().dropna().sort_values()
-
-    @property
-    def resume_command(self) -> str:
-        """The command that goes on with an unfinished training."""
-        return f"nnUNetv2_train {self._train_arguments} --c"
-
-    @property
-    def _train_arguments(self) -> str:
-        plans = self.plans["plans_name"]
-        option = "" if plans == "nnUNetPlans" else f" -p {plans}"
-        number = int(self.dataset_name[len("Dataset") :][:3])
-        return f"{number} {self.configuration} {self.fold} -tr {self.trainer}{option}"
-
-    # ---- using it ------------------------------------------------------------------------------
-
-    @cached_property
-    def model(self) -> TrainedModel:
-        """The trained model on the CPU, loaded at first use."""
-        return load_model(self.folder, self.checkpoint_name)
-
-    def predict(self, image: str | Path | Sequence[str | Path]) -> CaseMaps:
-        """Predict a case with both branches.
-
-        Args:
-            image: the file of its only channel, or one file per channel.
-
-        Raises:
-            DataError: the number of channels is wrong, or an image cannot be read.
-        """
-        files = [image] if isinstance(image, (str, Path)) else list(image)
-        for file in map(Path, files):
-            if not file.is_file():
-                raise DataError(f"{file} does not exist; give one file per channel.")
-        return predict_case(self.model, [Path(file) for file in files])
-
-    def validation_images(self, case: str) -> list[Path]:
-        """Return the raw image files of a validation case, one per channel.
-
-        Raises:
-            DataError: nnUNet_raw does not have them.
-        """
-        raw = raw_dataset_folder(self.dataset_name)
-        try:
-            find = get_filenames_of_train_images_and_targets
-            cases = find(str(raw), self.dataset_json) if raw else {}
-        except OSError:  # no imagesTr
-            cases = {}
-        if case not in cases:
-            raise DataError(
-                f"nnUNet_raw has no image of the case {case} in {self.dataset_name}/imagesTr; set "
-                "nnUNet_raw to where the dataset lies."
-            )
-        return [Path(file) for file in cases[case]["images"]]
+class Run(RunRecord):
+    """The record of a fold that draws itself; matplotlib is imported at the first figure."""
 
     def plot_curves(self) -> Figure:
         """Draw all curves over the epochs."""
         from nnunetv2_spmc.reports.plots import draw_curves
 
-        return draw_curves([self])
+        return draw_curves({self.trainer: self.curves})
 
     def plot_metrics(self, metric: str = "dice") -> Figure:
         """Draw a box per class of a metric of the validation cases."""
@@ -202,43 +43,4 @@ def load_run(folder: str | Path) -> Run:
     Raises:
         DataError: it is no such folder, or has no readable checkpoint.
     """
-    folder = run_record.find_run(Path(folder))
-    name, checkpoint = run_record.newest_checkpoint(folder)
-    debug = run_record.read_json(folder / "debug.json")
-    dataset_json = run_record.read_json(folder.parent / "dataset.json")
-    try:
-        state = own_state(checkpoint, folder / name)
-    except CheckpointError as error:
-        raise DataError(str(error)) from error
-    return Run(
-        folder=folder,
-        checkpoint_name=name,
-        trainer=checkpoint["trainer_name"],
-        configuration=checkpoint["init_args"]["configuration"],
-        epochs_done=checkpoint["current_epoch"],
-        curves=run_record.curves(checkpoint["logging"], list(class_values(dataset_json, folder))),
-        settings=state.get("settings") or _stock_settings(debug),
-        unlabeled_cases=state.get("unlabeled_cases", ()),
-        versions=_versions(state, debug),
-    )
-
-
-def class_values(dataset_json: Mapping[str, Any], folder: Path) -> dict[str, tuple[int, ...]]:
-    """Return the foreground classes or regions in the order of nnU-Net's per-class values."""
-    values = dict(read_classes(dataset_json, folder.parent / "dataset.json").values)
-    if all(len(value) == 1 for value in values.values()):
-        return dict(sorted(values.items(), key=lambda item: item[1]))
-    return values
-
-
-def _stock_settings(debug: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: convert(debug[source])
-        for key, (source, convert) in DEBUG_SETTINGS.items()
-        if source in debug
-    }
-
-
-def _versions(state: Mapping[str, Any], debug: Mapping[str, Any]) -> dict[str, str]:
-    found = {"nnunetv2-spmc": state.get("version"), "torch": debug.get("torch_version")}
-    return {name: str(version) for name, version in found.items() if version}
+    return Run.load(folder)

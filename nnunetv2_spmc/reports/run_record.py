@@ -1,170 +1,240 @@
-"""Read what a training left in its fold folder."""
+"""The record of a training: what it was, what came out, its model. Knows nothing of figures."""
 
 from __future__ import annotations
 
-import json
-import math
-import os
-import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
+from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunetv2_spmc.common.errors import DataError
-from nnunetv2_spmc.evaluation.case_metrics import METRICS
+from nnunetv2_spmc.common.nnunet_folders import raw_dataset_folder
 from nnunetv2_spmc.evaluation.classes import read_classes
-from nnunetv2_spmc.evaluation.metrics_csv import METRICS_COLUMNS, METRICS_CSV, read_metrics_csv
-from nnunetv2_spmc.inference.trained_model import FINAL_CHECKPOINT, read_checkpoint
+from nnunetv2_spmc.inference.case_maps import CaseMaps, predict_case
+from nnunetv2_spmc.inference.trained_model import FINAL_CHECKPOINT, TrainedModel, load_model
+from nnunetv2_spmc.reports import run_files
+from nnunetv2_spmc.training.checkpoint import CheckpointError, own_state
 
-VALIDATION_FOLDER = "validation"
-SUMMARY_JSON = "summary.json"
-PER_CLASS_PREFIXES = {"dice_per_class_or_region": "dice"}
-CHECKPOINTS = (FINAL_CHECKPOINT, "checkpoint_latest.pth", "checkpoint_best.pth")
-SPLIT_LINE = re.compile(r"This split has (\d+) training and (\d+) validation cases")
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
-
-def find_run(folder: Path) -> Path:
-    """Return the fold folder of a run; a model folder with one fold stands for that fold.
-
-    Raises:
-        DataError: it is neither, or a model folder with several folds.
-    """
-    folder = folder.resolve()
-    if not folder.is_dir():
-        raise DataError(f"{folder} is no folder; give nnUNet_results/DatasetXXX_Name/.../fold_0.")
-    if (folder / "plans.json").is_file():
-        folds = sorted(path for path in folder.glob("fold_*") if path.is_dir())
-        if len(folds) != 1:
-            names = ", ".join(path.name for path in folds) or "none"
-            raise DataError(f"{folder} is a model folder with the folds: {names}; name one fold.")
-        folder = folds[0]
-    if not (folder.parent / "plans.json").is_file():
-        raise DataError(
-            f"{folder} is no fold of a trained model: there is no plans.json above it; give "
-            "nnUNet_results/DatasetXXX_Name/TRAINER__PLANS__CONFIGURATION/fold_0."
-        )
-    return folder
+# what stock nnU-Net writes into debug.json for settings that this package's trainers store
+DEBUG_SETTINGS = {
+    "epochs": ("num_epochs", int),
+    "iterations_per_epoch": ("num_iterations_per_epoch", int),
+    "validation_iterations": ("num_val_iterations_per_epoch", int),
+    "initial_lr": ("initial_lr", float),
+}
 
 
-def newest_checkpoint(folder: Path) -> tuple[str, dict[str, Any]]:
-    """Return name and content of the most advanced checkpoint.
-
-    Raises:
-        DataError: the training has not written any.
-    """
-    there = [name for name in CHECKPOINTS if (folder / name).is_file()]
-    if not there:
-        raise DataError(
-            f"{folder} has no checkpoint: the training has not finished its first epoch; start it "
-            "again, or wait."
-        )
-    if FINAL_CHECKPOINT in there:
-        return FINAL_CHECKPOINT, read_checkpoint(folder / FINAL_CHECKPOINT)
-    read = {name: read_checkpoint(folder / name) for name in there}
-    name = max(there, key=lambda name: read[name]["current_epoch"])
-    return name, read[name]
-
-
-def curves(logging: Mapping[str, Sequence[Any]], classes: Sequence[str]) -> pd.DataFrame:
-    """Return the logged values as one row per epoch.
-
-    Lists of one value per class become columns such as "dice_liver", the two time stamps the column
-    "seconds". Columns are as long as the longest; missing values are NaN.
+@dataclass(frozen=True, eq=False)
+class RunRecord:
+    """One fold of a training, finished or not.
 
     Args:
-        logging: the lists of nnU-Net's logger.
-        classes: names of the foreground classes or regions, in order.
+        folder: the fold folder.
+        checkpoint_name: the most advanced checkpoint in it.
+        trainer: class name of the trainer.
+        configuration: "3d_fullres", for example.
+        epochs_done: epochs that the checkpoint has behind it.
+        curves: logged values, one row per epoch.
+        settings: of the training; those that stock nnU-Net has too where it was stock.
+        unlabeled_cases: identifiers; empty for supervised trainings.
+        versions: of what it was trained with, as far as the run tells.
     """
-    columns: dict[str, Sequence[Any]] = {}
-    for key, values in logging.items():
-        if key.endswith("_timestamps"):
-            continue
-        if any(isinstance(value, (list, tuple, np.ndarray)) for value in values):
-            prefix = PER_CLASS_PREFIXES.get(key, key)
-            for number, name in enumerate(classes):
-                columns[f"{prefix}_{name}"] = [_entry(epoch, number) for epoch in values]
-        else:
-            columns[key] = values
-    start, end = logging["epoch_start_timestamps"], logging["epoch_end_timestamps"]
-    columns["seconds"] = [e - s for s, e in zip(start, end, strict=False)]
-    table = pd.DataFrame({key: pd.Series(values, dtype=float) for key, values in columns.items()})
-    return table.rename_axis("epoch")
 
+    folder: Path
+    checkpoint_name: str
+    trainer: str
+    configuration: str
+    epochs_done: int
+    curves: pd.DataFrame = field(repr=False)
+    settings: Mapping[str, Any] = field(repr=False)
+    unlabeled_cases: Sequence[str] = field(repr=False)
+    versions: Mapping[str, str]
 
-def _entry(values: Any, number: int) -> float:
-    """Return one value of a list of values per class; NaN where there is none."""
-    return values[number] if np.size(values) > number and np.ndim(values) else math.nan
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Load what a training left behind.
 
+        Args:
+            folder: nnUNet_results/DatasetXXX_Name/TRAINER__PLANS__CONFIGURATION/fold_0.
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the content of a JSON file, or nothing if there is none."""
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path} is not valid JSON ({error}); restore or remove it.") from error
-
-
-def case_counts(folder: Path, dataset_json: Mapping[str, Any]) -> tuple[int | None, int | None]:
-    """Return how many labeled cases were trained and validated on, as far as the run tells."""
-    if folder.name == "fold_all":
-        number = dataset_json.get("numTraining")
-        return number, number
-    for log in sorted(folder.glob("training_log_*.txt"), reverse=True):
-        match = SPLIT_LINE.search(log.read_text(encoding="utf-8", errors="replace"))
-        if match:
-            return int(match[1]), int(match[2])
-    return None, None
-
-
-def metrics_table(folder: Path, dataset_json: Mapping[str, Any]) -> pd.DataFrame | None:
-    """Return the metrics of the validation cases, one row per case and class.
-
-    They come from metrics.csv where nnUNetv2_spmc_evaluate was run, else from nnU-Net's
-    summary.json, which has no surface distances (NaN). None without either.
-    """
-    metrics_csv = folder / VALIDATION_FOLDER / METRICS_CSV
-    if metrics_csv.is_file():
-        rows = read_metrics_csv(metrics_csv)
-        return pd.DataFrame([vars(row) for row in rows], columns=METRICS_COLUMNS)
-    summary = read_json(folder / VALIDATION_FOLDER / SUMMARY_JSON)
-    return _from_summary(summary, folder, dataset_json) if summary else None
-
-
-def _from_summary(
-    summary: Mapping[str, Any], folder: Path, dataset_json: Mapping[str, Any]
-) -> pd.DataFrame:
-    values = read_classes(dataset_json, folder.parent / "dataset.json").values
-    names = {str(v[0] if len(v) == 1 else v): name for name, v in values.items()}
-    rows = []
-    for case in summary["metric_per_case"]:
-        identifier = os.path.basename(case["prediction_file"]).removesuffix(
-            dataset_json["file_ending"]
+        Raises:
+            DataError: it is no such folder, or has no readable checkpoint.
+        """
+        folder = run_files.find_run(Path(folder))
+        name, checkpoint = run_files.newest_checkpoint(folder)
+        debug = run_files.read_json(folder / "debug.json")
+        dataset_json = run_files.read_json(folder.parent / "dataset.json")
+        try:
+            state = own_state(checkpoint, folder / name)
+        except CheckpointError as error:
+            raise DataError(str(error)) from error
+        classes = list(class_values(dataset_json, folder))
+        return cls(
+            folder=folder,
+            checkpoint_name=name,
+            trainer=checkpoint["trainer_name"],
+            configuration=checkpoint["init_args"]["configuration"],
+            epochs_done=checkpoint["current_epoch"],
+            curves=run_files.curves(checkpoint["logging"], classes),
+            settings=state.get("settings") or _stock_settings(debug),
+            unlabeled_cases=state.get("unlabeled_cases", ()),
+            versions=_versions(state, debug),
         )
-        for label, measured in case["metrics"].items():
-            row = dict.fromkeys(METRICS, math.nan)
-            row |= {"dice": measured["Dice"], "jaccard": measured["IoU"]}
-            reference, predicted = int(measured["n_ref"]), int(measured["n_pred"])
-            rows.append(
-                {
-                    "case": identifier,
-                    "label": names.get(label, label),
-                    **row,
-                    "reference_voxels": reference,
-                    "predicted_voxels": predicted,
-                    "status": _status(reference, predicted),
-                }
+
+    # ---- what it is ----------------------------------------------------------------------------
+
+    @property
+    def fold(self) -> str:
+        """Number of the fold, or 'all'."""
+        return self.folder.name.removeprefix("fold_")
+
+    @property
+    def name(self) -> str:
+        """Trainer, configuration and fold."""
+        return f"{self.trainer}, {self.configuration}, fold {self.fold}"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the training came to its end."""
+        return self.checkpoint_name == FINAL_CHECKPOINT
+
+    @cached_property
+    def dataset_json(self) -> dict[str, Any]:
+        """Content of dataset.json at the time of the training."""
+        return run_files.read_json(self.folder.parent / "dataset.json")
+
+    @cached_property
+    def plans(self) -> dict[str, Any]:
+        """Content of the plans."""
+        return run_files.read_json(self.folder.parent / "plans.json")
+
+    @property
+    def dataset_name(self) -> str:
+        """DatasetXXX_Name."""
+        return self.plans["dataset_name"]
+
+    @cached_property
+    def classes(self) -> dict[str, tuple[int, ...]]:
+        """Foreground classes, or regions, with their label values."""
+        return class_values(self.dataset_json, self.folder)
+
+    @cached_property
+    def case_counts(self) -> tuple[int | None, int | None]:
+        """How many labeled cases were trained and validated on; None where the run does not say."""
+        return run_files.case_counts(self.folder, self.dataset_json)
+
+    # ---- what came out -------------------------------------------------------------------------
+
+    @cached_property
+    def metrics(self) -> pd.DataFrame:
+        """Metrics of the validation cases, one row per case and class.
+
+        Raises:
+            DataError: the run has not been validated.
+        """
+        table = run_files.metrics_table(self.folder, self.dataset_json)
+        if table is None:
+            raise DataError(
+                f"{self.folder} has no validation results: finish the training, or run "
+                f"nnUNetv2_train {self._train_arguments} --val."
             )
-    return pd.DataFrame(rows, columns=METRICS_COLUMNS)
+        return table
+
+    def mean_dice(self) -> pd.Series:
+        """Return the mean Dice over classes of every validation case, worst case first."""
+        return self.metrics.groupby("case")["dice"].mean().dropna().sort_values()
+
+    @property
+    def resume_command(self) -> str:
+        """The command that goes on with an unfinished training."""
+        return f"nnUNetv2_train {self._train_arguments} --c"
+
+    @property
+    def _train_arguments(self) -> str:
+        plans = self.plans["plans_name"]
+        option = "" if plans == "nnUNetPlans" else f" -p {plans}"
+        number = int(self.dataset_name[len("Dataset") :][:3])
+        return f"{number} {self.configuration} {self.fold} -tr {self.trainer}{option}"
+
+    # ---- using it ------------------------------------------------------------------------------
+
+    @cached_property
+    def model(self) -> TrainedModel:
+        """The trained model on the CPU, loaded at first use."""
+        return load_model(self.folder, self.checkpoint_name)
+
+    def predict(self, image: str | Path | Sequence[str | Path]) -> CaseMaps:
+        """Predict a case with both branches.
+
+        Args:
+            image: the file of its only channel, or one file per channel.
+
+        Raises:
+            DataError: the number of channels is wrong, or an image cannot be read.
+        """
+        files = [image] if isinstance(image, (str, Path)) else list(image)
+        for file in map(Path, files):
+            if not file.is_file():
+                raise DataError(f"{file} does not exist; give one file per channel.")
+        return predict_case(self.model, [Path(file) for file in files])
+
+    def validation_images(self, case: str) -> list[Path]:
+        """Return the raw image files of a validation case, one per channel.
+
+        Raises:
+            DataError: nnUNet_raw does not have them.
+        """
+        raw = raw_dataset_folder(self.dataset_name)
+        try:
+            find = get_filenames_of_train_images_and_targets
+            cases = find(str(raw), self.dataset_json) if raw else {}
+        except OSError:  # no imagesTr
+            cases = {}
+        if case not in cases:
+            raise DataError(
+                f"nnUNet_raw has no image of the case {case} in {self.dataset_name}/imagesTr; set "
+                "nnUNet_raw to where the dataset lies."
+            )
+        return [Path(file) for file in cases[case]["images"]]
 
 
-def _status(reference_voxels: int, predicted_voxels: int) -> str:
-    if reference_voxels and predicted_voxels:
-        return "ok"
-    if not reference_voxels and not predicted_voxels:
-        return "both_empty"
-    return "reference_empty" if not reference_voxels else "prediction_empty"
+def run_labels(runs: Sequence[RunRecord]) -> list[str]:
+    """Return short names that tell the runs apart."""
+    labels = [run.trainer for run in runs]
+    for part in ("configuration", "fold", "dataset_name"):
+        if len(set(labels)) < len(runs):
+            labels = [
+                f"{label}, {'fold ' if part == 'fold' else ''}{getattr(run, part)}"
+                for label, run in zip(labels, runs, strict=True)
+            ]
+    if len(set(labels)) < len(runs):
+        labels = [f"{number}: {label}" for number, label in enumerate(labels, start=1)]
+    return labels
+
+
+def class_values(dataset_json: Mapping[str, Any], folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return the foreground classes or regions in the order of nnU-Net's per-class values."""
+    values = dict(read_classes(dataset_json, folder.parent / "dataset.json").values)
+    if all(len(value) == 1 for value in values.values()):
+        return dict(sorted(values.items(), key=lambda item: item[1]))
+    return values
+
+
+def _stock_settings(debug: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: convert(debug[source])
+        for key, (source, convert) in DEBUG_SETTINGS.items()
+        if source in debug
+    }
+
+
+def _versions(state: Mapping[str, Any], debug: Mapping[str, Any]) -> dict[str, str]:
+    found = {"nnunetv2-spmc": state.get("version"), "torch": debug.get("torch_version")}
+    return {name: str(version) for name, version in found.items() if version}

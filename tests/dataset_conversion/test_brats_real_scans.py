@@ -16,7 +16,6 @@ from nnunetv2.run.run_training import get_trainer_from_args
 
 from nnunetv2_spmc import discovery
 
-SMALL_PLANS = Path(__file__).parents[2] / "scripts" / "small_plans.py"
 REGIONS = {0: 0, 2: 1, 1: 2, 4: 3}
 # One seed, to know the weights it starts from; no mirroring, which costs the validation a minute.
 SETTINGS = {"seed": 0, "mirroring": False}
@@ -70,7 +69,7 @@ def test_real_scans_are_converted_preprocessed_and_trained_on(shared_data, folde
     configuration = ["-d", "503", "-c", "3d_fullres"]
     run("nnUNetv2_plan_and_preprocess", *configuration, "-np", "1", "-npfp", "1")
     small = ["--features", "4", "8", "--patch-size", "32", "32", "32"]
-    run("python", str(SMALL_PLANS), *configuration, *small)
+    run("nnUNetv2_spmc_plan", "small", *configuration, *small)
     run("nnUNetv2_spmc_preprocess", *configuration, "-np", "1")
     training = ("503", "3d_fullres_small", "0", "-tr", "nnUNetTrainerSPMC_smoke", "-device", "cpu")
     run("nnUNetv2_train", *training)

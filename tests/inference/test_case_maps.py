@@ -15,7 +15,7 @@ from nnunetv2_spmc.inference.case_maps import normalized_entropy, predict_case
 from nnunetv2_spmc.inference.trained_model import load_model
 from nnunetv2_spmc.networks import DualBranchNetwork
 from tests.damaged_files import every_damage
-from tests.reports.conftest import stock_predictor
+from tests.phantom_runs import stock_predictor
 
 TAU = 0.7
 

@@ -15,8 +15,8 @@ import torch
 
 from nnunetv2_spmc import discovery
 from nnunetv2_spmc.dataset_conversion.phantom import phantom_arrays
+from nnunetv2_spmc.training.small_plans import small_configuration
 from nnunetv2_spmc.unlabeled.preprocessing import PreprocessingOptions, preprocess_unlabeled
-from scripts.small_plans import small_configuration
 from tests.in_process import FewVoxels, leave_out_plots, use_threads_for_pools
 from tests.matrix.cases import DATASETS, PLANNERS, Cell, Dataset
 

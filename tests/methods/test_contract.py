@@ -70,11 +70,11 @@ def test_every_trainer_of_the_package_is_put_to_the_contract():
     assert variants == set(methods.TRAINERS) - {control}
 
 
-def test_the_method_of_contributing_trains(make_trainer, monkeypatch):
+def test_the_method_of_the_guide_trains(make_trainer, monkeypatch):
     leave_out_plots(monkeypatch)
-    page = Path(methods.__file__).parents[2] / "CONTRIBUTING.md"
+    page = Path(methods.__file__).parents[2] / "docs" / "how-to" / "add-a-method.md"
     code = page.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
-    module = {"__name__": "contributing"}
+    module = {"__name__": "guide"}
     exec(code, module)
     trainer = make_trainer(module["nnUNetTrainerPseudoLabels"], epochs=1)
     trainer.run_training()

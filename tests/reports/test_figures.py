@@ -7,7 +7,8 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from nnunetv2_spmc import load_run
+from nnunetv2_spmc.reports.case_views import case_view
+from nnunetv2_spmc.reports.run_record import RunRecord
 from scripts import demo_figure, figures
 from tests.reports.oriented_scans import side_of_block, view_of, write_scan
 
@@ -22,10 +23,10 @@ def with_snapshots(phantom_runs, tmp_path):
     return folder
 
 
-def test_checkpoints_are_ordered_by_iteration_each_once(with_snapshots):
-    assert figures.checkpoints_over_time(load_run(with_snapshots)) == {
-        2: "checkpoint_epoch_1.pth",
-        4: "checkpoint_final.pth",
+def test_checkpoints_are_ordered_by_epoch_each_once(with_snapshots):
+    assert figures.checkpoints_over_time(RunRecord.load(with_snapshots)) == {
+        1: "checkpoint_epoch_1.pth",
+        2: "checkpoint_final.pth",
     }
 
 
@@ -33,12 +34,33 @@ def test_all_figures_are_drawn(phantom_runs, with_snapshots, tmp_path, capsys):
     output = tmp_path / "docs"
     arguments = [str(phantom_runs.control), str(with_snapshots), "-o", str(output)]
     figures.main([*arguments, "--case", "train_001", "--slice", "7"])
-    names = ["common_difficulty.png", "iterations.png", "uncertainty.png"]
+    names = ["common_difficulty.png", "epochs.png", "uncertainty.png"]
     assert sorted(path.name for path in output.iterdir()) == names
     for name in names:
         assert imread(output / name).std() > 0.1
         assert (output / name).stat().st_size < 300_000
-    assert "Case train_001, slice 8 of 16" in capsys.readouterr().out
+    # fold_all: every labeled scan is one of the training
+    assert "train_001, slice 8 of 16 (axial), a training scan" in capsys.readouterr().out
+
+
+def panel_titles(figure):
+    return [axes.get_title() for axes in figure.axes if axes.get_title()]
+
+
+def test_every_panel_has_a_name_of_its_own_and_the_figure_that_of_the_scan(phantom_runs):
+    runs = [RunRecord.load(folder) for folder in (phantom_runs.control, phantom_runs.spmc)]
+    images = runs[1].validation_images("train_001")
+    maps = {name: run.predict(images) for name, run in zip("ab", runs, strict=True)}
+    shown = figures.Slice(case_view(runs[1], "train_001", with_maps=False), 7, "a training scan")
+    for figure, number in (
+        (figures.draw_uncertainty(shown, maps), 6),
+        (figures.draw_common_difficulty(shown, maps["b"], 0.7), 8),
+        (figures.draw_epochs(shown, {1: maps["b"], 2: maps["b"]}), 4),
+    ):
+        titles = panel_titles(figure)
+        assert len(set(titles)) == len(titles) == number, titles
+        assert figure.get_suptitle() == "a training scan"
+    assert titles[1:3] == ["epoch 1", "epoch 2"]
 
 
 def test_without_auxiliary_branch_the_first_figure_is_drawn_alone(phantom_runs, tmp_path, capsys):
@@ -55,7 +77,7 @@ def test_bad_input_is_a_sentence(tmp_path):
 @pytest.mark.parametrize(("name", "letters"), [("LAS", "RLAP"), ("RPI", "RLAP"), ("PSR", "APSI")])
 def test_the_figures_of_the_method_are_radiological_too(name, letters, tmp_path):
     view = view_of(write_scan(tmp_path, name))
-    shown = figures.Slice(view, figures.slice_with_most(view.reference))
+    shown = figures.Slice(view, figures.slice_with_most(view.reference), name)
     _, ((plain, labels, confidence, mask),) = shown.grid(1, 4)
     shown.image(plain)
     shown.labels(labels, view.reference)

@@ -14,7 +14,7 @@ import nnunetv2_spmc
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.evaluation.case_metrics import ClassMetrics
 from nnunetv2_spmc.evaluation.metrics_csv import write_metrics_csv
-from nnunetv2_spmc.reports.run_record import case_counts, curves
+from nnunetv2_spmc.reports.run_files import case_counts, curves
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 
-from scripts.small_plans import small_configuration
+from nnunetv2_spmc.training.small_plans import small_configuration
 
 STRIDES = [[1, 1, 1], [1, 2, 2], [2, 2, 2], [2, 2, 2]]
 

@@ -1,0 +1,82 @@
+"""nnUNetv2_spmc_plan: configurations of our own in plans of nnU-Net."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from nnunetv2_spmc.cli.runner import command
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_spmc_plan",
+        description="Add a configuration to the plans that nnU-Net has made of a dataset.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="KIND")
+    _add_small(commands)
+    return parser
+
+
+def _add_small(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "small",
+        help="a configuration that trains in minutes on a CPU",
+        description="Add CONFIG_small, a configuration that trains in minutes on a CPU. It "
+        "inherits everything from CONFIG, so the preprocessed data is shared, but the number of "
+        "features and, where given, the patch size and the batch size.",
+        epilog="For first runs, tests and laptops; train real models with the plans as nnU-Net "
+        "made them.",
+    )
+    add = parser.add_argument
+    add("-d", type=int, required=True, metavar="ID", help="dataset id")
+    add("-c", required=True, metavar="CONFIG", help="configuration to derive from")
+    add("-p", default="nnUNetPlans", metavar="PLANS", help="plans (default: %(default)s)")
+    add(
+        "--features",
+        type=int,
+        nargs=2,
+        default=(16, 128),
+        metavar=("N", "MAX"),
+        help="features of the first stage, doubled stage by stage up to MAX (default: 16 128)",
+    )
+    add(
+        "--patch-size",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="voxels per axis, in the order of the plans: 3D first the slices (default: as "
+        "planned)",
+    )
+    add("--batch-size", type=int, metavar="N", help="patches per step (default: as planned)")
+    add(
+        "--coarser",
+        type=float,
+        metavar="N",
+        help="voxels N times as long; such a configuration is preprocessed by itself",
+    )
+    add("--name", help="name of the new configuration (default: CONFIG_small)")
+
+
+@command("the plans are as they were")
+def main(argv: Sequence[str] | None = None) -> None:
+    """Add the configuration that the arguments ask for."""
+    arguments = build_parser().parse_args(argv)
+    from nnunetv2_spmc.training.small_plans import add_small_configuration
+
+    name, plans_file = add_small_configuration(
+        arguments.d,
+        arguments.c,
+        arguments.p,
+        name=arguments.name,
+        features=tuple(arguments.features),
+        patch_size=arguments.patch_size,
+        batch_size=arguments.batch_size,
+        coarser=arguments.coarser,
+    )
+    print(f"Added the configuration {name} to {plans_file}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""A configuration that trains in minutes on a CPU, added to plans of nnU-Net.
+
+It inherits everything from a planned configuration, so the preprocessed data is shared, but the
+number of features and, where given, the patch size and the batch size. With longer voxels it is
+preprocessed by itself.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.common.whole_file import whole_file
+
+
+def small_configuration(
+    planned: dict[str, Any],
+    parent: str,
+    *,
+    features: tuple[int, int],
+    patch_size: list[int] | None = None,
+    batch_size: int | None = None,
+    coarser: float | None = None,
+) -> dict[str, Any]:
+    """Derive a small configuration from a planned one.
+
+    Args:
+        planned: the configuration `parent`, with an architecture of its own.
+        parent: its name.
+        features: of the first stage, and at most.
+        patch_size: a multiple of what the kept stages stride over; as planned by default.
+        batch_size: as planned by default.
+        coarser: how many times as long the voxels are.
+
+    Raises:
+        DataError: the patch size does not fit.
+    """
+    architecture = copy.deepcopy(planned["architecture"])
+    arguments = architecture["arch_kwargs"]
+    patch_size = patch_size or list(planned["patch_size"])
+    strides = arguments["strides"]
+    if len(patch_size) != len(strides[0]):
+        raise DataError(f"--patch-size needs {len(strides[0])} numbers, got {len(patch_size)}.")
+    stages = _stages_that_fit(strides, patch_size)
+    divisor = [math.prod(s[axis] for s in strides[:stages]) for axis in range(len(patch_size))]
+    if any(size % d for size, d in zip(patch_size, divisor, strict=True)):
+        raise DataError(f"--patch-size {patch_size} must be a multiple of {divisor}.")
+    first, largest = features
+    for key, value in arguments.items():
+        if isinstance(value, list) and len(value) == len(strides) and key != "strides":
+            arguments[key] = value[:stages]
+    arguments["strides"] = strides[:stages]
+    arguments["n_conv_per_stage_decoder"] = arguments["n_conv_per_stage_decoder"][: stages - 1]
+    arguments["n_stages"] = stages
+    arguments["features_per_stage"] = [min(first * 2**i, largest) for i in range(stages)]
+    small = {
+        "inherits_from": parent,
+        "patch_size": patch_size,
+        "batch_size": batch_size or planned["batch_size"],
+        "architecture": architecture,
+    }
+    if coarser is not None:
+        small["data_identifier"] = f"{planned['data_identifier']}_x{coarser:g}"
+        small["spacing"] = [coarser * length for length in planned["spacing"]]
+        sizes = planned["median_image_size_in_voxels"]
+        small["median_image_size_in_voxels"] = [size / coarser for size in sizes]
+    return small
+
+
+def _stages_that_fit(strides: list[list[int]], patch_size: list[int]) -> int:
+    """Return how many stages see at least 4 voxels along every axis, and at least 3.
+
+    nnU-Net takes the lowest output out of its loss: of two stages nothing would be left (0/0).
+    """
+    stages = sum(
+        all(
+            size >= 4 * math.prod(s[axis] for s in strides[: stage + 1])
+            for axis, size in enumerate(patch_size)
+        )
+        for stage in range(len(strides))
+    )
+    return min(max(stages, 3), len(strides))
+
+
+def add_small_configuration(
+    dataset_id: int,
+    configuration: str,
+    plans: str = "nnUNetPlans",
+    *,
+    name: str | None = None,
+    **options: Any,
+) -> tuple[str, Path]:
+    """Add a small configuration to the plans of a dataset.
+
+    Args:
+        dataset_id: of a planned dataset in nnUNet_preprocessed.
+        configuration: the one to derive from.
+        plans: identifier of the plans.
+        name: of the new configuration; CONFIGURATION_small by default.
+        **options: of `small_configuration`.
+
+    Returns:
+        The name of the new configuration, and the file of the plans.
+
+    Raises:
+        DataError: there are no such plans, or the new configuration is not possible.
+    """
+    plans_file = find_plans(dataset_id, plans)
+    try:
+        content = json.loads(plans_file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{plans_file} is not valid JSON ({error}); plan again.") from error
+    configurations = content["configurations"]
+    planned = configurations.get(configuration, {})
+    if "architecture" not in planned:
+        complete = [key for key, values in configurations.items() if "architecture" in values]
+        raise DataError(
+            f"{plans_file} has no configuration {configuration} with an architecture of its own; "
+            f"take one of {', '.join(complete)}."
+        )
+    name = name or f"{configuration}_small"
+    configurations[name] = small_configuration(planned, configuration, **options)
+    with whole_file(plans_file) as temporary:
+        temporary.write_text(json.dumps(content, indent=4), encoding="utf-8")
+    return name, plans_file
+
+
+def find_plans(dataset_id: int, plans: str) -> Path:
+    """Return the file of the plans of a dataset in nnUNet_preprocessed.
+
+    Raises:
+        DataError: there is none, or several datasets have the id.
+    """
+    root = os.environ.get("nnUNet_preprocessed")
+    if not root:
+        raise DataError("nnUNet_preprocessed is not set; export it as for nnU-Net.")
+    found = sorted(Path(root).glob(f"Dataset{dataset_id:03d}_*/{plans}.json"))
+    if not found:
+        raise DataError(
+            f"{root} has no {plans}.json of dataset {dataset_id}; plan it first, with "
+            f"nnUNetv2_plan_and_preprocess -d {dataset_id}."
+        )
+    if len(found) > 1:
+        names = ", ".join(file.parent.name for file in found)
+        raise DataError(f"Several datasets in {root} have the id {dataset_id}: {names}; keep one.")
+    return found[0]
