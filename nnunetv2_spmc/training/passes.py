@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from nnunetv2_spmc.training.semi_supervised import nnUNetTrainerSemiSupervised as Trainer
 
 
-def step_of(trainer: Trainer, batch: dict[str, Any]) -> Step:
+def step_of(trainer: Trainer, batch: Mapping[str, Any]) -> Step:
     """Bring a batch to the device; without unlabeled patches before the ramp-up."""
     weight = trainer.ramp_up_weight()
     labeled = on_device([batch["data"], batch["target"]], trainer.device)

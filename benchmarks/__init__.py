@@ -1,0 +1,1 @@
+"""Accuracy and performance, measured; not part of the installed package."""

@@ -1,0 +1,164 @@
+"""Tables of the results, from the CSVs of benchmarks/results alone.
+
+python -m benchmarks.accuracy.tables              fills in docs/benchmarks.md and reports
+python -m benchmarks.accuracy.tables --details    prints all: classes, differences, commands
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Mapping, Sequence
+
+from benchmarks import long_csv
+from benchmarks.accuracy.by_patient import differences_table, methods_by_patient, shares_table
+from benchmarks.accuracy.groups import (
+    GROUPS,
+    comparison_of,
+    gap_closed,
+    metrics_by_run,
+    overall,
+)
+from benchmarks.accuracy.methods import Run
+from benchmarks.accuracy.over_time import (
+    calibration_table,
+    gradient_table,
+    over_time_table,
+    pseudo_label_table,
+    read_calibration,
+    read_times,
+)
+from benchmarks.long_csv import RESULTS, Row
+from benchmarks.performance.tables import DOCS, fill
+from nnunetv2_spmc.evaluation.comparison import SeedMeans
+from nnunetv2_spmc.evaluation.text_table import mean_and_std_text
+
+PAGE = DOCS / "benchmarks.md"
+BRANCHES = RESULTS / "2026-11-24-what-the-branches-teach.md"
+PARTS = RESULTS / "2026-11-28-parts-and-choices.md"
+CHOICES = ("spmc", "noCDPS", "all_voxels", "paste")  # what was chosen between, newest first
+SHOWN = {"dice": "Dice", "jaccard": "Jaccard", "hd95_mm": "HD95 mm", "asd_mm": "ASD mm"}
+
+
+def table(runs: Sequence[Row], means: Mapping[str, SeedMeans]) -> str:
+    """Return the markdown table of a group, best Dice first."""
+    validated = any(row["validation_dice"] for row in runs)  # fold all has no validation cases
+    header = ["method", "runs", *SHOWN.values(), "failures", "gap closed"]
+    header += ["validation Dice"] * validated + ["s per run"]
+    lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
+    for method, mean in sorted(means.items(), key=lambda item: -item[1].metrics["dice"].mean):
+        own = [row for row in runs if row["name"] == method]
+        share = gap_closed(means, method)
+        cells = [
+            method,
+            str(mean.seeds),
+            *(mean_and_std_text(*mean.metrics[metric][:2], metric) for metric in SHOWN),
+            str(mean.failures),
+            "-" if share is None else f"{100 * share:.0f} %",
+        ]
+        if validated:
+            cells.append(f"{statistics.mean(float(row['validation_dice']) for row in own):.3f}")
+        cells.append(f"{statistics.median(float(row['seconds']) for row in own):.0f}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def choice_table(rows: Sequence[Row]) -> str:
+    """Return the validation Dice of what the default was chosen from."""
+    lines = ["| method | validation Dice of seed 1, 2, 3 | settings |", "|---|---|---|"]
+    for name in CHOICES:
+        own = [
+            r for r in rows if r["name"] == name and (r["dataset"], r["epochs"]) == ("acdc", "30")
+        ]
+        own.sort(key=lambda row: int(row["seed"]))
+        dice = ", ".join(row["validation_dice"] for row in own)
+        settings = own[0]["settings"] and f"`{own[0]['settings']}`"
+        lines.append(f"| {name} | {dice} | {settings or own[0]['method']} |")
+    return "\n".join(lines)
+
+
+def group_tables(names: Sequence[str]) -> dict[str, str]:
+    """Return the tables of groups under the names of their markers."""
+    rows, metrics = long_csv.read("runs"), metrics_by_run()
+    found = {}
+    for name in names:
+        runs = GROUPS[name].runs(rows)
+        found[f"runs.csv: {name}"] = table(runs, overall(comparison_of(runs, metrics)))
+    return found
+
+
+def page_tables() -> dict[str, str]:
+    """Return what stands between the markers of docs/benchmarks.md."""
+    rows = long_csv.read("runs")
+    dice = methods_by_patient(GROUPS["acdc"].runs(rows), metrics_by_run())
+    ordered = sorted(rows, key=lambda row: row["run"])
+    return group_tables(("acdc", "la")) | {
+        "metrics.csv: by patient": f"{differences_table(dice)}\n\n{shares_table(dice)}",
+        "over_time.csv": over_time_table(ordered, long_csv.read("over_time")),
+    }
+
+
+def parts_tables() -> dict[str, str]:
+    """Return what stands between the markers of the report on parts and choices."""
+    tables = group_tables([name for name in GROUPS if name not in ("acdc", "la")])
+    return tables | {"runs.csv: choice": choice_table(long_csv.read("runs"))}
+
+
+def titles_of(runs: Sequence[str]) -> dict[str, str]:
+    """Return what runs are called: method and seed."""
+    named = {row["run"]: f"{row['name']}, seed {row['seed']}" for row in long_csv.read("runs")}
+    return {run: named[run] for run in sorted(runs)}
+
+
+def branches_tables() -> dict[str, str]:
+    """Return what stands between the markers of the report on the branches."""
+    rows = long_csv.read("pseudo_labels")
+    times, bins = read_times(rows), read_calibration(rows)
+    titles = titles_of(list(times))
+    return {
+        "pseudo_labels.csv: voxels": pseudo_label_table(times, titles),
+        "pseudo_labels.csv: gradients": gradient_table(times, titles),
+        "pseudo_labels.csv: calibration": calibration_table(bins, titles),
+    }
+
+
+def details() -> str:
+    """Return the tables of all groups, with classes, differences and commands."""
+    rows, metrics = long_csv.read("runs"), metrics_by_run()
+    parts = []
+    for name, group in GROUPS.items():
+        runs = group.runs(rows)
+        comparison = comparison_of(runs, metrics)
+        parts += [f"## {name}", table(runs, overall(comparison)), comparison.means_table()]
+        parts.append(f"Against the control, case by case:\n\n{comparison.differences_table()}")
+        asked = [Run.of_row({**row, "name": original(row, rows)}) for row in runs]
+        parts += [
+            f"    nnUNet_spmc_settings='{run.environment()}' {run.commands('cpu')['train']}"
+            for run in sorted(asked, key=lambda run: run.run)
+        ]
+    return "\n\n".join(parts)
+
+
+def original(row: Row, rows: Sequence[Row]) -> str:
+    """Return the name of a run in runs.csv, which a group may have changed."""
+    return next(other["name"] for other in rows if other["run"] == row["run"])
+
+
+PAGES = {PAGE: page_tables, BRANCHES: branches_tables, PARTS: parts_tables}
+
+
+def main() -> None:
+    """Fill in the pages or print the details."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--details", action="store_true", help="print all and change nothing")
+    if parser.parse_args().details:
+        print(details())
+        return
+    for page, tables in PAGES.items():
+        fill(page, tables())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What a training step, the data path and prediction cost."""
