@@ -15,7 +15,8 @@ from typing import Any
 from benchmarks.accuracy.methods import ALL, ANNOTATED, DATASETS, DOUBLE, RANKINGS, VEHICLES, Run
 from nnunetv2_spmc.common.whole_file import whole_file
 
-SMALL_PLANS = f"{sys.executable} {Path(__file__).parents[2] / 'scripts' / 'small_plans.py'}"
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "small_plans.py"
+SMALL_PLANS = shlex.join([sys.executable, str(SCRIPT)])  # the command, but for its options
 
 
 def run(command: str, **environment: str) -> None:

@@ -100,8 +100,12 @@ def plans(patch: str) -> dict[str, Any]:
 
 
 @contextmanager
-def empty_dataset() -> Iterator[None]:
-    """Set nnU-Net's folders to temporary ones with as much of a dataset as trainers look at."""
+def empty_dataset() -> Iterator[Path]:
+    """Set nnU-Net's folders to temporary ones with as much of a dataset as trainers look at.
+
+    Yields:
+        The folder of its preprocessed cases.
+    """
     with tempfile.TemporaryDirectory() as folder:
         for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
             os.environ[variable] = folder
@@ -109,7 +113,7 @@ def empty_dataset() -> Iterator[None]:
         data.mkdir(parents=True)
         (data / "none.b2nd").touch()  # nnU-Net looks at the file ending only
         os.environ.pop("nnUNet_spmc_settings", None)
-        yield
+        yield data
 
 
 def trainer(kind: type, patch: str, classes: int, device: torch.device) -> Any:
@@ -279,9 +283,9 @@ def memory_of_steps(stock: Any, spmc: Any, classes: int, device: torch.device) -
     supervised = saved_bytes(lambda: stock.loss(one, target))
     gradients = 2 * sum(scale.nbytes for scale in one)
     passes = [  # of SPMC, one after the other
-        saved_bytes(lambda: spmc.labeled_loss((one, other), target)),
+        saved_bytes(lambda: spmc.labeled_loss((one, other), parts.Labeled(images, target))),
         supervised + gradients,  # while nnU-Net's loss of a branch is recomputed
-        saved_bytes(lambda: spmc.unlabeled_loss((one, other))),
+        saved_bytes(lambda: spmc.unlabeled_loss((one, other), parts.Unlabeled(images))),
     ]
     networks = {"stock": stock.network, "spmc": spmc.joint_network}
     used = {

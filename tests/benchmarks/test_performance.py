@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from benchmarks import long_csv
-from benchmarks.performance import floor, step, tables
+from benchmarks.performance import floor, loader, step, tables
 from nnunetv2_spmc.losses.spmc import SPMCSettings
 
 
@@ -44,6 +44,37 @@ def test_the_reference_of_the_loss_terms_by_hand() -> None:
     splat = 0.5 * (0.4**2 + 0.4**2) / 2  # the sure branch teaches (1, 0), and is not taught
     assert loss.item() == pytest.approx(cdps + 0.1 * (cps.item() + splat), rel=1e-5)
     assert all(where.all() for where in decided)
+
+
+def test_steps_terms_and_variants_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step, "PATCHES", {"2d": ([32, 32], 2)})
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "nnUNet_compile"):
+        monkeypatch.setenv(variable, "false")  # restores what the benchmark sets
+    cpu = torch.device("cpu")
+    with step.empty_dataset():
+        measured = step.measure("2d", 2, cpu, 1, 1, "eager")
+        variants = step.measure_variants("2d", cpu, 1, 1)
+        terms = step.measure_terms("2d", 2, cpu, 1)
+    assert float(measured["step/stock"]) > 1
+    assert float(measured["memory/stock"]) > 1
+    assert len(variants) == 5
+    assert all(float(row["time/step"]) > 0 for row in variants)
+    assert float(terms["error"]) < 1e-5
+
+
+def test_the_paired_loader_draws_unlabeled_patches_and_the_stock_one_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loader, "SHAPES", {"2d": (8, 48, 48)})
+    for module in (loader, step):
+        monkeypatch.setattr(module, "PATCHES", {"2d": ([32, 32], 2)})
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.setenv(variable, "")  # restores what the benchmark sets
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    with step.empty_dataset() as folder:
+        loaders = loader.make_loaders("2d", loader.write_dataset(folder, "2d"))
+        patches = {name: loader.patches_in(next(made)) for name, made in loaders.items()}
+    assert patches == {"stock": 2, "paired": 4}
 
 
 def test_rows_of_equal_keys_are_replaced_and_the_others_kept() -> None:
