@@ -24,8 +24,8 @@ from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnU
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from scipy.ndimage import gaussian_filter
 
-from benchmarks.performance.step import PATCHES, empty_dataset, trainer
 from benchmarks.performance.tables import MACHINE, RESULTS_HELP, machine, peak_memory, publish
+from benchmarks.performance.trainers import PATCHES, empty_dataset, trainer
 from nnunetv2_spmc.methods import nnUNetTrainerSPMC
 from nnunetv2_spmc.unlabeled.cases import unlabeled_folder
 
