@@ -24,8 +24,8 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from benchmarks.performance.step import PATCHES, empty_dataset, trainer
 from benchmarks.performance.tables import RESULTS_HELP, publish
+from benchmarks.performance.trainers import PATCHES, empty_dataset, trainer
 from nnunetv2_spmc.methods import nnUNetTrainerSPMC
 
 HALF = 2  # bytes

@@ -24,8 +24,8 @@ from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnU
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from scipy.ndimage import gaussian_filter
 
-from benchmarks.performance.step import PATCHES, empty_dataset, trainer
 from benchmarks.performance.tables import MACHINE, RESULTS_HELP, machine, peak_memory, publish
+from benchmarks.performance.trainers import PATCHES, empty_dataset, trainer
 from nnunetv2_spmc.methods import nnUNetTrainerSPMC
 from nnunetv2_spmc.unlabeled.cases import unlabeled_folder
 
@@ -60,11 +60,18 @@ def write_cases(folder: Path, patch: str, labeled: bool) -> list[str]:
     return names
 
 
+def write_dataset(folder: Path, patch: str) -> list[str]:
+    """Fill an empty dataset with labeled and unlabeled cases; return the names of the latter."""
+    (folder / "none.b2nd").unlink()
+    write_cases(folder, patch, labeled=True)
+    return write_cases(unlabeled_folder(folder), patch, labeled=False)
+
+
 def make_loaders(patch: str, unlabeled: list[str]) -> dict[str, Any]:
     """Return nnU-Net's training loader and the paired one, as the trainers build them."""
     stock = trainer(nnUNetTrainer, patch, CLASSES, torch.device("cpu"))
     spmc = trainer(nnUNetTrainerSPMC, patch, CLASSES, torch.device("cpu"))
-    spmc.unlabeled_cases = unlabeled
+    spmc.stream.cases = unlabeled
     return {
         "stock": stock.get_dataloaders()[0].data_loader,
         "paired": spmc.get_dataloaders()[0].data_loader,
@@ -86,12 +93,8 @@ def memory_of(pickled_loader: bytes) -> int:
 
 
 def measure(patch: str, batches: int) -> dict[str, Any]:
-    with empty_dataset():
-        folder = Path(os.environ["nnUNet_preprocessed"], "Dataset999_Benchmark", "benchmark")
-        (folder / "none.b2nd").unlink()
-        write_cases(folder, patch, labeled=True)
-        unlabeled = write_cases(unlabeled_folder(folder), patch, labeled=False)
-        loaders = make_loaders(patch, unlabeled)
+    with empty_dataset() as folder:
+        loaders = make_loaders(patch, write_dataset(folder, patch))
         times: dict[str, list[float]] = {name: [] for name in loaders}
         for _ in range(batches):
             for name, loader in loaders.items():

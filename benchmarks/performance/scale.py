@@ -25,11 +25,11 @@ from typing import Any
 
 import torch
 
+from benchmarks.accuracy.datasets import SMALL_PLANS, run
 from benchmarks.performance.tables import MACHINE, RESULTS_HELP, machine, peak_memory, publish
 from nnunetv2_spmc.dataset_conversion.phantom import write_phantom
 from nnunetv2_spmc.raw.layout import IMAGES_UNLABELED
 from nnunetv2_spmc.training.checkpoint import CHECKPOINT_KEY
-from nnunetv2_spmc.training.small_plans import small_configuration
 from nnunetv2_spmc.unlabeled.cases import CASE_ENDINGS, unlabeled_folder
 
 NAME, CONFIGURATION = "Dataset500_Phantom", "2d_small"
@@ -60,12 +60,7 @@ def make_dataset(root: Path) -> None:
     write_phantom(root / "nnUNet_raw", labeled=5, unlabeled=5, test=TEST_CASES, size=size)
     extract_fingerprint_dataset(500, num_processes=1, show_progress_bar=False)
     plan_experiment_dataset(500)
-    file = root / "nnUNet_preprocessed" / NAME / "nnUNetPlans.json"
-    plans = json.loads(file.read_text(encoding="utf-8"))
-    plans["configurations"][CONFIGURATION] = small_configuration(
-        plans["configurations"]["2d"], "2d", features=(16, 64), patch_size=[32, 32], batch_size=2
-    )
-    file.write_text(json.dumps(plans), encoding="utf-8")
+    run(f"{SMALL_PLANS} -d 500 -c 2d --features 16 64 --patch-size 32 32 --batch-size 2")
     preprocess_dataset(500, configurations=["2d"], num_processes=[1])
     options = PreprocessingOptions(num_processes=0, show_progress=False)
     preprocess_unlabeled(500, "2d", options=options)
@@ -109,7 +104,7 @@ def start_training(root: Path) -> dict[str, float]:
         next(trainer.dataloader_train)
         batches.append(time.process_time() - begin_batch)
     return {
-        "cases": len(trainer.unlabeled_cases),
+        "cases": len(trainer.stream.cases),
         "start s": started[0],
         "start CPU s": started[1],
         "batch ms": 1000 * statistics.median(batches),

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from benchmarks import long_csv
-from benchmarks.performance import floor, step, tables
+from benchmarks.performance import floor, loader, step, tables, terms, trainers, variants
 from nnunetv2_spmc.losses.spmc import SPMCSettings
 
 
@@ -25,10 +25,10 @@ def test_operations_of_a_convolution_are_counted_as_by_hand() -> None:
 
 def test_planned_networks_take_the_standard_patches() -> None:
     for patch, pools in (("3d", [16, 16, 16]), ("2d", [64, 64])):
-        planned = step.plans(patch)["configurations"]["benchmark"]
+        planned = trainers.plans(patch)["configurations"]["benchmark"]
         strides = torch.tensor(planned["architecture"]["arch_kwargs"]["strides"]).prod(0).tolist()
         assert strides == pools
-        assert planned["patch_size"] == step.PATCHES[patch][0]  # nnU-Net would not pad it
+        assert planned["patch_size"] == trainers.PATCHES[patch][0]  # nnU-Net would not pad it
 
 
 def test_the_reference_of_the_loss_terms_by_hand() -> None:
@@ -38,12 +38,44 @@ def test_the_reference_of_the_loss_terms_by_hand() -> None:
     )
     unsure, sure = ([0.6, 0.4], [0.9, 0.1])
     logits = [torch.log(torch.tensor(p).double()).view(1, 2, 1, 1) for p in (unsure,) * 3 + (sure,)]
-    loss, decided = step.reference_terms(logits, torch.zeros(1, 1, 1, 1), spmc)
+    loss, decided = terms.reference_terms(logits, torch.zeros(1, 1, 1, 1), spmc)
     cdps = 2 * 0.5 * (0.4**2 + 0.4**2) / 2
     cps = -torch.log(torch.tensor([0.6, 0.9]).double()).sum()
     splat = 0.5 * (0.4**2 + 0.4**2) / 2  # the sure branch teaches (1, 0), and is not taught
     assert loss.item() == pytest.approx(cdps + 0.1 * (cps.item() + splat), rel=1e-5)
     assert all(where.all() for where in decided)
+
+
+def test_steps_terms_and_variants_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (step, terms, trainers, variants):
+        monkeypatch.setattr(module, "PATCHES", {"2d": ([32, 32], 2)})
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "nnUNet_compile"):
+        monkeypatch.setenv(variable, "false")  # restores what the benchmark sets
+    cpu = torch.device("cpu")
+    with trainers.empty_dataset():
+        measured = step.measure("2d", 2, cpu, 1, 1, "eager")
+        others = variants.measure_variants("2d", cpu, 1, 1)
+        alone = terms.measure_terms("2d", 2, cpu, 1)
+    assert float(measured["step/stock"]) > 1
+    assert float(measured["memory/stock"]) > 1
+    assert len(others) == 5
+    assert all(float(row["time/step"]) > 0 for row in others)
+    assert float(alone["error"]) < 1e-5
+
+
+def test_the_paired_loader_draws_unlabeled_patches_and_the_stock_one_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loader, "SHAPES", {"2d": (8, 48, 48)})
+    for module in (loader, trainers):
+        monkeypatch.setattr(module, "PATCHES", {"2d": ([32, 32], 2)})
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.setenv(variable, "")  # restores what the benchmark sets
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    with trainers.empty_dataset() as folder:
+        loaders = loader.make_loaders("2d", loader.write_dataset(folder, "2d"))
+        patches = {name: loader.patches_in(next(made)) for name, made in loaders.items()}
+    assert patches == {"stock": 2, "paired": 4}
 
 
 def test_rows_of_equal_keys_are_replaced_and_the_others_kept() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import long_csv
-from benchmarks.accuracy import over_time, pictures, pseudo_labels
+from benchmarks.accuracy import over_time, pictures, pseudo_labels, voxel_counts
 from nnunetv2_spmc import methods
 from tests.conftest import PlannedPhantom
 from tests.in_process import leave_out_plots
@@ -22,7 +22,7 @@ def voxels(*foreground: float) -> torch.Tensor:
 
 
 def test_voxels_are_counted_where_they_matter() -> None:
-    counts = pseudo_labels.Counts(classes=2, tau=0.7, temperature=0.1)
+    counts = voxel_counts.Counts(classes=2, tau=0.7, temperature=0.1)
     # sure and right; unsure and wrong beside a right teacher; unsure and right beside an unsure
     # teacher, whose sharpened 0.5 is not trusted; sure and wrong
     main, auxiliary = voxels(0.9, 0.4, 0.6, 0.95), voxels(0.8, 0.8, 0.5, 0.9)
@@ -42,7 +42,7 @@ def test_voxels_are_counted_where_they_matter() -> None:
 
 
 def test_calibration_says_how_many_voxels_of_a_confidence_are_right() -> None:
-    counts = pseudo_labels.Counts(classes=2, tau=0.7, temperature=0.1)
+    counts = voxel_counts.Counts(classes=2, tau=0.7, temperature=0.1)
     counts.add(voxels(0.92, 0.64), voxels(0.94, 0.02), torch.tensor([1, 1]))
     assert counts.calibration() == [
         {"confidence_above": 0.6, "share": "0.25", "right": "1"},
