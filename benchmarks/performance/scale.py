@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.accuracy.datasets import SMALL_PLANS, run
+from benchmarks.accuracy.datasets import run
 from benchmarks.performance.tables import MACHINE, RESULTS_HELP, machine, peak_memory, publish
 from nnunetv2_spmc.dataset_conversion.phantom import write_phantom
 from nnunetv2_spmc.raw.layout import IMAGES_UNLABELED
@@ -60,7 +60,7 @@ def make_dataset(root: Path) -> None:
     write_phantom(root / "nnUNet_raw", labeled=5, unlabeled=5, test=TEST_CASES, size=size)
     extract_fingerprint_dataset(500, num_processes=1, show_progress_bar=False)
     plan_experiment_dataset(500)
-    run(f"{SMALL_PLANS} -d 500 -c 2d --features 16 64 --patch-size 32 32 --batch-size 2")
+    run("nnUNetv2_spmc_plan small -d 500 -c 2d --features 16 64 --patch-size 32 32 --batch-size 2")
     preprocess_dataset(500, configurations=["2d"], num_processes=[1])
     options = PreprocessingOptions(num_processes=0, show_progress=False)
     preprocess_unlabeled(500, "2d", options=options)
