@@ -90,7 +90,7 @@ def test_every_console_script_starts(command):
 
 
 def test_importing_the_package_prints_nothing():
-    modules = ("cli.convert", "cli.preprocess", "data.raw_writer", "losses", "methods")
+    modules = ("cli.convert", "cli.preprocess", "raw.writer", "losses", "methods")
     code = "\n".join(f"import nnunetv2_spmc.{module}" for module in modules)
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (shown.returncode, shown.stdout, shown.stderr) == (0, "", "")
