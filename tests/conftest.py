@@ -28,6 +28,17 @@ os.environ["npm_config_offline"] = "true"  # reports would fetch their viewer; t
 TINY_SETTINGS = {"epochs": 2, "iterations_per_epoch": 2, "validation_iterations": 1, "seed": 0}
 
 
+TRAINING_FIXTURES = {"phantom_runs", "trained"}  # who uses one of these trains
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what trains by its fixtures."""
+    for item in items:
+        if TRAINING_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
 class Folders(NamedTuple):
     raw: Path
     preprocessed: Path
@@ -153,9 +164,16 @@ def planned_phantom(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planne
 
 @pytest.fixture
 def make_trainer(
-    planned_phantom: PlannedPhantom, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    planned_phantom: PlannedPhantom,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> Callable[..., Any]:
-    """Build a trainer on the phantom as nnUNetv2_train does, with results in a fresh folder."""
+    """Build a trainer on the phantom as nnUNetv2_train does, with results in a fresh folder.
+
+    It takes single steps in any test, but goes through epochs in those marked slow only.
+    """
+    is_slow = request.node.get_closest_marker("slow") is not None
     monkeypatch.setenv("nnUNet_raw", str(planned_phantom.raw.parent))
     monkeypatch.setenv("nnUNet_preprocessed", str(planned_phantom.preprocessed.parent))
     monkeypatch.setenv("nnUNet_results", str(tmp_path))
@@ -174,6 +192,9 @@ def make_trainer(
         dataset_json = dataset_json or planned_phantom.dataset_json()
         if trainer is None:
             from nnunetv2_spmc.methods import nnUNetTrainerSPMC as trainer
-        return trainer(plans, configuration, fold, dataset_json, torch.device(device))
+        made = trainer(plans, configuration, fold, dataset_json, torch.device(device))
+        if not is_slow:
+            made.on_epoch_start = lambda: pytest.fail("Mark a test that trains as slow.")
+        return made
 
     return make

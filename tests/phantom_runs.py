@@ -84,17 +84,16 @@ def phantom_runs(planned_phantom, tmp_path_factory) -> PhantomRuns:
 
 
 @pytest.fixture
-def environment_of_runs(phantom_runs, monkeypatch) -> None:
+def environment_of_runs(planned_phantom, monkeypatch) -> None:
     """The folders of the phantom; no nnUNet_extTrainer, which these commands do not need."""
-    preprocessed = phantom_runs.raw.parents[1] / "nnUNet_preprocessed"
-    monkeypatch.setenv("nnUNet_raw", str(phantom_runs.raw.parent))
-    monkeypatch.setenv("nnUNet_preprocessed", str(preprocessed))
+    monkeypatch.setenv("nnUNet_raw", str(planned_phantom.raw.parent))
+    monkeypatch.setenv("nnUNet_preprocessed", str(planned_phantom.preprocessed.parent))
     monkeypatch.delenv("nnUNet_extTrainer", raising=False)
 
 
 @pytest.fixture
-def test_image(phantom_runs) -> Path:
-    return next((phantom_runs.raw / "imagesTs").iterdir())
+def test_image(planned_phantom) -> Path:
+    return next((planned_phantom.raw / "imagesTs").iterdir())
 
 
 @pytest.fixture

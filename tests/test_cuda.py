@@ -26,6 +26,7 @@ def trained_on_cuda(make_trainer, monkeypatch):
     return train
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiled", ["false", "true"])
 @pytest.mark.parametrize("configuration", ["2d_small", "3d_fullres_small"])
 def test_a_training_in_half_precision_stays_finite(trained_on_cuda, compiled, configuration):
@@ -36,6 +37,7 @@ def test_a_training_in_half_precision_stays_finite(trained_on_cuda, compiled, co
     assert (Path(trainer.output_folder) / "checkpoint_final.pth").is_file()
 
 
+@pytest.mark.slow
 def test_the_loss_terms_are_computed_in_float32(trained_on_cuda):
     trainer = trained_on_cuda("false")
     images = torch.randn(2, 1, 16, 16, device="cuda")
@@ -46,6 +48,7 @@ def test_the_loss_terms_are_computed_in_float32(trained_on_cuda):
     assert {value.dtype for value in values.values()} == {torch.float32}
 
 
+@pytest.mark.slow
 def test_a_step_does_not_wait_for_the_device(trained_on_cuda):
     trainer = trained_on_cuda("false")
     batch = next(trainer.dataloader_train)

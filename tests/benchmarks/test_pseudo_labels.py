@@ -76,6 +76,7 @@ def test_the_terms_add_up_to_the_gradient_of_a_step(
     torch.testing.assert_close(torch.stack(list(terms.values())).sum(0), step, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_is_measured_and_shown(
     make_trainer: Callable[..., Any],
     planned_phantom: PlannedPhantom,

@@ -40,6 +40,7 @@ from tests.matrix.cases import (
 )
 from tests.methods.contract import METHODS
 
+pytestmark = pytest.mark.slow
 NETWORKS = {"ExperimentPlanner": "PlainConvUNet", "nnUNetPlannerResEncM": "ResidualEncoderUNet"}
 CHEAP = Cell("2d", "ExperimentPlanner", PLAIN)
 OF_EVERY_METHOD = (
@@ -377,7 +378,6 @@ def test_a_compiled_network(train, check, monkeypatch):
 # ---- the real commands -------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.supported("commands", "`nnUNetv2_train` and `nnUNetv2_predict` with worker processes")
 def test_the_real_commands_with_workers(workspace, tmp_path, monkeypatch):
     cell = Cell("3d_lowres", "nnUNetPlannerResEncM", IGNORE, fold="all")

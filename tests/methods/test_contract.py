@@ -70,6 +70,7 @@ def test_every_trainer_of_the_package_is_put_to_the_contract():
     assert variants == set(methods.TRAINERS) - {control}
 
 
+@pytest.mark.slow
 def test_the_method_of_the_guide_trains(make_trainer, monkeypatch):
     leave_out_plots(monkeypatch)
     page = Path(methods.__file__).parents[2] / "docs" / "how-to" / "add-a-method.md"
@@ -107,6 +108,7 @@ def test_a_step_reaches_every_parameter_that_learns(make_started, method, config
         assert values[f"supervised_{branch}"] != 0
 
 
+@pytest.mark.slow
 @every_method
 def test_the_loss_falls_on_one_batch(make_started, method):
     """Thirty steps with the same batch, draws and weight of the unsupervised terms."""
@@ -162,6 +164,7 @@ class KilledError(Exception):
     """Ends a training where a signal might."""
 
 
+@pytest.mark.slow
 @every_method
 @every_dimension
 def test_a_resumed_run_ends_as_the_uninterrupted_one(make, method, configuration):

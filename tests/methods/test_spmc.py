@@ -209,6 +209,7 @@ def test_trust_may_ask_for_the_raw_confidence(trust_on, expected):
     assert bool(values["taught_main"]) is expected
 
 
+@pytest.mark.slow
 def test_a_network_without_deep_supervision_is_trained_too(make_trainer):
     class WithoutDeepSupervision(nnUNetTrainerSPMC):
         def initialize(self):
@@ -308,6 +309,7 @@ def test_pasted_voxels_count_unless_they_are_under_the_ignore_label(make_started
     assert torch.equal(seen[1], ~boxes | valid)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("configuration", ["2d_small", "3d_fullres_small"])
 def test_a_training_with_supervised_epochs_weak_views_and_pasted_labels(
     make_trainer, configuration

@@ -70,6 +70,7 @@ def test_resuming_restores_both_branches_the_optimizer_and_the_ramp_up(trained, 
     assert resumed.current_epoch == 1
 
 
+@pytest.mark.slow
 @pytest.mark.supported("resume", "`--c` after Ctrl-C")
 def test_an_interrupted_training_goes_on_to_the_same_schedule(make_trainer, monkeypatch):
     uninterrupted = make_trainer(epochs=3, save_every=1)
@@ -126,6 +127,7 @@ def test_a_changed_list_of_unlabeled_cases_is_refused(trained, make_trainer, mon
         resumed.run_training()
 
 
+@pytest.mark.slow
 def test_the_control_refuses_changed_settings_too(make_trainer):
     control = make_trainer(nnUNetTrainerSupervisedControl, epochs=1)
     control.run_training()
@@ -154,6 +156,7 @@ def test_another_auxiliary_architecture_is_refused(trained, make_trainer):
         make_trainer(shared_encoder=False).load_checkpoint(str(final(trained)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainer", [None, nnUNetTrainerSupervisedControl])
 def test_checkpoints_of_some_epochs_can_be_kept(make_trainer, trainer):
     trained = make_trainer(trainer, epochs=5, keep_every=2)
@@ -188,6 +191,7 @@ def epochs_that_write_the_latest(trainer, monkeypatch, minutes_per_epoch):
     return written
 
 
+@pytest.mark.slow
 @pytest.mark.supported("resume", "at most ten minutes and an epoch are lost, whatever ends a run")
 @pytest.mark.parametrize("trainer", [None, nnUNetTrainerSupervisedControl])
 @pytest.mark.parametrize(
@@ -219,6 +223,7 @@ def test_other_minutes_between_checkpoints_are_no_change(trained, make_trainer):
     resumed.run_training()
 
 
+@pytest.mark.slow
 def test_disabled_checkpointing_writes_nothing(make_trainer):
     trainer = make_trainer(nnUNetTrainerSPMC_noUnlabeled, epochs=1)
     trainer.disable_checkpointing = True
@@ -256,6 +261,7 @@ def test_a_checkpoint_that_ulimit_cuts_leaves_the_old_one(tmp_path):
         assert_the_old_one_stays(tmp_path / "checkpoint.pth", "file too large, the limit of ulimit")
 
 
+@pytest.mark.slow
 def test_a_training_removes_the_unfinished_checkpoint_of_a_killed_one(make_trainer):
     trainer = make_trainer(nnUNetTrainerSPMC_noUnlabeled, epochs=1)
     unfinished = Path(trainer.output_folder) / f"{WRITING_PREFIX}{socket.gethostname()}-999999999"

@@ -34,6 +34,7 @@ def log_of(trainer):
     return next(Path(trainer.output_folder).glob("training_log*.txt")).read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.supported("few labels", "2 to 4 labeled cases: leave one out")
 @pytest.mark.parametrize("cases", [2, 4])
 def test_few_cases_are_validated_leaving_one_out(make_trainer_with, cases):
@@ -46,6 +47,7 @@ def test_few_cases_are_validated_leaving_one_out(make_trainer_with, cases):
     assert f"after training them, nnUNetv2_predict -f {folds}" in log_of(trainer)
 
 
+@pytest.mark.slow
 @pytest.mark.supported("few labels", "1 labeled case: trained and validated on, with a warning")
 @pytest.mark.parametrize("trainer", [nnUNetTrainerSPMC, nnUNetTrainerSupervisedControl])
 def test_a_single_case_is_trained_and_validated_on_with_a_warning(make_trainer_with, trainer):
@@ -63,6 +65,7 @@ def test_a_fold_that_does_not_exist_is_refused(make_trainer_with):
         trainer.run_training()
 
 
+@pytest.mark.slow
 def test_the_end_of_a_training_says_how_to_predict(make_trainer):
     trainer = make_trainer(epochs=1, fold="all")
     trainer.run_training()

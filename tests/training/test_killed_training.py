@@ -228,6 +228,7 @@ def test_a_signal_waits_for_the_end_of_the_backward_pass():
     assert x.grad.tolist() == [2, 2, 2]
 
 
+@pytest.mark.slow
 def test_a_signal_that_a_library_turned_into_an_error_stops_the_training(make_trainer, capsys):
     trainer = make_trainer(epochs=2)
 
@@ -244,6 +245,7 @@ def test_a_signal_that_a_library_turned_into_an_error_stops_the_training(make_tr
     assert "Stopped by SIGTERM" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_an_error_of_its_own_is_not_taken_for_a_signal(make_trainer, capsys):
     trainer = make_trainer(epochs=2)
 

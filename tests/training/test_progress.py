@@ -130,6 +130,7 @@ def test_other_processes_say_nothing():
     assert log == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("trainer", "note"),
     [(nnUNetTrainerSPMC, r", lambda \S+"), (nnUNetTrainerSupervisedControl, "")],
@@ -190,6 +191,7 @@ def test_a_validation_of_less_than_a_minute_says_nothing(tmp_path):
     assert lines == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainer", [nnUNetTrainerSPMC, nnUNetTrainerSupervisedControl])
 def test_the_validation_of_a_trainer_writes_lines(make_trainer, monkeypatch, soon, trainer):
     use_threads_for_pools(monkeypatch)

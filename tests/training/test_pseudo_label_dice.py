@@ -92,6 +92,7 @@ def test_without_withheld_labels_there_are_no_patches(planned_phantom, tmp_path)
     assert withheld_patches(planned_phantom.raw, ["unlabeled_000"], 0, *arguments) is None
 
 
+@pytest.mark.slow
 def test_the_curves_are_logged_and_training_goes_on_as_without_them(make_trainer):
     with_curves, without = make_trainer(), make_trainer(pseudo_label_cases=0)
     with_curves.run_training()

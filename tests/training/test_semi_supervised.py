@@ -179,6 +179,7 @@ def test_without_unsupervised_weight_unlabeled_cases_are_not_touched(make_traine
     assert "cps_main" not in values
 
 
+@pytest.mark.slow
 def test_an_epoch_is_logged_and_drawn(make_trainer):
     trainer = make_trainer(epochs=1)
     trainer.run_training()
@@ -217,6 +218,7 @@ def test_a_term_that_is_switched_off_later_does_not_stop_the_curves(make_trainer
     assert math.isnan(curves["retired_term"][1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("configuration", ["2d_small", "3d_fullres_small"])
 def test_a_training_runs_with_worker_processes(make_trainer, monkeypatch, configuration):
     monkeypatch.setenv("nnUNet_n_proc_DA", "2")

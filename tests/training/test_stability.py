@@ -189,6 +189,7 @@ def test_a_skipped_step_leaves_the_weights_and_says_so(make_trainer):
     assert trainer.iteration == len(taken)  # of the schedule, which skipped steps do not lengthen
 
 
+@pytest.mark.slow
 @pytest.mark.supported("stability", "fp16 steps that the gradient scaler skips: a line an epoch")
 def test_a_training_goes_on_after_skipped_steps(make_trainer):
     trainer = make_trainer(Float16, epochs=2, iterations_per_epoch=5)
@@ -203,6 +204,7 @@ def test_a_training_goes_on_after_skipped_steps(make_trainer):
     assert (Path(trainer.output_folder) / "checkpoint_final.pth").is_file()
 
 
+@pytest.mark.slow
 def test_an_epoch_without_any_step_leaves_gaps_in_the_curves(make_trainer):
     trainer = make_trainer(Float16, epochs=3, iterations_per_epoch=3)
     trainer.grad_scaler = scaler(2.0**90)  # one epoch, three steps: 2**30
@@ -213,6 +215,7 @@ def test_an_epoch_without_any_step_leaves_gaps_in_the_curves(make_trainer):
     assert "3 of 3 steps were skipped" in log_of(trainer)
 
 
+@pytest.mark.slow
 @pytest.mark.supported("stability", "more than half of the last steps skipped: training stops")
 @pytest.mark.parametrize("base", [nnUNetTrainerSPMC, nnUNetTrainerSupervisedControl])
 def test_steps_that_are_skipped_for_good_stop_the_training(make_trainer, base):
@@ -235,6 +238,7 @@ def test_steps_that_are_skipped_for_good_stop_the_training(make_trainer, base):
     assert all(weight.isfinite().all() for weight in kept["network_weights"].values())
 
 
+@pytest.mark.slow
 @pytest.mark.supported(
     "stability", "a NaN or infinite loss term stops the training; the last good checkpoint stays"
 )
@@ -259,6 +263,7 @@ def test_training_stops_and_keeps_the_last_good_checkpoint(make_trainer, broken_
     assert_kept_before(trainer, broken_epoch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", [nnUNetTrainerSPMC, nnUNetTrainerSupervisedControl])
 def test_weights_that_break_in_the_last_step_of_an_epoch_reach_no_checkpoint(make_trainer, base):
     """The losses of that epoch were all finite."""
@@ -278,6 +283,7 @@ def test_weights_that_break_in_the_last_step_of_an_epoch_reach_no_checkpoint(mak
     assert_kept_before(trainer, 1)
 
 
+@pytest.mark.slow
 def test_the_control_stops_at_a_loss_that_is_not_finite(make_trainer):
     class Broken(nnUNetTrainerSupervisedControl):
         def _build_loss(self):
@@ -290,6 +296,7 @@ def test_the_control_stops_at_a_loss_that_is_not_finite(make_trainer):
     assert_kept_before(trainer, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", [Float16, nnUNetTrainerSupervisedControl])
 def test_a_loss_that_overflows_in_a_skipped_step_is_left_out(make_trainer, base):
     class Overflowing(base):
@@ -351,6 +358,7 @@ def test_a_branch_of_one_class_for_a_whole_epoch_is_a_warning():
     assert "the auxiliary branch predicted a single class" in warning
 
 
+@pytest.mark.slow
 @pytest.mark.supported("stability", "a branch that predicts one class for a whole epoch: a warning")
 def test_a_collapse_is_written_into_the_log(make_trainer):
     trainer = make_trainer(epochs=1, initial_lr=1e-9)

@@ -14,6 +14,7 @@ def test_without_tensorboard_the_extra_is_named(make_trainer, monkeypatch):
         make_trainer()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainer", [None, nnUNetTrainerSupervisedControl])
 def test_all_curves_are_in_tensorboard(make_trainer, monkeypatch, trainer):
     event_accumulator = pytest.importorskip(
