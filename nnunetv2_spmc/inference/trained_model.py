@@ -16,7 +16,7 @@ from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor, nn
 
 from nnunetv2_spmc.common.errors import DataError
@@ -174,13 +174,7 @@ def load_model(
     configuration = plans.get_configuration(checkpoint["init_args"]["configuration"])
     trainer_name = checkpoint["trainer_name"]
     trainer = _trainer_class(trainer_name, fold_folder)
-    network = trainer.build_network_architecture(
-        plans,
-        configuration,
-        determine_num_input_channels(plans, configuration, dataset_json),
-        plans.get_label_manager(dataset_json).num_segmentation_heads,
-        enable_deep_supervision=False,
-    )
+    network = _planned_network(trainer, plans, configuration, dataset_json)
     name, second = _second_branch(trainer, network, state)  # before torch.compile may wrap it
 
     def predictor(branch: nn.Module) -> nnUNetPredictor:
@@ -204,6 +198,23 @@ def load_model(
         second_name=name,
         settings=state.get("settings", {}),
     )
+
+
+def _planned_network(
+    trainer: Any,
+    plans: PlansManager,
+    configuration: ConfigurationManager,
+    dataset_json: dict[str, Any],
+) -> nn.Module:
+    """Build what nnU-Net predicts with."""
+    network: nn.Module = trainer.build_network_architecture(
+        plans,
+        configuration,
+        determine_num_input_channels(plans, configuration, dataset_json),
+        plans.get_label_manager(dataset_json).num_segmentation_heads,
+        enable_deep_supervision=False,
+    )
+    return network
 
 
 def _check_weights(weights: Mapping[str, Any], path: Path) -> None:

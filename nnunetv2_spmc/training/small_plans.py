@@ -10,11 +10,11 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
 from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.common.nnunet_folders import preprocessed_folder
 from nnunetv2_spmc.common.whole_file import whole_file
 
 
@@ -136,10 +136,8 @@ def find_plans(dataset_id: int, plans: str) -> Path:
     Raises:
         DataError: there is none, or several datasets have the id.
     """
-    root = os.environ.get("nnUNet_preprocessed")
-    if not root:
-        raise DataError("nnUNet_preprocessed is not set; export it as for nnU-Net.")
-    found = sorted(Path(root).glob(f"Dataset{dataset_id:03d}_*/{plans}.json"))
+    root = preprocessed_folder()
+    found = sorted(root.glob(f"Dataset{dataset_id:03d}_*/{plans}.json"))
     if not found:
         raise DataError(
             f"{root} has no {plans}.json of dataset {dataset_id}; plan it first, with "
