@@ -31,7 +31,7 @@ class nnUNetTrainerCPS(nnUNetTrainerSemiSupervised):
 
     def pseudo_labels(self, unlabeled: Unlabeled) -> dict[str, Tensor]:
         """Return the probabilities of both networks, if the student sees another patch."""
-        if not self.student_has_its_own_view:
+        if not self.views.differ:
             return {}
         return self.branch_probabilities(self.joint_network(unlabeled.for_teacher))
 

@@ -76,7 +76,7 @@ class nnUNetTrainerSPMC(nnUNetTrainerSemiSupervised):
 
     def pseudo_labels(self, unlabeled: Unlabeled) -> dict[str, Tensor]:
         """Return the probabilities of both branches, if the student sees another patch."""
-        if not self.student_has_its_own_view:
+        if not self.views.differ:
             return {}
         return self.branch_probabilities(self.joint_network(unlabeled.for_teacher))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,13 @@ def write_whole(checkpoint: dict[str, Any], path: Path) -> None:
         torch.save(checkpoint, file)
         file.flush()
         os.fsync(file.fileno())
+
+
+def write_with_own_state(nnunets: BytesIO, own: Mapping[str, Any], path: Path) -> None:
+    """Write a checkpoint of nnU-Net with what this package adds, see `write_whole`."""
+    nnunets.seek(0)
+    checkpoint = torch.load(nnunets, map_location="cpu", weights_only=False)
+    write_whole(checkpoint | {CHECKPOINT_KEY: dict(own)}, path)
 
 
 def not_finite(weights: Mapping[str, Any]) -> list[str]:
@@ -70,6 +78,15 @@ def own_state(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Any]:
             f"version does not read: train again, with -pretrained_weights {path} if you like."
         )
     return state
+
+
+def check_method(state: Mapping[str, Any], method: str, path: Path) -> None:
+    """Raise a CheckpointError if a checkpoint is of another method."""
+    if state["method"] != method:
+        raise CheckpointError(
+            f"{path} was written by a trainer of {state['method']}, and this one is of {method}: "
+            f"take that trainer, or start again with -pretrained_weights {path}."
+        )
 
 
 def next_epoch(path: Path) -> int:

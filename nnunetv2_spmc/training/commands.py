@@ -51,9 +51,10 @@ def new_start_option() -> list[str]:
     return sys.argv[sys.argv.index(PRETRAINED) :][:2]
 
 
-def predict_command(trainer: nnUNetTrainer) -> str:
-    """Return the command that predicts with the fold of a training."""
+def how_to_predict(trainer: nnUNetTrainer) -> str:
+    """Say with which command one predicts with the fold of a training."""
     plans = trainer.plans_manager
     words = ["nnUNetv2_predict", "-d", plans.dataset_name, "-c", trainer.configuration_name]
     words += ["-p", plans.plans_name, "-tr", type(trainer).__name__, "-f", str(trainer.fold)]
-    return shlex.join([*words, "-i", "INPUT", "-o", "OUTPUT"])
+    command = shlex.join([*words, "-i", "INPUT", "-o", "OUTPUT"])
+    return f"Predict with this fold (without -f nnU-Net expects folds 0 to 4):\n  {command}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import random
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
@@ -15,9 +14,8 @@ import numpy as np
 import torch
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.amp import GradScaler
-from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_spmc import __version__
 from nnunetv2_spmc.common.leftovers import remove_leftovers
@@ -26,16 +24,17 @@ from nnunetv2_spmc.common.signals import interrupts_blocked, signals_deferred
 from nnunetv2_spmc.common.whole_file import WRITING_PREFIX
 from nnunetv2_spmc.losses import LabelSpace
 from nnunetv2_spmc.training.checkpoint import (
-    CHECKPOINT_KEY,
     LATEST,
-    CheckpointError,
+    check_method,
     read_extra_state,
     refuse_to_resume,
-    write_whole,
+    write_with_own_state,
 )
-from nnunetv2_spmc.training.commands import predict_command
+from nnunetv2_spmc.training.commands import how_to_predict
 from nnunetv2_spmc.training.few_labels import ensure_fold_exists
+from nnunetv2_spmc.training.processes import device_of_process, distributed
 from nnunetv2_spmc.training.progress import Progress, validation_lines
+from nnunetv2_spmc.training.seeds import Seeds
 from nnunetv2_spmc.training.settings import (
     NoSettings,
     Resolved,
@@ -77,12 +76,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
     grad_scaler: GradScaler | None
 
     def __init_subclass__(cls, *, base: bool = False, **options: Any) -> None:
-        """Register a method, which a class is that derives from no other one.
-
-        Args:
-            base: the class is no method, but what methods derive from.
-            options: of other parents.
-        """
+        """Register a method, which a class is that derives from no other one and is no base."""
         super().__init_subclass__(**options)
         settings = type(cls.default_method_settings)
         inherited = getattr(super(cls, cls), "default_method_settings", None)
@@ -102,14 +96,12 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         results_folder()  # raises where it is not set
         resolved = self.resolved_settings(dataset_json)
         super().__init__(plans, configuration, fold, dataset_json, device)
-        if self.is_ddp and device.type == "cuda":
-            # nnU-Net takes the global rank for the GPU's number, which holds on one machine only
-            self.device = torch.device("cuda", torch.cuda.current_device())
-        elif self.is_ddp:
-            self.device, self.grad_scaler = device, None
-        self.settings, self.method_settings = resolved.training, resolved.method
-        self._resolved = resolved
-        settings = self.settings
+        if self.is_ddp:
+            self.device = device_of_process(device)
+            self.grad_scaler = self.grad_scaler if device.type == "cuda" else None
+        self._resolved, self.method_settings = resolved, resolved.method
+        self.settings = settings = resolved.training
+        self.seeds = Seeds(settings.seed)
         self.num_epochs = settings.epochs
         self.num_iterations_per_epoch = settings.iterations_per_epoch
         self.num_val_iterations_per_epoch = settings.validation_iterations
@@ -130,11 +122,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
     def resolved_settings(
         cls, dataset_json: Mapping[str, Any], environment: Mapping[str, str] = os.environ
     ) -> Resolved:
-        """Return the settings of a training on a dataset, from all sources.
-
-        Raises:
-            SettingsError: see `resolve_settings`.
-        """
+        """Return the settings of a training on a dataset, from all sources, or raise as they do."""
         return resolve_settings(
             cls.default_settings,
             cls.default_method_settings,
@@ -152,27 +140,20 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
     @property
     def views(self) -> Views:
         """What lies between the patches of teacher and student in this training."""
-        settings = self.settings
-        return Views(
-            weak_to_strong=settings.views == "weak-to-strong",
-            paste_from=settings.paste_from,
-            paste_probability=settings.paste_probability,
-            turns=settings.turns,
-            flip_axes=tuple(self.inference_allowed_mirroring_axes or ()) * settings.flips,
-            spacing=tuple(self.configuration_manager.spacing),
-        )
+        mirror_axes = self.inference_allowed_mirroring_axes or ()
+        return Views.of(self.settings, mirror_axes, self.configuration_manager.spacing)
 
     def initialize(self) -> None:
         """Seed the weights, initialize as nnU-Net does, and write the settings into the log."""
-        self.seed_everything(0)
+        self.seeds.everything(0)
         # nnU-Net distributes to the GPU of the global rank only: do it after the initialization
-        distributed, self.is_ddp = self.is_ddp, False
+        is_ddp, self.is_ddp = self.is_ddp, False
         super().initialize()
-        if distributed:
+        if is_ddp:
             self.is_ddp = True
             self._set_batch_size_and_oversample()
             self.loss = self._build_loss()
-            self.network = self.distributed(self.network)
+            self.network = distributed(self.network, self.device)
         flat = self._resolved.flat()
         self.print_to_log_file(
             "Settings:\n" + describe_settings(flat, self._resolved.origins), add_timestamp=False
@@ -180,12 +161,6 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         for note in self._resolved.notes:
             self.print_to_log_file(note)
         self.logger.update_config({"spmc": flat})
-
-    def distributed(self, network: nn.Module) -> DistributedDataParallel:
-        """Wrap a network for training in several processes, on any kind of device."""
-        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-        on_cuda = self.device.type == "cuda"
-        return DistributedDataParallel(network, device_ids=[self.device] if on_cuda else None)
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, ...]:  # noqa: N802
         """Configure augmentation as nnU-Net does; without mirroring if the settings say so."""
@@ -196,14 +171,9 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
 
     def do_split(self) -> tuple[list[str], list[str]]:
         """Split the labeled cases as nnU-Net does, also where it finds too few of them."""
-        ensure_fold_exists(
-            Path(self.preprocessed_dataset_folder_base),
-            infer_dataset_class(self.preprocessed_dataset_folder).get_identifiers(
-                self.preprocessed_dataset_folder
-            ),
-            self.fold,
-            log=self.print_to_log_file,
-        )
+        base, folder = self.preprocessed_dataset_folder_base, self.preprocessed_dataset_folder
+        cases = infer_dataset_class(folder).get_identifiers(folder)
+        ensure_fold_exists(Path(base), cases, self.fold, log=self.print_to_log_file)
         train, validation = super().do_split()
         self.validation_cases[:] = validation  # in place: validation_lines holds the list already
         self._workers_start.close()
@@ -242,7 +212,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
 
         So a resumed run goes on as the uninterrupted one would have.
         """
-        self.seed_everything(1, self.local_rank, self.current_epoch)
+        self.seeds.everything(1, self.local_rank, self.current_epoch)
         super().on_train_epoch_start()
         self.progress.start_epoch(self.current_epoch)
 
@@ -299,39 +269,19 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
     def on_train_end(self) -> None:
         """Finish as nnU-Net does, and say how to predict with this fold."""
         super().on_train_end()
-        self.print_to_log_file(
-            "Predict with this fold (without -f nnU-Net expects folds 0 to 4):\n  "
-            + predict_command(self),
-            add_timestamp=False,
-        )
+        self.print_to_log_file(how_to_predict(self), add_timestamp=False)
 
     @staticmethod
     def clock() -> float:
         """Return monotonic seconds; a method, so that tests can replace it."""
         return time.monotonic()
 
-    def seed_everything(self, *stream: int) -> None:
-        """Seed Python, NumPy and PyTorch from the seed of the settings, if there is one."""
-        if self.settings.seed is not None:
-            (seed,) = self.seed_sequence(*stream).generate_state(1)
-            random.seed(int(seed))
-            np.random.seed(seed)
-            torch.manual_seed(int(seed))
-
-    def seed_sequence(self, *stream: int) -> np.random.SeedSequence:
-        """Return seeds of their own for a stream of random numbers; without a seed, fresh ones."""
-        seed = self.settings.seed
-        return np.random.SeedSequence(None if seed is None else [seed, *stream])
-
     # ---- checkpoints ---------------------------------------------------------------------------
 
     def extra_state(self) -> dict[str, Any]:
         """Return what the checkpoint holds beside nnU-Net's own content."""
-        return {
-            "version": __version__,
-            "method": self.method,
-            "settings": self._resolved.flat(),
-        }
+        settings = self._resolved.flat()
+        return {"version": __version__, "method": self.method, "settings": settings}
 
     def save_checkpoint(self, filename: str) -> None:
         """Write nnU-Net's checkpoint with our state under a key of its own, whole or not at all."""
@@ -339,12 +289,8 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
             self._saved_at = self.clock()
         buffer = io.BytesIO()
         super().save_checkpoint(buffer)
-        if buffer.getbuffer().nbytes == 0:  # another rank, or --disable_checkpointing
-            return
-        buffer.seek(0)
-        checkpoint = torch.load(buffer, map_location="cpu", weights_only=False)
-        checkpoint[CHECKPOINT_KEY] = self.extra_state()
-        write_whole(checkpoint, Path(filename))
+        if buffer.getbuffer().nbytes > 0:  # not another rank, nor --disable_checkpointing
+            write_with_own_state(buffer, self.extra_state(), Path(filename))
 
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
         """Load a checkpoint of this trainer, for --c and --val.
@@ -353,21 +299,12 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
             CheckpointError: it comes from another kind of trainer.
         """
         state = read_extra_state(Path(filename_or_checkpoint))
-        if state["method"] != self.method:
-            raise CheckpointError(
-                f"{filename_or_checkpoint} was written by a trainer of {state['method']}, and this "
-                f"one is of {self.method}: take that trainer, or start again with "
-                f"-pretrained_weights {filename_or_checkpoint}."
-            )
+        check_method(state, self.method, Path(filename_or_checkpoint))
         super().load_checkpoint(filename_or_checkpoint)
         self._resumed_from = state
 
     def check_resumed_settings(self) -> None:
-        """Refuse to continue a run under other settings.
-
-        Raises:
-            CheckpointError: they differ and the environment does not allow it.
-        """
+        """Refuse to continue a run under other settings, see `refuse_to_resume`."""
         if self._resumed_from is not None:
             changes = changed_settings(self._resumed_from["settings"], self._resolved.flat())
             if changes:

@@ -3,8 +3,25 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+
+def device_of_process(asked_for: torch.device) -> torch.device:
+    """Return the device of this process, of the kind that is asked for.
+
+    nnU-Net takes the global rank for the GPU's number, which holds on one machine only.
+    """
+    if asked_for.type != "cuda":
+        return asked_for
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def distributed(network: nn.Module, device: torch.device) -> DistributedDataParallel:
+    """Wrap a network for training in several processes, on any kind of device."""
+    network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    return DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
 
 
 def entries_of_all_processes(selected: Tensor, valid: Tensor) -> Tensor:

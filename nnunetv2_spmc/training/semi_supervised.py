@@ -28,7 +28,7 @@ from nnunetv2_spmc.training.epoch_log import (
 )
 from nnunetv2_spmc.training.memory import recomputed, what_a_step_needs
 from nnunetv2_spmc.training.passes import both_passes, step_of
-from nnunetv2_spmc.training.processes import entries_of_all_processes
+from nnunetv2_spmc.training.processes import distributed, entries_of_all_processes
 from nnunetv2_spmc.training.pseudo_label_dice import PseudoLabelDice
 from nnunetv2_spmc.training.ramp_up import gaussian_ramp_up, ramp_up_epochs
 from nnunetv2_spmc.training.stability import TAKEN, collapse_warnings
@@ -172,8 +172,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
         """Return the forward passes of a step; the base passes their losses backward in turn.
 
         The gradients are summed: the same gradient as one joint pass, at the peak memory of one
-        part. Under DistributedDataParallel only the last pass synchronizes, so it must reach every
-        parameter that requires a gradient (the labeled one does: deep supervision).
+        part. Under DistributedDataParallel only the last pass synchronizes.
         """
         return both_passes(self, step)
 
@@ -201,11 +200,6 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
         loss = self.loss if self._do_i_compile() else partial(recomputed, self.loss)
         value: Tensor = loss(outputs, target)
         return value
-
-    @property
-    def student_has_its_own_view(self) -> bool:
-        """Whether the student sees other patches than the teacher."""
-        return self.views.weak_to_strong or self.views.change_patches
 
     def of_branches(self, outputs: Outputs) -> dict[str, Logits]:
         """Name what the training network returned."""
@@ -248,7 +242,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
         if self._do_i_compile():
             # labeled and unlabeled batches may differ in size: two static graphs, no dynamic one
             network = torch.compile(network, dynamic=False)
-        self.joint_network = self.distributed(network) if self.is_ddp else network
+        self.joint_network = distributed(network, self.device) if self.is_ddp else network
 
     def on_train_start(self) -> None:
         """Find the unlabeled cases, fill what -pretrained_weights left out, start both streams."""

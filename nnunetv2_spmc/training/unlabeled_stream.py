@@ -119,7 +119,7 @@ class UnlabeledStream:
 
     def _seeds(self, stream: int, workers: int) -> list[int]:
         trainer = self.trainer
-        sequence = trainer.seed_sequence(2, trainer.local_rank, trainer.current_epoch, stream)
+        sequence = trainer.seeds.sequence(2, trainer.local_rank, trainer.current_epoch, stream)
         return [int(seed) for seed in sequence.generate_state(workers)]
 
     def _dataset(self) -> nnUNetBaseDataset | None:

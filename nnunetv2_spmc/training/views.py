@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from nnunetv2_spmc.training.settings import TrainingSettings
+
 SHARE_OF_PATCH = (0.15, 0.5)  # that a box covers, drawn uniformly
 
 
@@ -97,6 +99,25 @@ class Views:
     turns: bool
     flip_axes: tuple[int, ...]
     spacing: tuple[float, ...]
+
+    @classmethod
+    def of(
+        cls, settings: TrainingSettings, mirror_axes: Sequence[int], spacing: Sequence[float]
+    ) -> Views:
+        """Take the views that settings ask for, with flips along the axes of mirroring."""
+        return cls(
+            weak_to_strong=settings.views == "weak-to-strong",
+            paste_from=settings.paste_from,
+            paste_probability=settings.paste_probability,
+            turns=settings.turns,
+            flip_axes=tuple(mirror_axes) * settings.flips,
+            spacing=tuple(spacing),
+        )
+
+    @property
+    def differ(self) -> bool:
+        """Whether teacher and student see different patches."""
+        return self.weak_to_strong or self.change_patches
 
     @property
     def change_patches(self) -> bool:
