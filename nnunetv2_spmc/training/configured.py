@@ -60,9 +60,8 @@ from nnunetv2_spmc.training.views import Views
 class nnUNetTrainerConfigured(nnUNetTrainer):
     """nnU-Net's trainer with settings, which a resumed run must share.
 
-    A method derives from it, or from nnUNetTrainerSemiSupervised. It sets its defaults, may add
-    settings of its own (a dataclass) and may fix what its name promises; the dataset and the
-    environment cannot change that. Its block of settings has its name without "nnUNetTrainer".
+    A method derives from it, sets its defaults, may add settings of its own (a dataclass) and fix
+    what its name promises. Its block of settings has its name without "nnUNetTrainer".
     """
 
     default_settings: ClassVar[TrainingSettings] = TrainingSettings()
@@ -105,8 +104,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         self.num_epochs = settings.epochs
         self.num_iterations_per_epoch = settings.iterations_per_epoch
         self.num_val_iterations_per_epoch = settings.validation_iterations
-        self.initial_lr = settings.initial_lr
-        self.save_every = settings.save_every
+        self.initial_lr, self.save_every = settings.initial_lr, settings.save_every
         if self.local_rank == 0 and self.logger._is_logger_enabled(ENABLED_VARIABLE):
             self.logger.loggers.append(TensorBoardLogger(self.output_folder))
         disable = True if self.local_rank else None
@@ -123,14 +121,8 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         cls, dataset_json: Mapping[str, Any], environment: Mapping[str, str] = os.environ
     ) -> Resolved:
         """Return the settings of a training on a dataset, from all sources, or raise as they do."""
-        return resolve_settings(
-            cls.default_settings,
-            cls.default_method_settings,
-            cls.method,
-            dataset_json,
-            environment,
-            fixed=cls.fixed_settings,
-        )
+        defaults, fixed = (cls.default_settings, cls.default_method_settings), cls.fixed_settings
+        return resolve_settings(*defaults, cls.method, dataset_json, environment, fixed=fixed)
 
     @property
     def label_space(self) -> LabelSpace:
@@ -208,10 +200,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         self._saved_at = self.clock()
 
     def on_train_epoch_start(self) -> None:
-        """Seed the noise of the epoch, and its patches unless worker processes draw them.
-
-        So a resumed run goes on as the uninterrupted one would have.
-        """
+        """Seed the epoch, so that a resumed run goes on as the uninterrupted one would have."""
         self.seeds.everything(1, self.local_rank, self.current_epoch)
         super().on_train_epoch_start()
         self.progress.start_epoch(self.current_epoch)
@@ -305,7 +294,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
 
     def check_resumed_settings(self) -> None:
         """Refuse to continue a run under other settings, see `refuse_to_resume`."""
-        if self._resumed_from is not None:
-            changes = changed_settings(self._resumed_from["settings"], self._resolved.flat())
-            if changes:
-                refuse_to_resume("; ".join(changes), self.print_to_log_file)
+        now = self._resolved.flat()
+        before = now if self._resumed_from is None else self._resumed_from["settings"]
+        if changes := changed_settings(before, now):
+            refuse_to_resume("; ".join(changes), self.print_to_log_file)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from nnunetv2_spmc.training.settings import TrainingSettings
+
 
 def gaussian_ramp_up(iteration: int, total_iterations: int, maximum: float) -> float:
     """Compute lambda(t) = maximum * exp(-5 (1 - t / t_max)^2), in Eq. (3)-(5).
@@ -22,8 +24,16 @@ def gaussian_ramp_up(iteration: int, total_iterations: int, maximum: float) -> f
     return maximum * math.exp(-5.0 * (1.0 - progress) ** 2)
 
 
+def ramp_up_weight(
+    iteration: int, num_epochs: int, steps: int, settings: TrainingSettings
+) -> float:
+    """Return lambda of an iteration of the training, of so many epochs of so many steps."""
+    start, end = ramp_up_epochs(num_epochs, settings.ramp_start, settings.ramp_end)
+    return gaussian_ramp_up(iteration - start * steps, (end - start) * steps, settings.lambda_max)
+
+
 def ramp_up_epochs(num_epochs: int, start: float, end: float) -> tuple[int, int]:
-    """Return the epochs at whose begin the ramp-up starts and ends; the last one is not spared.
+    """Return the epochs in which the ramp-up starts and ends; it starts in the last at the latest.
 
     Args:
         num_epochs: epochs of the training.

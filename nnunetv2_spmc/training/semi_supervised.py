@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, nn
 
-from nnunetv2_spmc.common.errors import DataError, UnsupportedError
 from nnunetv2_spmc.loading.paired_loader import single_process_loading
 from nnunetv2_spmc.networks import MainNetwork
 from nnunetv2_spmc.networks.unwrap import Logits, full_resolution, unwrapped
@@ -30,7 +28,7 @@ from nnunetv2_spmc.training.memory import recomputed, what_a_step_needs
 from nnunetv2_spmc.training.passes import both_passes, step_of
 from nnunetv2_spmc.training.processes import distributed, entries_of_all_processes
 from nnunetv2_spmc.training.pseudo_label_dice import PseudoLabelDice
-from nnunetv2_spmc.training.ramp_up import gaussian_ramp_up, ramp_up_epochs
+from nnunetv2_spmc.training.ramp_up import ramp_up_weight
 from nnunetv2_spmc.training.stability import TAKEN, collapse_warnings
 from nnunetv2_spmc.training.step import (
     Labeled,
@@ -41,9 +39,9 @@ from nnunetv2_spmc.training.step import (
     Target,
     Unlabeled,
     merged,
-    sampled_at,
+    of_resolutions,
 )
-from nnunetv2_spmc.training.unlabeled_stream import UnlabeledStream
+from nnunetv2_spmc.training.unlabeled_stream import UnlabeledStream, refuse_cascade
 from nnunetv2_spmc.training.warm_start import check_pretrained_weights, fill_parts, watch_loading
 from nnunetv2_spmc.training.weights import load_parts, optimize_parts, part_weights
 
@@ -81,12 +79,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
         dataset_json: dict,
         device: torch.device = torch.device("cuda"),  # noqa: B008 (nnU-Net's signature)
     ) -> None:
-        # refuse before nnU-Net creates the output folder
-        if PlansManager(plans).get_configuration(configuration).previous_stage_name is not None:
-            raise UnsupportedError(
-                f"{type(self).__name__} cannot train the configuration {configuration}: unlabeled "
-                "cases have no segmentation of the previous stage; use 3d_fullres or 3d_lowres."
-            )
+        refuse_cascade(plans, configuration, type(self).__name__)  # before nnU-Net makes a folder
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.joint_network: Any = None  # -> initialize
         self.stream = UnlabeledStream(self)
@@ -106,8 +99,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
             settings: the settings of the method.
 
         Returns:
-            A module that maps (B, channels, ...) images to the logits of its branches: one output,
-            or a tuple of one per branch.
+            A module from (B, channels, ...) images to the logits of its branches: one, or a tuple.
         """
         return MainNetwork(main)
 
@@ -119,8 +111,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
             labeled: the patches.
 
         Returns:
-            The loss to minimize, and scalars to log; among them "supervised_main", nnU-Net's own
-            loss of the main branch.
+            The loss to minimize, and scalars to log: "supervised_main", nnU-Net's own, among them.
         """
         values = {
             f"supervised_{branch}": self.nnunet_loss(output, labeled.target)
@@ -194,8 +185,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
             target: nnU-Net's target for them, or its full resolution alone, (B, 1, ...) labels or
                 region channels, from which those of lower resolutions are sampled.
         """
-        if isinstance(outputs, list) and not isinstance(target, list):
-            target = [sampled_at(target, output) for output in outputs]
+        target = of_resolutions(target, outputs)
         # a compiled loss may take another graph when it is computed again
         loss = self.loss if self._do_i_compile() else partial(recomputed, self.loss)
         value: Tensor = loss(outputs, target)
@@ -227,12 +217,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
 
     def initialize(self) -> None:
         """Build the planned network as nnU-Net does, then the training network around it."""
-        if not Path(self.preprocessed_dataset_folder).is_dir():
-            raise DataError(
-                f"{self.plans_manager.dataset_name} is not preprocessed for "
-                f"{self.configuration_name}: {self.preprocessed_dataset_folder} does not exist; "
-                "run nnUNetv2_plan_and_preprocess (or nnUNetv2_preprocess) for this configuration."
-            )
+        self.stream.check_labeled_cases()
         super().initialize()
         main = unwrapped(self.network)
         check_pretrained_weights(main)
@@ -265,11 +250,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
         """Split the labeled cases as nnU-Net does; refuse unlabeled ones that leak into them."""
         train, validation = super().get_tr_and_val_datasets()
-        if self.stream.cases:
-            self.stream.check_leaks(
-                self.dataset_class.get_identifiers(self.preprocessed_dataset_folder),
-                [] if self.fold == "all" else validation.identifiers,
-            )
+        self.stream.check_leaks(validation.identifiers)
         return train, validation
 
     def get_dataloaders(self) -> tuple[Any, Any]:
@@ -309,10 +290,9 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
 
     def ramp_up_weight(self, iteration: int | None = None) -> float:
         """Return lambda(t) of an iteration, or of the coming step; 0 in supervised epochs."""
-        settings, steps = self.settings, self.num_iterations_per_epoch
-        start, end = ramp_up_epochs(self.num_epochs, settings.ramp_start, settings.ramp_end)
-        passed = (self.iteration if iteration is None else iteration) - start * steps
-        return gaussian_ramp_up(passed, (end - start) * steps, settings.lambda_max)
+        iteration = self.iteration if iteration is None else iteration
+        steps = self.num_iterations_per_epoch
+        return ramp_up_weight(iteration, self.num_epochs, steps, self.settings)
 
     def autocast(self) -> AbstractContextManager:
         """Return the context of forward passes: fp16 on CUDA."""
@@ -328,15 +308,14 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
 
     def log_epoch(self, means: dict[str, float]) -> None:
         """Log the means of all values of the steps, lambda(t) and the pseudo-label Dice."""
-        for warning in collapse_warnings(means):
-            self.print_to_log_file(warning)
         values = dict(means)
         if self.uses_unlabeled_data:
             values["lambda"] = self.ramp_up_weight(self.iteration - 1)  # of the last step
         if self.withheld is not None:
             values |= self.withheld.measure()
         log_values(self.logger, values, self.current_epoch)
-        for line in log_lines(all_panels(self.panels, self.branches), values):
+        lines = log_lines(all_panels(self.panels, self.branches), values)
+        for line in [*collapse_warnings(means), *lines]:
             self.print_to_log_file(line)
 
     def on_epoch_end(self) -> None:

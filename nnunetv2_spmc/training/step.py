@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from nnunetv2_spmc.losses import LabelSpace, is_single_class, share
-from nnunetv2_spmc.networks.unwrap import full_resolution
+from nnunetv2_spmc.networks.unwrap import Logits, full_resolution
 from nnunetv2_spmc.training.views import View
 
 Target: TypeAlias = Tensor | list[Tensor]
@@ -113,6 +113,13 @@ def labeled_through(view: View, images: Tensor, target: Target) -> tuple[Tensor,
     if isinstance(target, list):
         return view.apply(images), [view.apply(scale) for scale in target]
     return view.apply(images), view.apply(target)
+
+
+def of_resolutions(target: Target, outputs: Logits) -> Target:
+    """Sample a target of full resolution for each output of deep supervision; leave others."""
+    if isinstance(outputs, list) and not isinstance(target, list):
+        return [sampled_at(target, output) for output in outputs]
+    return target
 
 
 def sampled_at(target: Tensor, output: Tensor) -> Tensor:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class, nnUNetBaseDataset
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import distributed as dist
 
-from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.common.errors import DataError, UnsupportedError
 from nnunetv2_spmc.common.nnunet_folders import raw_dataset_folder
 from nnunetv2_spmc.common.setting_checks import require
 from nnunetv2_spmc.loading.paired_loader import (
@@ -35,6 +36,15 @@ Loader: TypeAlias = nnUNetDataLoader | PairedDataLoader
 Augmenter: TypeAlias = SingleThreadedAugmenter | NonDetMultiThreadedAugmenter  # has workers
 
 
+def refuse_cascade(plans: dict[str, Any], configuration: str, trainer_name: str) -> None:
+    """Raise UnsupportedError if a configuration needs a segmentation of a previous stage."""
+    if PlansManager(plans).get_configuration(configuration).previous_stage_name is not None:
+        raise UnsupportedError(
+            f"{trainer_name} cannot train the configuration {configuration}: unlabeled cases have "
+            "no segmentation of the previous stage; use 3d_fullres or 3d_lowres."
+        )
+
+
 class UnlabeledStream:
     """The unlabeled cases of a training, and the loader that pairs their patches with labeled ones.
 
@@ -45,6 +55,17 @@ class UnlabeledStream:
     def __init__(self, trainer: nnUNetTrainerSemiSupervised) -> None:
         self.trainer = trainer
         self.cases: list[str] = []
+
+    def check_labeled_cases(self) -> None:
+        """Refuse a configuration whose labeled cases are not preprocessed."""
+        trainer = self.trainer
+        if not Path(trainer.preprocessed_dataset_folder).is_dir():
+            raise DataError(
+                f"{trainer.plans_manager.dataset_name} is not preprocessed for "
+                f"{trainer.configuration_name}: {trainer.preprocessed_dataset_folder} does not "
+                "exist; run nnUNetv2_plan_and_preprocess (or nnUNetv2_preprocess) for this "
+                "configuration."
+            )
 
     def find_cases(self) -> None:
         """Find the unlabeled cases; preprocess what is missing."""
@@ -68,9 +89,11 @@ class UnlabeledStream:
             required=not trainer.learns_from_ignored,
         )
 
-    def check_leaks(self, labeled: list[str], validation: list[str]) -> None:
+    def check_leaks(self, validation: list[str]) -> None:
         """Refuse unlabeled cases that are labeled, validation or test cases, too."""
         trainer = self.trainer
+        if not self.cases:
+            return
         raw = raw_dataset_folder(trainer.plans_manager.dataset_name)
         if raw is None:
             trainer.print_to_log_file(
@@ -78,9 +101,9 @@ class UnlabeledStream:
                 "cases, nor with the patients of validation cases."
             )
         check_no_leak(
-            labeled=labeled,
+            labeled=trainer.dataset_class.get_identifiers(trainer.preprocessed_dataset_folder),
             unlabeled=self.cases,
-            validation=validation,
+            validation=[] if trainer.fold == "all" else validation,
             test=test_cases(raw, trainer.dataset_json["file_ending"]) if raw else [],
             groups=read_groups(raw) if raw else None,
             allow_overlap=trainer.settings.allow_overlap,
