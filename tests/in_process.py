@@ -35,7 +35,7 @@ def leave_out_plots(patch: pytest.MonkeyPatch) -> None:
     """Do not draw the plots of every epoch, which take longer than the epochs of a test."""
     logger = "nnunetv2.training.logging.nnunet_logger.LocalLogger.plot_progress_png"
     patch.setattr(logger, lambda *_: None)
-    patch.setattr("nnunetv2_spmc.training.semi_supervised.plot_progress", lambda *_: None)
+    patch.setattr("nnunetv2_spmc.training.epoch_log.plot_progress", lambda *_: None)
 
 
 @contextmanager

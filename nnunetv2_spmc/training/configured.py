@@ -290,7 +290,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         state = read_extra_state(Path(filename_or_checkpoint))
         check_method(state, self.method, Path(filename_or_checkpoint))
         super().load_checkpoint(filename_or_checkpoint)
-        self._resumed_from = state
+        self._resumed_from = {key: state[key] for key in state.keys() - {"parts"}}
 
     def check_resumed_settings(self) -> None:
         """Refuse to continue a run under other settings, see `refuse_to_resume`."""

@@ -5,10 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nnunetv2.training.logging.nnunet_logger import LocalLogger, MetaLogger
 
 from nnunetv2_spmc.common.whole_file import whole_file
+from nnunetv2_spmc.training.stability import collapse_warnings
+
+if TYPE_CHECKING:
+    from nnunetv2_spmc.training.semi_supervised import nnUNetTrainerSemiSupervised
 
 Panels = Mapping[str, Sequence[str]]
 
@@ -27,6 +32,21 @@ def all_panels(panels: Panels, branches: Sequence[str]) -> Panels:
         "pseudo-label Dice on withheld labels": of_branches("pseudo_label_dice"),
         "ramp-up weight": ("lambda",),
     }
+
+
+def write_epoch(trainer: nnUNetTrainerSemiSupervised, values: Mapping[str, float]) -> None:
+    """Log the values of an epoch, and warn of branches that predict a single class."""
+    log_values(trainer.logger, values, trainer.current_epoch)
+    lines = log_lines(all_panels(trainer.panels, trainer.branches), values)
+    for line in [*collapse_warnings(values), *lines]:
+        trainer.print_to_log_file(line)
+
+
+def plot_epochs(trainer: nnUNetTrainerSemiSupervised) -> None:
+    """Draw progress_semi.png; the first process does."""
+    if trainer.local_rank == 0:
+        path = Path(trainer.output_folder) / "progress_semi.png"
+        plot_progress(trainer.logger, all_panels(trainer.panels, trainer.branches), path)
 
 
 def log_values(logger: MetaLogger, values: Mapping[str, float], epoch: int) -> None:

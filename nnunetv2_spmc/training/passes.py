@@ -1,4 +1,14 @@
-"""The forward passes of a step: what the student sees, and the loss of both kinds of patches."""
+"""The forward passes of a step: what the student sees, and the loss of both kinds of patches.
+
+One step, `nnUNetTrainerSemiSupervised.train_step`:
+
+1. The patches go to the device; before the ramp-up without the unlabeled ones.
+2. Unlabeled pass: `pseudo_labels` from the teacher's patches, without gradient; the view moves
+   images, pseudo-labels and valid voxels; forward; `unlabeled_loss` times lambda(t); backward.
+3. Labeled pass: forward; `labeled_loss`, and `unlabeled_loss` of the voxels under the ignore label;
+   backward. (A method's `passes` may say otherwise.)
+4. Gradients are clipped, the optimizer steps, and `after_step` follows if fp16 did not skip it.
+"""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,19 +16,13 @@ from nnunetv2_spmc.networks.unwrap import Logits, full_resolution, unwrapped
 from nnunetv2_spmc.training.backward import clip_and_step, run_passes
 from nnunetv2_spmc.training.checkpoint import refuse_to_resume
 from nnunetv2_spmc.training.configured import nnUNetTrainerConfigured
-from nnunetv2_spmc.training.epoch_log import (
-    Panels,
-    all_panels,
-    log_lines,
-    log_values,
-    plot_progress,
-)
+from nnunetv2_spmc.training.epoch_log import Panels, plot_epochs, write_epoch
 from nnunetv2_spmc.training.memory import recomputed, what_a_step_needs
 from nnunetv2_spmc.training.passes import both_passes, step_of
 from nnunetv2_spmc.training.processes import distributed, entries_of_all_processes
 from nnunetv2_spmc.training.pseudo_label_dice import PseudoLabelDice
 from nnunetv2_spmc.training.ramp_up import ramp_up_weight
-from nnunetv2_spmc.training.stability import TAKEN, collapse_warnings
+from nnunetv2_spmc.training.stability import TAKEN
 from nnunetv2_spmc.training.step import (
     Labeled,
     Loss,
@@ -50,16 +43,8 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
     """nnU-Net's trainer with unlabeled patches in every step.
 
     A method derives from it and defines some of the hooks below. The base does the rest: settings,
-    unlabeled data stream, views, ramp-up, backward passes, logging, checkpoints, resume.
-
-    One step (`train_step`):
-
-    1. The patches go to the device; before the ramp-up without the unlabeled ones.
-    2. Unlabeled pass: `pseudo_labels` from the teacher's patches, without gradient; the view moves
-       images, pseudo-labels and valid voxels; forward; `unlabeled_loss` times lambda(t); backward.
-    3. Labeled pass: forward; `labeled_loss`, and `unlabeled_loss` of the voxels under the ignore
-       label; backward. (`passes` may say otherwise.)
-    4. Gradients are clipped, the optimizer steps, and `after_step` follows if fp16 did not skip it.
+    unlabeled data stream, views, ramp-up, backward passes, logging, checkpoints, resume. What a
+    step does stands at the top of `training/passes.py`.
 
     `self.network` stays the planned network: nnU-Net validates, checkpoints and predicts with it.
     `self.joint_network` holds it as its submodule `main`, beside what only training needs.
@@ -94,21 +79,13 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
     def training_network(main: nn.Module, settings: Any) -> nn.Module:
         """Build the network to train around the planned one, which must be its submodule `main`.
 
-        Args:
-            main: the planned network.
-            settings: the settings of the method.
-
-        Returns:
-            A module from (B, channels, ...) images to the logits of its branches: one, or a tuple.
+        It maps (B, channels, ...) images to the logits of its branches: one, or a tuple of them.
+        `settings` are the method's.
         """
         return MainNetwork(main)
 
     def labeled_loss(self, outputs: Outputs, labeled: Labeled) -> Loss:
         """Compute the loss of labeled patches; here nnU-Net's own, summed over the branches.
-
-        Args:
-            outputs: what the training network returned for the images.
-            labeled: the patches.
 
         Returns:
             The loss to minimize, and scalars to log: "supervised_main", nnU-Net's own, among them.
@@ -126,21 +103,17 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
         Called without gradient and with the training network in evaluation mode.
 
         Returns:
-            Name -> probabilities, (B, C, ...), that `unlabeled_loss` finds in `pseudo`. Those under
-            the name of a branch are counted in the curves. Nothing by default.
+            Name -> probabilities, (B, C, ...), for `unlabeled_loss`. Those under the name of a
+            branch are counted in the curves.
         """
         return {}
 
     def labels_as_pseudo_labels(self, name: str, target: Tensor) -> Tensor:
-        """Return what the labels in a pasted box are among the pseudo-labels: one-hot.
+        """Return what labels in a pasted box are among the pseudo-labels of a name: one-hot.
 
-        Args:
-            name: a key of `pseudo_labels`.
-            target: labels of the resolution of these, as `LabelSpace.one_hot` takes them.
-
-        Returns:
-            Of the channels of the pseudo-labels; a method whose key holds something else than
-            probabilities, such as an uncertainty, says here what that is where labels are known.
+        A method whose pseudo-labels hold something else than probabilities, such as an uncertainty,
+        says here what that is where labels are known, in as many channels. `target` are labels of
+        their resolution, as `LabelSpace.one_hot` takes them.
         """
         return self.label_space.one_hot(target)
 
@@ -148,7 +121,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
         """Compute the loss of unlabeled voxels, before it is weighted by lambda(t).
 
         Args:
-            outputs: what the training network returned for the images.
+            outputs: of the training network.
             unlabeled: the patches. Voxels of labeled patches that are under the ignore label come
                 here with the outputs of the labeled pass and without pseudo-labels. Where no voxel
                 is valid the loss must be zero, with a valid gradient.
@@ -162,8 +135,8 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
     def passes(self, step: Step) -> Sequence[Pass]:
         """Return the forward passes of a step; the base passes their losses backward in turn.
 
-        The gradients are summed: the same gradient as one joint pass, at the peak memory of one
-        part. Under DistributedDataParallel only the last pass synchronizes.
+        The gradients are summed: that of one joint pass, at the peak memory of one part. Under
+        DistributedDataParallel only the last pass synchronizes.
         """
         return both_passes(self, step)
 
@@ -186,10 +159,9 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
                 region channels, from which those of lower resolutions are sampled.
         """
         target = of_resolutions(target, outputs)
-        # a compiled loss may take another graph when it is computed again
-        loss = self.loss if self._do_i_compile() else partial(recomputed, self.loss)
-        value: Tensor = loss(outputs, target)
-        return value
+        if self._do_i_compile():  # it may take another graph when it is computed again
+            return self.loss(outputs, target)
+        return recomputed(self.loss, outputs, target)
 
     def of_branches(self, outputs: Outputs) -> dict[str, Logits]:
         """Name what the training network returned."""
@@ -209,11 +181,8 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
     @property
     def learns_from_ignored(self) -> bool:
         """Whether voxels under the ignore label of labeled cases count as unlabeled ones."""
-        return (
-            self.uses_unlabeled_data
-            and self.settings.learn_from_ignored
-            and self.label_manager.has_ignore_label
-        )
+        wanted = self.uses_unlabeled_data and self.settings.learn_from_ignored
+        return wanted and self.label_manager.has_ignore_label
 
     def initialize(self) -> None:
         """Build the planned network as nnU-Net does, then the training network around it."""
@@ -260,14 +229,10 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
         train, validation = (augmenter.data_loader for augmenter in augmenters)
         return self.stream.start(self.stream.paired(train), validation)
 
-    # ---- one step ------------------------------------------------------------------------------
-
     def train_step(self, batch: dict) -> dict:
         """Do one optimizer step on a labeled and an unlabeled batch.
 
-        Returns:
-            Scalars on the device, detached; they are read once an epoch. And whether the optimizer
-            stepped.
+        Returns scalars on the device, which are read once an epoch, and whether it was taken.
         """
         self.optimizer.zero_grad(set_to_none=True)
         step = step_of(self, batch)
@@ -279,8 +244,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
             self.after_step(step)
             self.steps_taken += 1
         self.iteration += 1
-        total = torch.stack([loss for loss, _ in results]).sum()
-        values = merged(results) | {"total_loss": total}
+        values = merged(results)
         note = f", lambda {step.weight:.2g}" if self.uses_unlabeled_data else ""
         self.progress.step(values["total_loss"].item, note)
         return {key: value.detach() for key, value in values.items()} | {TAKEN: taken}
@@ -298,8 +262,6 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
         """Return the context of forward passes: fp16 on CUDA."""
         return torch.autocast("cuda") if self.device.type == "cuda" else nullcontext()
 
-    # ---- epochs --------------------------------------------------------------------------------
-
     def on_train_epoch_start(self) -> None:
         """Put the whole training network into training mode; take the step count from the epoch."""
         super().on_train_epoch_start()
@@ -313,19 +275,12 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
             values["lambda"] = self.ramp_up_weight(self.iteration - 1)  # of the last step
         if self.withheld is not None:
             values |= self.withheld.measure()
-        log_values(self.logger, values, self.current_epoch)
-        lines = log_lines(all_panels(self.panels, self.branches), values)
-        for line in [*collapse_warnings(means), *lines]:
-            self.print_to_log_file(line)
+        write_epoch(self, values)
 
     def on_epoch_end(self) -> None:
         """Draw progress_semi.png beside nnU-Net's progress.png."""
         super().on_epoch_end()
-        if self.local_rank == 0:
-            path = Path(self.output_folder) / "progress_semi.png"
-            plot_progress(self.logger, all_panels(self.panels, self.branches), path)
-
-    # ---- checkpoints ---------------------------------------------------------------------------
+        plot_epochs(self)
 
     def extra_state(self) -> dict[str, Any]:
         """Return settings, unlabeled cases and all but the main branch, which is nnU-Net's."""
@@ -337,16 +292,8 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
         }
 
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
-        """Load a checkpoint of this trainer, for --c and --val.
-
-        Raises:
-            CheckpointError: the checkpoint comes from another kind of trainer, or its training
-                network is of another architecture.
-        """
+        """Load a checkpoint of this trainer, for --c and --val, or raise a CheckpointError."""
         if not self.was_initialized:
             self.initialize()
-        path = Path(filename_or_checkpoint)
-        load_parts(unwrapped(self.joint_network), path, after=super().load_checkpoint)
-        assert self._resumed_from is not None  # load_parts has called nnUNetTrainerConfigured's
-        self.steps_taken = self._resumed_from["steps_taken"]
-        del self._resumed_from["parts"]
+        path, network = Path(filename_or_checkpoint), unwrapped(self.joint_network)
+        self.steps_taken = load_parts(network, path, after=super().load_checkpoint)["steps_taken"]

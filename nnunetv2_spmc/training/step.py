@@ -150,12 +150,12 @@ def branch_values(predicted: Mapping[str, Tensor], valid: Tensor | None) -> dict
 
 
 def merged(results: Sequence[Loss]) -> dict[str, Tensor]:
-    """Return the values of all passes; shares of the same value are summed."""
+    """Return the values of all passes and their "total_loss"; shares of a value are summed."""
     values: dict[str, Tensor] = {}
     for _, own in results:
         for key, value in own.items():
             values[key] = values[key] + value if key in values else value
-    return values
+    return values | {"total_loss": torch.stack([loss for loss, _ in results]).sum()}
 
 
 def _of_resolution(target: Target, values: Tensor) -> Tensor:

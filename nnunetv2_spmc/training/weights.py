@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -34,7 +35,7 @@ def optimize_parts(network: nn.Module, optimizer: Optimizer, scheduler: LRSchedu
         scheduler.base_lrs.append(scheduler.base_lrs[0])
 
 
-def load_parts(network: nn.Module, path: Path, *, after: Callable[[str], None]) -> None:
+def load_parts(network: nn.Module, path: Path, *, after: Callable[[str], None]) -> dict[str, Any]:
     """Load the parts from a checkpoint of this package, after what nnU-Net loads.
 
     Args:
@@ -42,10 +43,14 @@ def load_parts(network: nn.Module, path: Path, *, after: Callable[[str], None]) 
         path: the checkpoint.
         after: nnU-Net's load_checkpoint; called only when the parts fit.
 
+    Returns:
+        All that this package stored in it.
+
     Raises:
         CheckpointError: the checkpoint has other parts than the network.
     """
-    stored = read_extra_state(path).get("parts", {})
+    state = read_extra_state(path)
+    stored = state.get("parts", {})
     here = {key: value.shape for key, value in part_weights(network).items()}
     there = {key: value.shape for key, value in stored.items()}
     different = sorted(key for key in {*here, *there} if here.get(key) != there.get(key))
@@ -56,3 +61,4 @@ def load_parts(network: nn.Module, path: Path, *, after: Callable[[str], None]) 
         )
     after(str(path))
     network.load_state_dict(stored, strict=False)
+    return state
