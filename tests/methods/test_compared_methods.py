@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from nnunetv2_spmc.methods import mean_teacher
+from nnunetv2_spmc.methods import mean_teacher, nnUNetTrainerViewControl
 from nnunetv2_spmc.training.views import Turn, View
 from tests.methods.contract import (
     METHODS,
@@ -142,7 +142,18 @@ def test_the_view_control_adds_a_labeled_pass_through_the_views(start, monkeypat
     assert values["total_loss"] == pytest.approx(plain + viewed, rel=1e-5)
 
 
-def test_the_view_control_needs_no_unlabeled_scan(start):
+@pytest.mark.slow
+def test_the_view_control_trains_on_a_dataset_without_unlabeled_scans(make_trainer, monkeypatch):
+    trainer = make_trainer(nnUNetTrainerViewControl, epochs=1)
+    monkeypatch.setattr(trainer.stream, "find_cases", lambda: pytest.fail("looked for them"))
+    trainer.run_training()
+    assert trainer.stream.cases == []
+    curves = trainer.logger.get_checkpoint()
+    assert len(curves["viewed_main"]) == 1
+    assert "lambda" not in curves
+
+
+def test_unlabeled_patches_change_nothing_in_the_view_control(start):
     trainer = start("ViewControl")
     batch = batch_of(trainer)
     torch.manual_seed(0)
