@@ -63,15 +63,17 @@ def draw_patients(dice: Mapping[str, Mapping[str, float]], path: Path) -> None:
 
 def draw_curves(runs: Sequence[Row], curves: Mapping[str, Sequence[Row]], path: Path) -> None:
     """Draw nnU-Net's Dice on validation patches: a color per method, a line per seed, smoothed."""
+    from matplotlib import colormaps
+
     figure = new_figure(7, 5)
     axes = figure.subplots()
     names = sorted({row["name"] for row in runs})
+    colors = {name: colormaps["tab20"](i % 20) for i, name in enumerate(names)}  # more than ten
     for row in runs:
         epochs = curves[row["run"]]
         dice = smoothed([float(epoch["mean_fg_dice"]) for epoch in epochs])
-        color = f"C{names.index(row['name']) % 10}"
         steps = [int(epoch["epoch"]) + 1 for epoch in epochs]
-        axes.plot(steps, dice, color=color, label=row["name"])
+        axes.plot(steps, dice, color=colors[row["name"]], label=row["name"])
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     axes.legend(handles.values(), handles.keys())
     # with fold all the validation cases are the training cases

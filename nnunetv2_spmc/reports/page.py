@@ -18,7 +18,7 @@ from nnunetv2_spmc.common.whole_file import whole_file
 from nnunetv2_spmc.reports import report_tables as tables
 from nnunetv2_spmc.reports.case_figure import DIFFICULTY_COLOR, LABEL_COLORS, draw_case
 from nnunetv2_spmc.reports.niivue import NIIVUE_VERSION, find_niivue
-from nnunetv2_spmc.reports.plots import draw_box_plots, draw_curves
+from nnunetv2_spmc.reports.plots import draw_curves, draw_metric_boxes
 from nnunetv2_spmc.reports.report import Report
 from nnunetv2_spmc.reports.viewer_volumes import viewer_case
 
@@ -76,7 +76,9 @@ def write_page(report: Report, path: Path, *, title: str, with_viewer: bool = Tr
 def _pictures(report: Report) -> dict[str, Any]:
     names = " and ".join(report.runs)
     boxes = [
-        _svg(draw_box_plots(report.metrics, metric), f"{title} of the validation cases, by class")
+        _svg(
+            draw_metric_boxes(report.metrics, metric), f"{title} of the validation cases, by class"
+        )
         for metric, title in zip(report.shown_metrics, tables.metric_titles(report), strict=True)
         if metric in BOX_METRICS
     ]

@@ -95,7 +95,7 @@ def _panels(tables: Iterable[pd.DataFrame]) -> dict[str, list[str]]:
     return panels
 
 
-def draw_box_plots(tables: Mapping[str, pd.DataFrame], metric: str = "dice") -> Figure:
+def draw_metric_boxes(tables: Mapping[str, pd.DataFrame], metric: str = "dice") -> Figure:
     """Draw a box per class and run over the cases, every case as a dot.
 
     Args:

@@ -22,9 +22,9 @@ class Run(RunRecord):
 
     def plot_metrics(self, metric: str = "dice") -> Figure:
         """Draw a box per class of a metric of the validation cases."""
-        from nnunetv2_spmc.reports.plots import draw_box_plots
+        from nnunetv2_spmc.reports.plots import draw_metric_boxes
 
-        return draw_box_plots({self.trainer: self.metrics}, metric)
+        return draw_metric_boxes({self.trainer: self.metrics}, metric)
 
     def plot_case(self, case: str) -> Figure:
         """Draw a validation case: image, reference, prediction, confidence, common difficulty."""
