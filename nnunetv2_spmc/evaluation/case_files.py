@@ -19,7 +19,7 @@ from nnunetv2_spmc.raw.checks import (
     ORIGIN_TOLERANCE,
     SPACING_TOLERANCE,
 )
-from nnunetv2_spmc.raw.nifti_check import check_scan
+from nnunetv2_spmc.raw.scan import check_scan
 
 
 class LabelMap(NamedTuple):
@@ -109,7 +109,7 @@ def read_label_map(file: Path, reader: type, allowed: Sequence[int]) -> LabelMap
     Raises:
         DataError: If it cannot be read or holds other values.
     """
-    check_scan(file)
+    check_scan(file, kind="label")
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             channels, properties = reader().read_seg(str(file))

@@ -17,7 +17,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.inference.trained_model import TrainedModel
 from nnunetv2_spmc.losses import common_difficulty, confidence
-from nnunetv2_spmc.raw.nifti_check import check_scan
+from nnunetv2_spmc.raw.scan import check_scan
 from nnunetv2_spmc.unlabeled.case_worker import check_voxels
 
 SUSPICIOUS_MAIN, SUSPICIOUS_SECOND = 1, 2  # values in the map; 3: suspicious in both

@@ -16,7 +16,7 @@ from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.common.whole_file import files_below, whole_files, writing
 from nnunetv2_spmc.inference.case_maps import CaseMaps
-from nnunetv2_spmc.raw.nifti_check import check_scan
+from nnunetv2_spmc.raw.scan import check_scan
 from nnunetv2_spmc.unlabeled.cases import NATURAL_IMAGE_ENDINGS
 
 # as those of nnU-Net's readers and writers
@@ -83,7 +83,7 @@ def write_maps(
 
 def _check(array: np.ndarray, read: Reader, file: Path) -> None:
     """Read a map back: SimpleITK and others do not say that a disk is full."""
-    check_scan(file)
+    check_scan(file, kind="label")  # a map may be constant
     if not np.array_equal(read(str(file))[0][0], array):
         raise DataError(f"{file} does not hold what was written")
 

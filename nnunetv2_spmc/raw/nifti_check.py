@@ -31,16 +31,6 @@ class ByteStream(Protocol):
         ...
 
 
-def check_scan(file: Path) -> None:
-    """Check a NIfTI file; files of other formats pass, their readers raise what is wrong.
-
-    Raises:
-        DataError: as `check_nifti`.
-    """
-    if file.name.endswith(NIFTI_ENDINGS):
-        check_nifti(file)
-
-
 def check_nifti(file: Path) -> None:
     """Read a NIfTI file once, in blocks, to its end.
 

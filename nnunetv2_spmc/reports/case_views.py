@@ -11,7 +11,7 @@ import numpy as np
 
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.common.nnunet_folders import PREPROCESSED, RAW, folder_if_set
-from nnunetv2_spmc.raw.nifti_check import check_scan
+from nnunetv2_spmc.raw.scan import check_scan
 from nnunetv2_spmc.reports.orientation import SliceDisplay, slice_display, with_axes_of
 from nnunetv2_spmc.reports.run_files import SUMMARY_JSON, VALIDATION_FOLDER, read_json
 from nnunetv2_spmc.reports.run_record import RunRecord
@@ -70,8 +70,10 @@ def case_view(
         raise DataError(f"{prediction_file} does not exist; validate with nnUNetv2_train --val.")
     images = run.validation_images(case)
     reference_file = reference_of(run, case)
-    for file in (*images, prediction_file, *([reference_file] if reference_file else [])):
+    for file in images:
         check_scan(file)
+    for file in (prediction_file, *([reference_file] if reference_file else [])):
+        check_scan(file, kind="label")
     reader = run.model.main.plans_manager.image_reader_writer_class()
     image, properties = reader.read_images([str(file) for file in images])
     prediction = reader.read_seg(str(prediction_file))[0][0]

@@ -112,7 +112,7 @@ def process_case(job: PreprocessingJob, identifier: str, files: Sequence[str]) -
 
 
 def _preprocess(job: PreprocessingJob, output_truncated: str, files: list[str]) -> None:
-    from nnunetv2_spmc.raw.nifti_check import check_scan
+    from nnunetv2_spmc.raw.scan import check_scan
 
     for file in files:
         check_scan(Path(file))

@@ -13,7 +13,7 @@ from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 from torch import Tensor
 
 from nnunetv2_spmc.raw.layout import LABELS_UNLABELED
-from nnunetv2_spmc.raw.nifti_check import check_scan
+from nnunetv2_spmc.raw.scan import check_scan
 from nnunetv2_spmc.unlabeled.cases import raw_unlabeled_cases
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def withheld_patches(
     patches = []
     for identifier in chosen:
         for file in (*files[identifier], str(label_of[identifier])):
-            check_scan(Path(file))
+            check_scan(Path(file), kind="label")
         image, labels, _ = preprocessor.run_case(
             files[identifier],
             str(label_of[identifier]),

@@ -16,7 +16,7 @@ from nnunetv2_spmc.common.whole_file import (
     write_json,
     writing,
 )
-from nnunetv2_spmc.raw.nifti_check import check_scan
+from nnunetv2_spmc.raw.scan import check_scan
 from tests.full_disk import file_size_limit
 
 
