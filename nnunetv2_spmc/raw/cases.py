@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 import SimpleITK as sitk
@@ -113,6 +114,9 @@ class RawDataset:
     options: Mapping[str, Any] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)  # identifier -> reason
+    label_source: str = ""  # the folder of the labels, where it is not below `source`
+    also_read: tuple[Path, ...] = ()  # files of `source` that are no scans
+    unused: tuple[str, ...] = ()  # what else lies there; the writer finds it
     notes: tuple[str, ...] = ()
 
     @property
