@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from nnunetv2_spmc.raw.cases import ConversionError
 
@@ -71,14 +71,23 @@ def grouping_hint(names: Sequence[str]) -> str:
     """
     for counted in COUNTED:
         pattern = rf"^(.+?)(?:{counted})?$"
+        keys = {name: re.sub(pattern, r"\1", name) for name in sorted(names)}
         patients: dict[str, list[str]] = {}
-        for name in sorted(names):
-            patients.setdefault(re.sub(pattern, r"\1", name), []).append(name)
+        for name, key in keys.items():
+            patients.setdefault(key, []).append(name)
         several = {key: cases for key, cases in patients.items() if len(cases) > 1}
         if several and len(patients) > 1 and all(re.search(r"\d", key) for key in several):
             one, other = next(iter(several.values()))[:2]
             return (
                 f"{one} and {other} look like scans of one patient; if they are, keep the scans of "
-                f"each patient on one side with --group-by '{pattern}'"
+                f"each patient on one side with --group-by '{_simpler(keys, one) or pattern}'"
             )
     return ""
+
+
+def _simpler(keys: Mapping[str, str], name: str) -> str:
+    """Return a short pattern that finds the same patients, or '' if there is none."""
+    before_number = re.split(r"\d", name[len(keys[name]) :])[0].replace(".", r"\.")
+    pattern = rf"^(.+){before_number}\d+"
+    matches = {name: re.search(pattern, name) for name in keys}
+    return pattern if all(m and m[1] == keys[name] for name, m in matches.items()) else ""

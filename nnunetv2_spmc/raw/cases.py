@@ -37,7 +37,11 @@ class ConversionError(DataError):
 
 
 class ImageSource(Protocol):
-    """Where the voxels of one channel or label come from; has to be picklable."""
+    """Where the voxels of one channel or label come from; has to be picklable.
+
+    Its attributes of type Path are the files and folders it reads. One that is put together has
+    `parts`, a tuple of sources.
+    """
 
     def read(self) -> sitk.Image:
         """Return the 3D volume, or raise ConversionError."""

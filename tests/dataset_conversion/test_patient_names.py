@@ -54,6 +54,18 @@ def test_scans_of_one_patient_get_a_hint_whose_pattern_joins_them(names) -> None
 
 
 @pytest.mark.parametrize(
+    ("names", "pattern"),
+    [
+        (["p1_frame01", "p1_frame02", "p2_frame01"], r"^(.+)_frame\d+"),
+        (["sub-01_ses-1_T1w", "sub-01_ses-2_T1w", "sub-02_ses-1_T1w"], r"^(.+)_ses-\d+"),
+        (["GLI-00000-000", "GLI-00000-001", "GLI-00005-000"], r"^(.+)-\d+"),
+    ],
+)
+def test_the_pattern_of_the_hint_is_short_where_it_can_be(names, pattern) -> None:
+    assert grouping_hint(names).endswith(f"--group-by '{pattern}'")
+
+
+@pytest.mark.parametrize(
     "names",
     [
         ["case_001", "case_002", "case_003"],
