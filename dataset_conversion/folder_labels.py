@@ -25,6 +25,7 @@ COMMON_SUFFIX = re.compile(
     re.IGNORECASE,
 )
 CHANNEL_SUFFIX = re.compile(r"_\d{4}$")
+NAME_MASKS = "if each is the mask of one class, name them with --label-files NAME=PATTERN"
 FIRST_STAR = re.compile(r"(?<!\*)\*(?!\*)")
 
 
@@ -138,15 +139,16 @@ def _labels_by_name(layout: FolderLayout, cases: Collection[str]) -> dict[str, I
 def _refuse_second(case: str, one: str, other: str, folder: Path) -> None:
     if one != other:
         raise ConversionError(
-            f"Case {case} has two labels, {one} and {other} in {folder}; remove one, or say with "
-            "--label-suffix what follows the case's name in those that count."
+            f"Case {case} has two labels, {one} and {other} in {folder}; remove one, say with "
+            f"--label-suffix what follows the case's name in those that count, or, {NAME_MASKS}."
         )
 
 
 def _refuse_orphans(layout: FolderLayout, orphans: Collection[str], suffix: str) -> None:
     if orphans:
         of_that_name = f"called as they are without {suffix}" if suffix else "of that name"
-        advice = "" if suffix else ", or say with --label-suffix what follows the case's name"
+        say_suffix = ", say with --label-suffix what follows the case's name"
+        advice = "" if suffix or layout.label_files else f"{say_suffix}, or, {NAME_MASKS}"
         raise ConversionError(
             f"{count_of(len(orphans), 'label')} in {layout.label_folder} without an image "
             f"{of_that_name} in {layout.images}: {name_some(orphans)}; rename or remove the "
@@ -183,13 +185,7 @@ def _one(layout: FolderLayout, case: str, pattern: str) -> Path | None:
     found = _candidates(layout, case, pattern)
     if len(found) > 1:
         names = name_some(path.relative_to(layout.label_folder).as_posix() for path in found)
-        advice = (
-            ""
-            if layout.label_files
-            else (
-                ", or, if each is the mask of one class, name them with --label-files NAME=PATTERN"
-            )
-        )
+        advice = "" if layout.label_files else f", or, {NAME_MASKS}"
         raise ConversionError(
             f"Case {case}: {pattern} fits {names} in {layout.label_folder}; make the pattern "
             f"narrower{advice}."

@@ -192,7 +192,8 @@ def _case_folders(layout: FolderLayout) -> dict[str, tuple[ImageSource, ...]]:
 
 def _case_named_folders(layout: FolderLayout) -> list[Path]:
     """The folders among the images, without that of the labels."""
-    return [folder for folder in visible_folders(layout.images) if folder != layout.labels]
+    labels = layout.labels
+    return [f for f in visible_folders(layout.images) if labels is None or not f.samefile(labels)]
 
 
 def _required(folder: Path, pattern: str, channel: str) -> ImageSource:

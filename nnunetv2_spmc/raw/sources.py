@@ -115,7 +115,7 @@ def _is_other(path: Path) -> bool:
     """Whether a file in a DICOM folder is a scan in another format."""
     is_dicom = path.suffix.lower() in (".dcm", ".dicom", ".ima")
     name = path.name.lower()
-    return not is_dicom and path.is_file() and name.endswith((*VOLUME_ENDINGS, *UNREAD_ENDINGS))
+    return not is_dicom and name.endswith((*VOLUME_ENDINGS, *UNREAD_ENDINGS)) and path.is_file()
 
 
 def _companions(header: Path) -> list[Path]:

@@ -181,6 +181,19 @@ def test_several_labels_of_a_case_point_to_one_mask_for_each_class(make) -> None
         find_cases(layout)
 
 
+@pytest.mark.parametrize("labels", ["a_liver a_spleen", "a_mask a_seg"])
+def test_several_files_called_as_one_case_point_to_masks_of_classes(make, labels) -> None:
+    with pytest.raises(ConversionError, match=r"mask of one class, name them with --label-files"):
+        find_cases(make("a b", labels))
+
+
+def test_labels_may_lie_in_a_folder_among_the_images(make, tmp_path) -> None:
+    layout = make("a b", "a", folders=("data", "data/labels"))
+    assert [case.name for case in find_cases(layout)] == ["a", "b"]
+    again = FolderLayout(layout.images, tmp_path / "data" / ".." / "data" / "labels", ("CT",))
+    assert labels_of(again) == {"a": "a"}
+
+
 def test_two_ways_to_name_labels_are_refused(make) -> None:
     with pytest.raises(ConversionError, match="--label-file and --label-suffix say twice"):
         find_cases(make("a b", "a", label_file="*", label_suffix="_seg"))
