@@ -15,6 +15,7 @@ match a pattern in LABELS/case or IMAGES/case, or come as one mask for each clas
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -140,9 +141,12 @@ def _suffix_note(layout: FolderLayout, cases: Iterable[FoundCase]) -> list[str]:
     """Say what follows the case's name in the names of labels, if anything does."""
     if layout.label_patterns:
         return []
-    suffixes = {case.label_suffix for case in cases} - {""}
+    suffixes = Counter(case.label_suffix for case in cases if case.label_suffix)
     origin = "as --label-suffix says" if layout.label_suffix else "--label-suffix names another"
-    return [f"labels are the files called CASE{suffix} ({origin})" for suffix in sorted(suffixes)]
+    return [
+        f"{number} {'label is' if number == 1 else 'labels are'} called CASE{suffix} ({origin})"
+        for suffix, number in sorted(suffixes.items())
+    ]
 
 
 def _distinct(cases: Iterable[FoundCase]) -> list[FoundCase]:

@@ -322,7 +322,7 @@ def test_masks_that_do_not_fit_the_classes_are_refused(
 def test_the_suffix_is_named_in_the_output(make, nnunet_folders, capsys) -> None:
     layout = make("a b c d e f", "a_seg b_seg c_seg d_seg e_seg")
     main([*FOLDER, "-i", str(layout.images), "-l", str(layout.labels)])
-    assert "note: labels are the files called CASE_seg (--label-suffix" in capsys.readouterr().out
+    assert "note: 5 labels are called CASE_seg (--label-suffix names" in capsys.readouterr().out
     content = json.loads((nnunet_folders.raw / "Dataset510_Organs" / "split.json").read_text())
     assert content["cases"]["labeled"] == ["a", "b", "c", "d", "e"]
     assert content["files"]["a"]["label"] == "../labels/a_seg.nii.gz"
