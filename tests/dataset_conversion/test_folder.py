@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunetv2_spmc.dataset_conversion.folder import (
-    LabelDefinition,
-    convert_folder,
+from nnunetv2_spmc.dataset_conversion.folder import LabelDefinition, convert_folder
+from nnunetv2_spmc.dataset_conversion.folder_arguments import (
     parse_channel_files,
     parse_label_map,
     parse_labels,
 )
-from nnunetv2_spmc.dataset_conversion.folder_layout import FolderLayout, find_cases
+from nnunetv2_spmc.dataset_conversion.folder_files import FolderLayout
+from nnunetv2_spmc.dataset_conversion.folder_layout import find_cases
 from nnunetv2_spmc.dataset_conversion.split_request import SplitRequest, parse_selection
 from nnunetv2_spmc.raw.cases import ConversionError
 from nnunetv2_spmc.raw.writer import WriteOptions
@@ -66,6 +66,22 @@ def test_patients_by_regular_expression_stay_together(scans, nnunet_folders) -> 
     test = content["cases"]["test"]
     assert len(test) == 2
     assert len({content["groups"][case] for case in test}) == 1
+
+
+def test_a_number_of_patients_and_what_they_were_drawn_from_is_said(scans, nnunet_folders) -> None:
+    content = convert(scans, SplitRequest(test=1, group_by=r"^(p\d+)_"))
+    assert content["counts"]["test"] == {"cases": 2, "patients": 1}
+    assert content["protocol"].startswith("test: 1 patient drawn with seed 0;")
+    assert content["notes"] == ["--test 1: 2 cases of 1 patient, drawn from those with a label"]
+
+
+def test_scans_of_one_patient_without_a_pattern_get_a_hint(scans, nnunet_folders) -> None:
+    (hint,) = convert(scans)["notes"]
+    assert hint.startswith("p0_scan0 and p0_scan1 look like scans of one patient")
+    content = convert(scans, SplitRequest(group_by=r"^(p\d+)_"), overwrite=True)
+    assert content["notes"] == []
+    named = SplitRequest(test=("p0_scan0",), validation=("p0_scan1",))
+    assert convert(scans, named, overwrite=True)["notes"] == []
 
 
 def test_a_name_without_patient_is_an_error(scans, nnunet_folders) -> None:
