@@ -8,12 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nnunetv2_spmc.raw.cases import ConversionError, ImageSource, count_of, name_some
-from nnunetv2_spmc.raw.reader import (
-    PICTURE_ENDINGS,
-    VOLUME_ENDINGS,
-    DicomSeries,
-    ImageFile,
-)
+from nnunetv2_spmc.raw.dicom import DicomSeries
+from nnunetv2_spmc.raw.reader import PICTURE_ENDINGS, VOLUME_ENDINGS, ImageFile
 
 CHANNEL_SUFFIX = re.compile(r"_\d{4}$")
 

@@ -42,6 +42,7 @@ SECTIONS = (
     "warm start",
     "stability",
     "commands",
+    "DICOM series",
     "stock tools",
 )
 INTRODUCTION = """\
