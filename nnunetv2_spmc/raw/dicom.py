@@ -46,7 +46,8 @@ class DicomSeries:
                 "--channel-files which files of it to take."
             )
         if len(found) > 1:
-            names = "; ".join(str(series) for series in found)
+            names = "; ".join(str(series) for series in found[:5])
+            names += f"; and {len(found) - 5} more" if len(found) > 5 else ""
             raise ConversionError(
                 f"{self.folder} holds {len(found)} DICOM series ({names}); keep one for each case."
             )

@@ -27,8 +27,10 @@ from nnunetv2_spmc.raw.cases import ConversionError, count_of, name_some
 
 DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
 MAGIC = slice(128, 132)
-# The first group of a file without preamble: of the file, of the data set, of one in big endian.
-FIRST_GROUPS = (b"\x02\0", b"\x08\0", b"\0\x08")
+# The first entry of a file without preamble: its tag, then its type or a small length.
+FIRST_ENTRY = re.compile(
+    rb"[\x02\x08]\0.\0([A-Z]{2}|.\0\0\0)|\0[\x02\x08]\0.([A-Z]{2}|\0\0\0)", re.DOTALL
+)
 HEADER_TAGS = (
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Modality", "SeriesDescription"),
     *("ImageType", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel"),
@@ -130,7 +132,7 @@ def _is_dicom(path: Path) -> bool:
             start = file.read(MAGIC.stop)
     except OSError:  # a link to nothing, for example
         return False
-    return start[MAGIC] == b"DICM" or start[:2] in FIRST_GROUPS
+    return start[MAGIC] == b"DICM" or FIRST_ENTRY.match(start) is not None
 
 
 def _image_file(path: Path) -> DicomFile | None:

@@ -113,6 +113,13 @@ def test_files_without_preamble_are_read(tmp_path) -> None:
     np.testing.assert_array_equal(read(tmp_path), voxels)
 
 
+def test_a_file_that_begins_with_the_same_bytes_is_passed_over(tmp_path) -> None:
+    voxels = random_slices(3)
+    write_slices(tmp_path, voxels)
+    (tmp_path / "values.raw").write_bytes(np.full(100, 8, np.uint16).tobytes())
+    np.testing.assert_array_equal(read(tmp_path), voxels)
+
+
 @pytest.mark.supported("DICOM series", "several multi-frame files in one folder", refused=True)
 def test_two_multi_frame_files_are_several_volumes(tmp_path) -> None:
     for name, first in (("a.dcm", 0), ("bb.dcm", 12)):  # one above the other
