@@ -93,7 +93,8 @@ def supported_table(repository: Path = REPOSITORY) -> str:
             if row.section == section
         ]
         if lines:
-            head = f"## {section[0].upper()}{section[1:]}\n\n| what | status | test |\n|---|---|---|\n"
+            title = section[0].upper() + section[1:]
+            head = f"## {title}\n\n| what | status | test |\n|---|---|---|\n"
             parts.append(head + "\n".join(lines) + "\n")
     return "\n".join(parts)
 

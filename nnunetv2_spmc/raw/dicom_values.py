@@ -115,7 +115,7 @@ def _physical(stored: np.ndarray, image: Slice, dtype: np.dtype) -> np.ndarray:
     if (slope, intercept) == (1, 0):
         return stored
     if dtype.kind == "f":
-        return stored * slope + intercept
+        return stored.astype(np.float64) * slope + intercept
     return stored.astype(np.int64) * int(slope) + int(intercept)
 
 

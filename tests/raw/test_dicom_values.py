@@ -136,8 +136,8 @@ def test_voxels_of_floating_point_numbers_are_read(tmp_path) -> None:
     voxels = np.random.default_rng(0).normal(size=(3, 6, 8)).astype(np.float32)
     each = [{"FloatPixelData": image.tobytes()} for image in voxels]
     none = dict.fromkeys(("PixelData", "PixelRepresentation", "BitsStored", "HighBit"))
-    write_slices(tmp_path, voxels, each=[{**none, **entry} for entry in each])
-    np.testing.assert_array_equal(read(tmp_path), voxels)
+    write_slices(tmp_path, voxels, each=[{**none, **entry} for entry in each], RescaleSlope=0.3)
+    np.testing.assert_array_equal(read(tmp_path), voxels.astype(np.float64) * 0.3)
 
 
 def test_voxels_of_one_bit_are_read(tmp_path) -> None:
