@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nnunetv2_spmc.raw.cases import ConversionError, ImageSource
+from nnunetv2_spmc.raw.dicom import DicomSeries
 from nnunetv2_spmc.raw.reader import (
     PICTURE_ENDINGS,
     VOLUME_ENDINGS,
-    DicomSeries,
     ImageFile,
 )
 

@@ -21,7 +21,8 @@ from nnunetv2_spmc.dataset_conversion.folder_labels import (
     with_label,
 )
 from nnunetv2_spmc.raw.cases import ConversionError, ImageSource, count_of, name_some
-from nnunetv2_spmc.raw.reader import DicomSeries, ImageFile
+from nnunetv2_spmc.raw.dicom import DicomSeries
+from nnunetv2_spmc.raw.reader import ImageFile
 from nnunetv2_spmc.raw.sources import is_unread, parts_of
 
 

@@ -58,8 +58,8 @@ def definitions() -> Iterator[BadInput]:
         ("more test cases than there are", ("--test", "99"), ("99",)),
         ("a fraction of 2.5", ("--val", "2.5"), ("2.5",)),
         ("a list that does not exist", ("--test", "gone.txt"), ("gone.txt",)),
-        ("an unknown case", ("--labeled", "no_such_case,case_000"), ("no_such_case",)),
-        ("a pattern that is none", ("--group-by", "(case"), ("(case",)),
+        ("an unknown case", ("--labeled", "no_such_case,train_000"), ("no_such_case",)),
+        ("a pattern that is none", ("--group-by", "(train"), ("(train",)),
         ("a pattern that never ends", ("--group-by", r"(\w+)+\s"), ("group-by",)),
         ("a pattern that matches nothing", ("--group-by", "patient"), ("patient",)),
         ("processes below zero", ("-np", "-3"), ("-3",)),
@@ -103,9 +103,9 @@ def layouts() -> Iterator[BadInput]:
         ("no labels at all", _no_labels, ("label",)),
         ("empty labels only", _empty_labels, ("label",)),
         ("a label of no image", _stray_label, ("stray",)),
-        ("a label on another grid", _moved_label, ("case_00", "origin")),
-        ("a label without a header", _headless_label, ("case_00", "header")),
-        ("two cases that differ in capitals", _capitals, ("CASE_000",)),
+        ("a label on another grid", _moved_label, ("train_00", "origin")),
+        ("a label without a header", _headless_label, ("train_00", "header")),
+        ("two cases that differ in capitals", _capitals, ("TRAIN_000",)),
         ("one scan under two names", _copy, ("copy",)),
         ("a 2D image", _plane, ("plane",)),
         ("every case labeled", _all_labeled, ("unlabeled",)),
@@ -166,7 +166,7 @@ def _headless_label(target: Path) -> None:
 
 def _capitals(target: Path) -> None:
     image = sorted((target / "images").iterdir())[0]
-    shutil.copy(image, image.with_name(image.name.replace("case", "CASE")))
+    shutil.copy(image, image.with_name(image.name.replace("train", "TRAIN")))
 
 
 def _copy(target: Path) -> None:

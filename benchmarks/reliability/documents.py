@@ -235,7 +235,7 @@ def _something_else(file: Path) -> None:
 
 # ---- tables of metrics --------------------------------------------------------------------------
 
-HEADER = "case,class,dice,jaccard,hd95_mm,asd_mm,hd95_voxel,asd_voxel,reference_voxels,"
+HEADER = "case,label,dice,jaccard,hd95_mm,asd_mm,hd95_voxel,asd_voxel,reference_voxels,"
 HEADER += "predicted_voxels,status\n"
 
 
@@ -250,7 +250,7 @@ def metrics() -> Iterator[BadInput]:
         ("a Dice of inf", good + _row("c9", "inf").encode(), ("c9", "inf")),
         ("a Dice of text", good + _row("c9", "good").encode(), ("c9", "good")),
         ("a case twice", good + _row("c1", "0.5").encode(), ("c1",)),
-        ("no column dice", good.replace(b"dice", b"dyce"), ("dice",)),
+        ("no column dice", good.replace(b"dice", b"dyce", 1), ("dice",)),
         ("UTF-16", good.decode().encode("utf-16"), ("metrics.csv",)),
         ("not UTF-8", good + b"\xff\xfe,1", ("metrics.csv",)),
         ("a field of a megabyte", good + b"x" * 1_000_000, ("metrics.csv",)),

@@ -116,7 +116,7 @@ def _bad_scan(
         fault.apply(file)
         return arguments
 
-    names = {"convert": "case_00", "preprocess": "unlabeled_", "rank": "unlabeled_"}
+    names = {"convert": "train_00", "preprocess": "unlabeled_", "rank": "unlabeled_"}
     return BadInput(f"{what}: {fault.name}", command, make, (names.get(command, ""),))
 
 

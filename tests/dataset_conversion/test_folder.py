@@ -18,6 +18,7 @@ from nnunetv2_spmc.dataset_conversion.folder_layout import find_cases
 from nnunetv2_spmc.dataset_conversion.split_request import SplitRequest, parse_selection
 from nnunetv2_spmc.raw.cases import ConversionError
 from nnunetv2_spmc.raw.writer import WriteOptions
+from tests.raw.dicom_series import random_slices, write_slices
 
 LIVER = LabelDefinition({"background": 0, "liver": 1})
 
@@ -177,6 +178,35 @@ def test_a_folder_of_dicom_folders(tmp_path, write_volume) -> None:
     write_volume(tmp_path / "labels" / "patient1.nii.gz")
     layout = FolderLayout(tmp_path / "images", tmp_path / "labels", ("CT",))
     assert [case.name for case in find_cases(layout)] == ["patient1"]
+
+
+def test_dicom_folders_are_written_in_physical_values(
+    tmp_path, write_volume, nnunet_folders
+) -> None:
+    voxels = {"p0": random_slices(4), "p1": random_slices(4)[::-1]}
+    each = [{"RescaleSlope": slope, "RescaleIntercept": -7} for slope in (1, 0.5, 2, 0.3)]
+    for case, array in voxels.items():
+        write_slices(tmp_path / "images" / case / "series", array, each=each)
+    write_volume(tmp_path / "labels" / "p0.nii.gz", np.ones((4, 6, 8)), spacing=(1, 1, 3))
+    convert(FolderLayout(tmp_path / "images", tmp_path / "labels", ("CT",)))
+    for case, folder in (("p0", "imagesTr"), ("p1", "imagesUn")):
+        (file,) = nnunet_folders.raw.glob(f"*/{folder}/{case}_0000.nii.gz")
+        image = sitk.ReadImage(str(file))
+        expected = voxels[case] * np.reshape((1, 0.5, 2, 0.3), (4, 1, 1)) - 7
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(image), expected)
+        assert image.GetSpacing() == (1, 1, 3)
+
+
+def test_a_dicom_folder_that_is_no_volume_is_named_with_its_case(
+    tmp_path, write_volume, nnunet_folders
+) -> None:
+    for case, depths in (("p0", (0, 3, 6, 9)), ("p1", (0, 0, 3, 3))):
+        positions = [(0, 0, depth) for depth in depths]
+        write_slices(tmp_path / "images" / case, random_slices(4), positions=positions)
+    write_volume(tmp_path / "labels" / "p0.nii.gz", np.ones((4, 6, 8)), spacing=(1, 1, 3))
+    with pytest.raises(ConversionError, match=r"Case p1: .* several volumes: 4 images at 2 pos"):
+        convert(FolderLayout(tmp_path / "images", tmp_path / "labels", ("CT",)))
+    assert list(nnunet_folders.raw.iterdir()) == []
 
 
 @pytest.mark.parametrize(

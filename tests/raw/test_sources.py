@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from nnunetv2_spmc.raw.cases import RawCase, RawDataset
-from nnunetv2_spmc.raw.reader import DicomSeries, FrameOf4D, H5Volume, ImageFile
+from nnunetv2_spmc.raw.dicom import DicomSeries
+from nnunetv2_spmc.raw.reader import FrameOf4D, H5Volume, ImageFile
 from nnunetv2_spmc.raw.sources import is_unread, source_name, unused_files
 
 
