@@ -27,7 +27,7 @@ DEFINITIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("background alone", "--labels background=0", ("class",)),
     ("a value below zero", "--labels background=0 a=-1", ("-1",)),
     ("a value that is no number", "--labels background=0 a=one", ("one",)),
-    ("an empty name", "--labels background=0 =1 b=2", ("=1",)),
+    ("a class without a name", "--labels background=0 =1 b=2", ("=1",)),
     ("a value that no label may have", "--labels background=0 a=1", ("2",)),
     ("regions without an order", "--labels background=0 w=1,2 c=2", ("order",)),
     (
@@ -60,11 +60,11 @@ def definitions() -> Iterator[BadInput]:
         ("a list that does not exist", ("--test", "gone.txt"), ("gone.txt",)),
         ("an unknown case", ("--labeled", "no_such_case,train_000"), ("no_such_case",)),
         ("a pattern that is none", ("--group-by", "(train"), ("(train",)),
-        ("a pattern that never ends", ("--group-by", r"(\w+)+\s"), ("group-by",)),
         ("a pattern that matches nothing", ("--group-by", "patient"), ("patient",)),
         ("processes below zero", ("-np", "-3"), ("-3",)),
     ):
         yield BadInput(name, "convert", _asked_for(more), names)
+    yield BadInput("a pattern that never ends", "convert", _endless, ("group-by",))
     yield BadInput(
         "~ in nnUNet_raw", "convert", _asked_for(()), ("~",), environment={"nnUNet_raw": "~/raw"}
     )
@@ -87,6 +87,13 @@ def _defined(labels: Sequence[str]) -> Callable[[Here], Arguments]:
 
 def _asked_for(more: Arguments) -> Callable[[Here], Arguments]:
     return lambda here: (*convert_folder(folder_dataset(here)), *more)
+
+
+def _endless(here: Here) -> Arguments:
+    target = folder_dataset(here)
+    image = sorted((target / "images").iterdir())[-1]
+    image.rename(image.with_name(f"train_{'a' * 60}.nii.gz"))
+    return (*convert_folder(target), "--group-by", r"train_(\w+)+-")
 
 
 def _raw_is_a_file(here: Here) -> Arguments:

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 DATASET = "Dataset500_Phantom"
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
@@ -23,7 +23,8 @@ CONFIGURATION = "2d_small"
 TIMEOUT_S = 120
 
 Verdict = Literal["clear sentence", "vague", "traceback", "silent", "hang", "leftover"]
-GOOD: Verdict = "clear sentence"
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+GOOD: Verdict = VERDICTS[0]
 UNFINISHED = re.compile(r"(^|[/.])(tmp|temp|writing|partial)", re.IGNORECASE)
 CHANGES: dict[str, tuple[str, ...]] = {  # what a command may write although an input is bad
     "preprocess": ("nnUNet_preprocessed/*_unlabeled*",),
@@ -119,11 +120,11 @@ def judge(bad: BadInput, here: Here) -> Outcome:
     status = _run(bad, arguments, here.root, log)
     seconds = time.monotonic() - started
     said = log.read_text(encoding="utf-8", errors="replace")
-    verdict, why = _verdict(bad, status, said, _leftovers(bad, before, _state(here.root)))
+    verdict, why = verdict_on(bad, status, said, _leftovers(bad, before, _state(here.root)))
     return Outcome(verdict, status, seconds, _last_lines(said), why)
 
 
-def _verdict(
+def verdict_on(
     bad: BadInput, status: int, said: str, leftovers: Sequence[str]
 ) -> tuple[Verdict, str]:
     if status < 0:

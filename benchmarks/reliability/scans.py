@@ -212,8 +212,8 @@ def folders_of_scans() -> Iterator[BadInput]:
         yield BadInput(
             "an ending in capitals", command, _renamed(way, "y_0000.NII.GZ"), ("y",), goes_on=True
         )
-    for command, _, _, way in (w for w in WAYS if w[0] in ("uncertainty", "evaluate")):
-        yield BadInput("an empty folder", command, _emptied(way), ("has no",))
+    for command, what, _, way in (w for w in WAYS if w[0] in ("uncertainty", "evaluate")):
+        yield BadInput(f"an empty folder of {what}s", command, _emptied(way), ("has no",))
 
 
 Make = Callable[[Here], tuple[Path, Arguments]]

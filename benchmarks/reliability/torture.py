@@ -1,6 +1,6 @@
 """Give bad inputs to every command and judge what it does.
 
-    python -m benchmarks.reliability.torture --results benchmarks/results/reliability.csv
+    python -m benchmarks.reliability.torture --results benchmarks/results
 
 Each has a fresh copy of a small dataset that is planned, preprocessed and trained on, made once by
 the package's own commands, and each command runs in a process of its own. What it does with the
@@ -11,7 +11,6 @@ input is a row of benchmarks/results/reliability.csv; the exit status is 1 if a 
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from benchmarks import long_csv
 from benchmarks.reliability.conversions import command_lines, definitions, dicom, layouts
 from benchmarks.reliability.documents import checkpoints, json_files, metrics, plans
 from benchmarks.reliability.sandbox import (
@@ -33,6 +33,7 @@ from benchmarks.reliability.sandbox import (
     judge,
 )
 from benchmarks.reliability.scans import folders_of_scans, formats, scans
+from benchmarks.reliability.tables import PAGE, fill, tables
 from nnunetv2_spmc import discovery
 
 GROUPS = {
@@ -48,7 +49,6 @@ GROUPS = {
     "metrics": metrics,
     "command lines": command_lines,
 }
-COLUMNS = ("group", "command", "input", "verdict", "status", "seconds", "why", "said")
 SETTINGS = '{"epochs": 1, "iterations_per_epoch": 2, "validation_iterations": 1, "seed": 0}'
 
 
@@ -95,15 +95,18 @@ def make_base(base: Path) -> None:
         subprocess.run([beside_python, *arguments], env=environment, check=True)
 
 
-def write_rows(file: Path, rows: Sequence[tuple[str, BadInput, Outcome]]) -> None:
-    """Write the verdicts; paths of the sandbox are left out, as they differ from run to run."""
-    with file.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for group, bad, outcome in rows:
-            seconds = f"{outcome.seconds:.1f}"
-            row = (group, bad.command, bad.name, outcome.verdict, outcome.status, seconds)
-            writer.writerow((*row, outcome.why, outcome.said))
+def row_of(group: str, bad: BadInput, outcome: Outcome) -> dict[str, str]:
+    """Return the row of reliability.csv."""
+    return {
+        "group": group,
+        "command": bad.command,
+        "input": bad.name,
+        "verdict": outcome.verdict,
+        "status": str(outcome.status),
+        "seconds": f"{outcome.seconds:.1f}",
+        "why": outcome.why,
+        "said": outcome.said,
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -115,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--command", help="only inputs of this command")
     add("--only", help="only inputs whose name has this in it")
     add("--every", type=int, default=1, metavar="N", help="one input in N of each group")
-    add("--results", type=Path, help="write the verdicts into this CSV")
+    add("--results", type=Path, metavar="FOLDER", help="write reliability.csv there")
     add("--show", action="store_true", help="print what the commands said")
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="torture-") as temporary:
@@ -133,15 +136,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         ]
         rows = []
         for group, bad, outcome in run(chosen, base, root):
-            rows.append((group, bad, _without(str(root), outcome)))
+            rows.append(row_of(group, bad, _without(str(root), outcome)))
             if outcome.verdict != GOOD or arguments.show:
                 print(f"{outcome.verdict}: {bad.command}, {group}: {bad.name} ({outcome.why})")
-                if arguments.show:
-                    print(f"    {outcome.said}")
-            sys.stdout.flush()
+                print(f"    {outcome.said}", flush=True)
     if arguments.results:
-        write_rows(arguments.results, rows)
-    counts = Counter(outcome.verdict for _, _, outcome in rows)
+        file = arguments.results / "reliability.csv"
+        long_csv.write_file(file, long_csv.COLUMNS["reliability"], rows)
+        if arguments.results.resolve() == long_csv.RESULTS:
+            fill(PAGE, tables(rows))
+    counts = Counter(row["verdict"] for row in rows)
     print(f"{len(rows)} bad inputs: " + ", ".join(f"{n} {v}" for v, n in counts.most_common()))
     sys.exit(0 if set(counts) <= {GOOD} else 1)
 
