@@ -23,6 +23,7 @@ from nnunetv2_spmc.common.nnunet_folders import results_folder
 from nnunetv2_spmc.common.signals import interrupts_blocked, signals_deferred
 from nnunetv2_spmc.common.whole_file import WRITING_PREFIX
 from nnunetv2_spmc.losses import LabelSpace
+from nnunetv2_spmc.raw.label_definition import label_warnings
 from nnunetv2_spmc.training.checkpoint import (
     LATEST,
     check_method,
@@ -147,10 +148,9 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
             self.loss = self._build_loss()
             self.network = distributed(self.network, self.device)
         flat = self._resolved.flat()
-        self.print_to_log_file(
-            "Settings:\n" + describe_settings(flat, self._resolved.origins), add_timestamp=False
-        )
-        for note in self._resolved.notes:
+        text = "Settings:\n" + describe_settings(flat, self._resolved.origins)
+        self.print_to_log_file(text, add_timestamp=False)
+        for note in (*self._resolved.notes, *label_warnings(self.dataset_json)):
             self.print_to_log_file(note)
         self.logger.update_config({"spmc": flat})
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.common.leftovers import remove_leftovers, temporary_name
+from nnunetv2_spmc.raw.label_definition import label_warnings
 from nnunetv2_spmc.unlabeled.case_worker import CaseOutcome, PreprocessingJob, process_cases
 from nnunetv2_spmc.unlabeled.cases import finished_cases
 from nnunetv2_spmc.unlabeled.leak_checks import check_raw_dataset
@@ -109,6 +110,8 @@ def preprocess_unlabeled(
     options = options or PreprocessingOptions()
     target = find_target(dataset_name_or_id, configuration, plans_identifier)
     _refuse_parts_that_overwrite(target, options)
+    for warning in label_warnings(target.dataset_json):
+        options.log(warning)
     cases = target.raw_cases()
     check_leaks(target, cases, options)
     if options.overwrite:

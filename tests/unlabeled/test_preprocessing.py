@@ -166,6 +166,15 @@ def test_files_equal_those_of_a_labeled_case_but_for_the_label(dataset, folder, 
     assert properties["spacing"] == pytest.approx([1.2, 1.0, 1.0])
 
 
+def test_labels_that_contradict_each_other_are_warned_of_once(dataset):
+    file, lines = dataset[1] / "dataset.json", []
+    content = json.loads(file.read_text()) | {"labels": {"background": 0, "a": 1, "Ignore": 2}}
+    file.write_text(json.dumps(content))
+    run(log=lines.append)
+    assert [line for line in lines if line.startswith("warning: dataset.json: nnU-Net knows the ig")]
+    assert len(lines) == 1
+
+
 def test_nnunets_loader_draws_from_the_folder(dataset, folder):
     from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
     from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
