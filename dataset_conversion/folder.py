@@ -34,6 +34,9 @@ class LabelDefinition:
     labels: Mapping[str, int | tuple[int, ...]]
     label_map: Mapping[int, int] = field(default_factory=dict)
     regions_class_order: tuple[int, ...] = ()
+    trust_grid: bool = (
+        False  # a label of its image's shape is on its grid, whatever its header says
+    )
 
 
 def convert_folder(
@@ -81,6 +84,7 @@ def convert_folder(
         label_map=classes.label_map,
         label_advice="name them in --labels or map them with --map OLD=NEW",
         regions_class_order=classes.regions_class_order,
+        trust_label_grid=classes.trust_grid,
         seed=split.seed,
         options=_recorded(layout, classes, split),
         left_out=assignment.left_out,
@@ -126,6 +130,7 @@ def _recorded(
         "labels": None if layout.labels is None else str(layout.labels),
         "channel_files": dict(layout.channel_files),
         "label_file": layout.label_file,
+        "trust_label_grid": classes.trust_grid,
         "map": {str(old): new for old, new in classes.label_map.items()},
         "test": split.test,
         "val": split.validation,
@@ -199,6 +204,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     text = "change label values, as 255=1"
     add("--map", nargs="+", default=(), metavar="OLD=NEW", help=text)
+    text = "labels of their image's shape lie on it, whatever their header says: take the image's"
+    add("--trust-label-grid", action="store_true", help=text)
     add_split(parser)
     add_link(parser)
 
@@ -235,6 +242,7 @@ def _convert(arguments: argparse.Namespace, options: WriteOptions) -> Conversion
             labels=parse_labels(arguments.labels),
             label_map=parse_label_map(arguments.map),
             regions_class_order=tuple(arguments.regions_class_order),
+            trust_grid=arguments.trust_label_grid,
         ),
         split_request(arguments),
         dataset_id=arguments.d,

@@ -73,6 +73,7 @@ class LabelRules:
     allowed: frozenset[int]
     label_map: Mapping[int, int]
     trust_shape: bool = False
+    trust_grid: bool = False
     closed_map: bool = False
     advice: str = ""  # what to do about other values
 
@@ -106,6 +107,7 @@ class RawDataset:
     optional_labels: tuple[str, ...] = ()  # classes left out where no label holds them
     regions_class_order: tuple[int, ...] = ()
     trust_label_shape: bool = False  # a label of the image's shape and spacing is on its grid
+    trust_label_grid: bool = False  # a label of the image's shape is, whatever its header says
     settings: Mapping[str, Any] = field(default_factory=dict)  # dataset.json "spmc"
     information: Mapping[str, str] = field(default_factory=dict)  # licence, reference, ...
     configuration: str = "3d_fullres"
@@ -127,6 +129,7 @@ class RawDataset:
             frozenset(allowed_label_values(self.labels)),
             self.label_map,
             self.trust_label_shape,
+            self.trust_label_grid,
             self.closed_label_map,
             self.label_advice,
         )

@@ -214,6 +214,72 @@ def test_a_bad_case_is_named_and_nothing_stays(nnunet_folders, case, message) ->
     assert list(nnunet_folders.preprocessed.iterdir()) == []
 
 
+RAS = (-1, 0, 0, 0, -1, 0, 0, 0, 1)
+PLACED = Volume(seed=77, spacing=(0.8, 0.8, 2.5), origin=(-123, 215, 271), direction=RAS)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"spacing": (1, 1, 1)},
+        {"spacing": (1, 1, 1), "direction": RAS},  # nibabel's identity
+        {"spacing": PLACED.spacing},  # without a position
+    ],
+)
+def test_a_label_that_lost_its_header_is_not_to_be_resampled(nnunet_folders, header) -> None:
+    case = labeled_case(PLACED, replace(LABEL, **header))
+    sentence = r"label .* no geometry \(identity header\): .* header, with --trust-label-grid"
+    with pytest.raises(ConversionError, match=sentence):
+        write_raw_dataset(dataset(case), WriteOptions())
+    summary = write_raw_dataset(dataset(case, trust_label_grid=True), WriteOptions())
+    assert "1 label took the header of the image in place of another" in str(summary)
+    image, label = (
+        sitk.ReadImage(str(summary.folder / name))
+        for name in ("imagesTr/odd_0000.nii.gz", "labelsTr/odd.nii.gz")
+    )
+    assert label.GetSpacing() == pytest.approx(PLACED.spacing)
+    for fact in ("GetSpacing", "GetOrigin", "GetDirection"):
+        assert getattr(label, fact)() == getattr(image, fact)()
+    np.testing.assert_array_equal(
+        sitk.GetArrayFromImage(label), sitk.GetArrayFromImage(LABEL.read())
+    )
+
+
+@pytest.mark.parametrize("trust_label_grid", [True, False])
+def test_a_label_of_another_shape_is_to_be_resampled(nnunet_folders, trust_label_grid) -> None:
+    case = labeled_case(PLACED, Volume(value=1, shape=(4, 6, 9), spacing=(1, 1, 1)))
+    with pytest.raises(ConversionError, match=r"has shape .*; resample the label"):
+        write_raw_dataset(dataset(case, trust_label_grid=trust_label_grid), WriteOptions())
+
+
+def test_a_label_on_another_place_is_to_be_resampled(nnunet_folders) -> None:
+    case = labeled_case(PLACED, replace(LABEL, spacing=PLACED.spacing, origin=(1, 2, 3)))
+    with pytest.raises(ConversionError, match=r"has direction .*; resample the label"):
+        write_raw_dataset(dataset(case), WriteOptions())
+
+
+def test_an_image_or_a_channel_that_lost_its_header_is_named(nnunet_folders) -> None:
+    bare = Volume(seed=78, spacing=(1, 1, 1))
+    label = replace(PLACED, value=1)
+    with pytest.raises(ConversionError, match="the image has no geometry"):
+        write_raw_dataset(dataset(labeled_case(bare, label)), WriteOptions())
+    base = tuple(replace(case, images=case.images * 2) for case in cases())
+    odd = RawCase("odd", (PLACED, bare), "unlabeled")
+    with pytest.raises(ConversionError, match=r"channel .* it has no geometry .*: copy the other"):
+        write_raw_dataset(dataset(odd, base=base, channel_names=("T1", "T2")), WriteOptions())
+
+
+@pytest.mark.parametrize("value", [0, 2])
+def test_a_dataset_without_a_voxel_of_a_class_is_refused(nnunet_folders, value) -> None:
+    empty = Volume(value=value)
+    base = tuple(replace(c, label=empty) if c.role == "labeled" else c for c in cases())
+    labels = {"background": 0, "liver": 1, "ignore": 2}
+    with pytest.raises(ConversionError, match=r"No label of the 5 labeled cases .* l0, l1, l2, l3"):
+        write_raw_dataset(dataset(base=base, labels=labels), WriteOptions())
+    one = write_raw_dataset(dataset(labeled_case(label=empty), labels=labels), WriteOptions())
+    assert ("1 label with nothing but background: odd" in str(one)) == (value == 0)
+
+
 def test_channels_on_different_grids_are_refused(nnunet_folders) -> None:
     base = tuple(replace(case, images=case.images * 2) for case in cases())
     odd = RawCase("odd", (Volume(seed=1), Volume(spacing=(1, 1, 3))), "unlabeled")
@@ -520,7 +586,7 @@ def test_a_record_that_cannot_be_written_is_named(nnunet_folders, monkeypatch) -
 
 
 def test_single_slices_go_on_with_2d(nnunet_folders) -> None:
-    flat = replace(LABEL, shape=(1, 6, 8))
+    flat = replace(LABEL, shape=(1, 6, 8), special=1)
     slices = tuple(
         replace(
             case,
