@@ -365,6 +365,7 @@ def test_an_existing_dataset_is_kept_unless_overwritten(nnunet_folders) -> None:
     old = nnunet_folders.raw / "Dataset510_Liver" / "old.txt"
     old.parent.mkdir()
     old.touch()
+    (old.parent / "dataset.json").write_text('{"labels": {"background": 0}}')
     with pytest.raises(ConversionError, match="already exists; --overwrite replaces it"):
         write_raw_dataset(dataset(), WriteOptions())
     with pytest.raises(ConversionError, match="label values"):
@@ -375,6 +376,58 @@ def test_an_existing_dataset_is_kept_unless_overwritten(nnunet_folders) -> None:
     write_raw_dataset(dataset(), WriteOptions(overwrite=True))
     assert not old.exists()
     assert [p.name for p in nnunet_folders.raw.iterdir()] == ["Dataset510_Liver"]
+
+
+def home(target: Path) -> Path:
+    target.mkdir()
+    (target / "thesis.tex").touch()
+    return target / "thesis.tex"
+
+
+def a_folder_with_another_dataset_json(target: Path) -> Path:
+    target.mkdir()
+    (target / "dataset.json").write_text('{"name": "of another program"}')
+    return target / "dataset.json"
+
+
+def damaged_dataset_json(target: Path) -> Path:
+    target.mkdir()
+    (target / "dataset.json").write_text("{")
+    return target / "dataset.json"
+
+
+def file(target: Path) -> Path:
+    target.touch()
+    return target
+
+
+def link_to_a_dataset(target: Path) -> Path:
+    elsewhere = target.parents[1] / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "dataset.json").write_text('{"labels": {"background": 0}}')
+    target.symlink_to(elsewhere)
+    return target / "dataset.json"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [home, a_folder_with_another_dataset_json, damaged_dataset_json, file, link_to_a_dataset],
+)
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_what_is_no_dataset_is_not_overwritten(nnunet_folders, make, dry_run) -> None:
+    target = nnunet_folders.raw / "Dataset510_Liver"
+    kept = make(target)
+    with pytest.raises(ConversionError, match=f"{target} is .* choose another id with -d"):
+        write_raw_dataset(dataset(), WriteOptions(overwrite=True, dry_run=dry_run))
+    assert kept.exists()
+    assert [p.name for p in nnunet_folders.raw.iterdir()] == [target.name]
+
+
+def test_an_id_of_results_that_are_kept_is_refused(nnunet_folders, monkeypatch, tmp_path) -> None:
+    (tmp_path / "results" / "Dataset510_Old").mkdir(parents=True)
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
+    with pytest.raises(ConversionError, match=r"taken by .*_Old, so Dataset510_Liver cannot"):
+        write_raw_dataset(dataset(), WriteOptions())
 
 
 def test_overwriting_replaces_or_removes_the_fixed_split(nnunet_folders) -> None:
@@ -509,6 +562,12 @@ def test_a_dataset_is_not_made_of_the_files_it_replaces(nnunet_folders, on_disk,
     own = RawCase("own", (ImageFile(folder / "imagesUn" / "u0_0000.nii.gz"),), "unlabeled")
     with pytest.raises(ConversionError, match=r"own: .* in the dataset that would be replaced"):
         write_raw_dataset(dataset(own), WriteOptions(overwrite=True, link=link))
+    (nnunet_folders.raw.parent / "link").symlink_to(folder)
+    linked = ImageFile(nnunet_folders.raw.parent / "link" / "imagesUn" / "u0_0000.nii.gz")
+    with pytest.raises(ConversionError, match=r"own: .* in the dataset that would be replaced"):
+        write_raw_dataset(
+            dataset(replace(own, images=(linked,))), WriteOptions(overwrite=True, link=link)
+        )
     assert (folder / "imagesUn" / "u0_0000.nii.gz").is_file()
 
 
