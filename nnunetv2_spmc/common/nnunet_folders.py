@@ -36,10 +36,10 @@ def folder_if_set(variable: str) -> Path | None:
             fail, after hours perhaps.
     """
     for name in (variable, RAW, PREPROCESSED, RESULTS):
-        value = os.environ.get(name, "")
-        if value.startswith("~"):
+        written = os.environ.get(name, "")
+        if written.startswith("~"):
             raise DataError(
-                f"{name} is {value}, which nnU-Net takes literally; write the folder in full."
+                f"{name} is {written}, which nnU-Net takes literally; write the folder in full."
             )
     value = os.environ.get(variable)
     return Path(value).absolute() if value else None

@@ -19,6 +19,7 @@ from nnunetv2_spmc.raw.label_definition import label_warnings
 from nnunetv2_spmc.unlabeled.case_worker import CaseOutcome, PreprocessingJob, process_cases
 from nnunetv2_spmc.unlabeled.cases import finished_cases
 from nnunetv2_spmc.unlabeled.leak_checks import check_raw_dataset
+from nnunetv2_spmc.unlabeled.plans_check import check_plans
 from nnunetv2_spmc.unlabeled.plans_record import check_record, record_file, write_record
 from nnunetv2_spmc.unlabeled.target import UnlabeledTarget, find_target
 
@@ -109,6 +110,7 @@ def preprocess_unlabeled(
     """
     options = options or PreprocessingOptions()
     target = find_target(dataset_name_or_id, configuration, plans_identifier)
+    check_plans(target)
     _refuse_parts_that_overwrite(target, options)
     for warning in label_warnings(target.dataset_json):
         options.log(warning)

@@ -124,6 +124,7 @@ def ensure(dataset, allowed_to_run=True, log=None):
         "3d_fullres",
         json.loads((preprocessed / "dataset.json").read_text()),
         preprocessed,
+        "nnUNetPlans",
     )
     options = PreprocessingOptions(num_processes=0, log=log or (lambda message: None))
     return ensure_unlabeled_preprocessed(target, options, allowed_to_run=allowed_to_run)
