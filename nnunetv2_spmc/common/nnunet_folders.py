@@ -133,7 +133,7 @@ def _of_another_length(wanted: str, names: list[str]) -> str:
     )
 
 
-def check_name(name: object, what: str) -> None:
+def refuse_path(name: object, what: str) -> None:
     """Raise unless a name is a single part of a path, so that it stays in its folder.
 
     Raises:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.raw.cases import RawCase, Role
 
 IMAGES_TRAIN = "imagesTr"
@@ -54,3 +55,21 @@ def is_raw_dataset(folder: Path) -> bool:
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(content, dict) and isinstance(content.get("labels"), dict)
+
+
+def refuse_to_write_into(folder: Path, inputs: Path) -> None:
+    """Raise if segmentations written into a folder could replace images or references.
+
+    Args:
+        folder: for CASE.nii.gz.
+        inputs: the folder of the images.
+
+    Raises:
+        DataError: it is that of the images, or one of a dataset's own, labelsTr for example.
+    """
+    resolved = folder.resolve()
+    own = {name for folders in FOLDERS.values() for name in folders}
+    if resolved == inputs.resolve() or (resolved.name in own and is_raw_dataset(resolved.parent)):
+        raise DataError(
+            f"{folder} holds images or labels that would be replaced; name another folder with -o."
+        )

@@ -18,11 +18,11 @@ from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.common.nnunet_folders import (
     RAW,
     RESULTS,
-    check_name,
     dataset_names,
     find_id,
     folder_if_set,
     preprocessed_folder,
+    refuse_path,
 )
 from nnunetv2_spmc.common.whole_file import whole_file
 
@@ -120,7 +120,7 @@ def add_small_configuration(
         DataError: there are no such plans, or the new configuration is not possible.
     """
     name = name or f"{configuration}_small"
-    check_name(name, "--name")
+    refuse_path(name, "--name")
     plans_file = find_plans(dataset, plans)
     try:
         content = json.loads(plans_file.read_text(encoding="utf-8"))
@@ -151,7 +151,7 @@ def find_plans(dataset: int | str, plans: str) -> Path:
     Raises:
         DataError: there is none, or several datasets have the id.
     """
-    check_name(plans, "-p")
+    refuse_path(plans, "-p")
     root = preprocessed_folder(must_exist=True)
     names: Collection[str] = {str(dataset)} & set(dataset_names(root))
     if str(dataset).isdecimal():

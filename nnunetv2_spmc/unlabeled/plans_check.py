@@ -14,8 +14,8 @@ from typing import Any
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.common.nnunet_folders import (
     PREPROCESSED,
-    check_name,
     folder_if_set,
+    refuse_path,
     results_folder,
 )
 from nnunetv2_spmc.unlabeled.plans_record import relevant_plans
@@ -47,7 +47,7 @@ def check_training(
         return  # nnU-Net says so
     content = {key: value for key, value in plans.items() if key != "continue_training"}
     name = content["dataset_name"]
-    check_name(name, "The dataset_name of the plans")
+    refuse_path(name, "The dataset_name of the plans")
     _refuse_plans_of_another_dataset(root, content, dict(dataset_json))
     target = UnlabeledTarget(
         name,
@@ -78,7 +78,7 @@ def check_plans(target: UnlabeledTarget) -> None:
         ("data_identifier", target.configuration_manager.data_identifier),
         ("configuration", target.configuration_name),
     ):
-        check_name(name, f"The {key} in {target.plans_file}")
+        refuse_path(name, f"The {key} in {target.plans_file}")
     _refuse_shared_folder(target)
 
 

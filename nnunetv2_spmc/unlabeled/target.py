@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.common.nnunet_folders import (
-    check_name,
     find_dataset,
     number_of,
     preprocessed_folder,
     raw_dataset_folder,
+    refuse_path,
 )
 from nnunetv2_spmc.raw.layout import IMAGES_UNLABELED
 from nnunetv2_spmc.unlabeled.cases import (
@@ -24,9 +23,6 @@ from nnunetv2_spmc.unlabeled.cases import (
 
 if TYPE_CHECKING:
     from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
-
-PLANS_KEYS = ("dataset_name", "plans_name", "configurations", "image_reader_writer")
-DATASET_KEYS = ("labels", "file_ending")
 
 
 @dataclass(frozen=True)
@@ -38,7 +34,12 @@ class UnlabeledTarget:
     configuration_name: str
     dataset_json: dict[str, Any]
     preprocessed_dataset: Path  # in nnUNet_preprocessed
-    plans_identifier: str  # their file without .json; they may call themselves otherwise
+    plans_file_name: str = ""  # without .json; the plans' own name where empty
+
+    @property
+    def plans_identifier(self) -> str:
+        """What the plans are asked for by: their file's name, which may not be their own."""
+        return self.plans_file_name or self.plans_manager.plans_name
 
     @property
     def plans_file(self) -> Path:
@@ -135,7 +136,7 @@ def find_target(
     """
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    check_name(plans_identifier, "-p")
+    refuse_path(plans_identifier, "-p")
     dataset_name = find_dataset(dataset_name_or_id)
     folder = preprocessed_folder(must_exist=True) / dataset_name
     plans_file = folder / f"{plans_identifier}.json"
@@ -148,8 +149,8 @@ def find_target(
                 f"{file} does not exist{found}; plan the dataset first, with "
                 f"nnUNetv2_plan_and_preprocess -d {number_of(dataset_name)}."
             )
-    plans_manager = PlansManager(_load_json(plans_file, PLANS_KEYS))
-    dataset_json = _load_json(dataset_file, DATASET_KEYS)
+    plans_manager = PlansManager(_load_json(plans_file))
+    dataset_json = _load_json(dataset_file)
     target = UnlabeledTarget(
         dataset_name, plans_manager, configuration, dataset_json, folder, plans_identifier
     )
@@ -157,12 +158,9 @@ def find_target(
     return target
 
 
-def _load_json(file: Path, keys: Collection[str]) -> dict[str, Any]:
+def _load_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DataError(f"{file} is not valid JSON ({error}); plan the dataset again.") from error
-    missing = [key for key in keys if not isinstance(content, dict) or key not in content]
-    if missing:
-        raise DataError(f"{file} lacks {', '.join(missing)}; plan the dataset again.")
     return dict(content)

@@ -7,12 +7,12 @@ from nnunetv2_spmc.common.nnunet_folders import (
     PREPROCESSED,
     RAW,
     RESULTS,
-    check_name,
     find_dataset,
     folder_if_set,
     preprocessed_folder,
     raw_dataset_folder,
     raw_folder,
+    refuse_path,
     results_folder,
 )
 
@@ -124,8 +124,8 @@ def test_datasets_of_one_id_in_different_folders_are_refused(
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "/x", "a/b", "a\\b", "a\0", None, 3])
 def test_names_that_leave_their_folder_are_refused(name) -> None:
     with pytest.raises(DataError, match="data_identifier must be a plain name, not a path"):
-        check_name(name, "data_identifier")
-    check_name("nnUNetPlans_3d.fullres", "data_identifier")
+        refuse_path(name, "data_identifier")
+    refuse_path("nnUNetPlans_3d.fullres", "data_identifier")
 
 
 @pytest.mark.parametrize("wanted", [8, "Liver", "Dataset510", 51])

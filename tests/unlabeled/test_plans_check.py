@@ -160,17 +160,3 @@ def test_a_configuration_or_plans_that_leave_their_folder_are_refused(phantom) -
     assert "The configuration in " in refusal_of_training(phantom, configuration="../x")
     sentence = "-p must be a plain name, not a path: got '../Dataset500_Phantom/nnUNetPlans'"
     assert sentence in refusal_of_preprocessing("2d", "../Dataset500_Phantom/nnUNetPlans")
-
-
-@pytest.mark.parametrize("key", ["dataset_name", "plans_name", "configurations"])
-def test_plans_without_what_makes_them_plans_are_named(phantom, key) -> None:
-    plans = json.loads((phantom / "nnUNetPlans.json").read_text())
-    del plans[key]
-    (phantom / "nnUNetPlans.json").write_text(json.dumps(plans))
-    assert f"nnUNetPlans.json lacks {key}; plan the dataset again" in refusal_of_preprocessing()
-
-
-@pytest.mark.parametrize("content", ["[]", "3", "[" * 9999])
-def test_what_is_no_plans_file_is_named(phantom, content) -> None:
-    (phantom / "nnUNetPlans.json").write_text(content)
-    assert "nnUNetPlans.json" in refusal_of_preprocessing()

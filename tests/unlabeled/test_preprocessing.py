@@ -124,7 +124,6 @@ def ensure(dataset, allowed_to_run=True, log=None):
         "3d_fullres",
         json.loads((preprocessed / "dataset.json").read_text()),
         preprocessed,
-        "nnUNetPlans",
     )
     options = PreprocessingOptions(num_processes=0, log=log or (lambda message: None))
     return ensure_unlabeled_preprocessed(target, options, allowed_to_run=allowed_to_run)
@@ -414,6 +413,19 @@ def test_cases_of_other_plans_are_refused_until_overwritten(dataset, folder):
     assert run(overwrite=True).done == UNLABELED
     assert blosc2.open(str(folder / "u0.b2nd")).shape == (CHANNELS, 6, 24, 24)
     assert ensure(dataset) == UNLABELED
+
+
+def test_overwriting_deletes_nothing_but_cases(dataset, folder, tmp_path):
+    run()
+    (folder / "notes.txt").touch()
+    with pytest.raises(DataError, match=r"holds notes\.txt, which no preprocessing wrote"):
+        run(overwrite=True)
+    (folder / "notes.txt").unlink()
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="is a link, which --overwrite does not follow"):
+        run(overwrite=True)
+    assert len(finished_cases(tmp_path / "elsewhere")) == len(UNLABELED)
 
 
 def test_another_patch_or_batch_size_keeps_the_cases(dataset):
