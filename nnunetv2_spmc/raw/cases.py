@@ -175,6 +175,12 @@ def check_dataset(dataset: RawDataset) -> None:
             f"The dataset name {dataset.name!r} may only hold letters, digits, '_' and '-'."
         )
     check_labels(dataset.labels, dataset.regions_class_order)
+    unknown = set(dataset.label_map.values()) - allowed_label_values(dataset.labels)
+    if unknown:
+        raise ConversionError(
+            f"Label values are mapped to {name_some(map(str, sorted(unknown)))}, but no label has "
+            "that value; correct --map or --labels."
+        )
     _check_identifiers(dataset.cases)
     _check_roles(dataset.cases)
     check_groups(dataset.cases)

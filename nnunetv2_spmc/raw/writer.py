@@ -110,9 +110,12 @@ def write_raw_dataset(dataset: RawDataset, options: WriteOptions) -> ConversionS
 
 
 def _splits_file(dataset: RawDataset, options: WriteOptions, *, needed: bool) -> Path | None:
-    if needed or options.preprocessed or folder_if_set(PREPROCESSED):
-        return options.preprocessed_folder() / dataset.folder_name / SPLITS_FINAL
-    return None
+    if not (needed or options.preprocessed or folder_if_set(PREPROCESSED)):
+        return None
+    folder = options.preprocessed_folder()
+    if folder.resolve() == options.raw_folder().resolve():
+        raise ConversionError(f"{RAW} and {PREPROCESSED} are both {folder}; give each its own.")
+    return folder / dataset.folder_name / SPLITS_FINAL
 
 
 def _refuse_taken_id(

@@ -26,6 +26,8 @@ from nnunetv2_spmc.common.nnunet_folders import (
 )
 from nnunetv2_spmc.common.whole_file import whole_file
 
+LARGEST = 10_000  # what is more was not meant
+
 
 def small_configuration(
     planned: dict[str, Any],
@@ -49,6 +51,7 @@ def small_configuration(
     Raises:
         DataError: the patch size does not fit.
     """
+    _check_numbers(features, patch_size, batch_size, coarser)
     architecture = copy.deepcopy(planned["architecture"])
     arguments = architecture["arch_kwargs"]
     patch_size = patch_size or list(planned["patch_size"])
@@ -79,6 +82,24 @@ def small_configuration(
         sizes = planned["median_image_size_in_voxels"]
         small["median_image_size_in_voxels"] = [size / coarser for size in sizes]
     return small
+
+
+def _check_numbers(
+    features: tuple[int, int],
+    patch_size: list[int] | None,
+    batch_size: int | None,
+    coarser: float | None,
+) -> None:
+    """Raise DataError for numbers of which nnU-Net makes no network, or no patch."""
+    for option, numbers in (
+        ("--features", features),
+        ("--patch-size", patch_size or ()),
+        ("--batch-size", () if batch_size is None else (batch_size,)),
+    ):
+        if any(not 1 <= number <= LARGEST for number in numbers):
+            raise DataError(f"{option} takes numbers from 1 to {LARGEST}, got {list(numbers)}.")
+    if coarser is not None and not 1 / LARGEST <= coarser <= LARGEST:
+        raise DataError(f"--coarser takes a number from {1 / LARGEST} to {LARGEST}, got {coarser}.")
 
 
 def _stages_that_fit(strides: list[list[int]], patch_size: list[int]) -> int:

@@ -67,6 +67,13 @@ def test_every_option_reaches_the_plans(planned):
             "-d 500 -c 2d --name 3d_fullres",
             "is planned by nnU-Net and would be lost; choose",
         ),
+        ("-d 500 -c 2d --features 0 0", "--features takes numbers from 1 to 10000, got [0, 0]."),
+        ("-d 500 -c 2d --features 4 -8", "--features takes numbers from 1 to 10000, got [4, -8]."),
+        ("-d 500 -c 2d --patch-size 0 16", "--patch-size takes numbers from 1 to 10000, got [0"),
+        ("-d 500 -c 2d --batch-size 0", "--batch-size takes numbers from 1 to 10000, got [0]."),
+        ("-d 500 -c 2d --coarser nan", "--coarser takes a number from 0.0001 to 10000, got nan."),
+        ("-d 500 -c 2d --coarser 0", "--coarser takes a number from 0.0001 to 10000, got 0.0."),
+        ("-d 500 -c 2d --coarser 1e23", "--coarser takes a number from 0.0001 to 10000, got 1e+23"),
         ("-d ../500 -c 2d", "has no nnUNetPlans.json of dataset ../500"),
     ],
 )

@@ -313,6 +313,19 @@ def test_labels_are_mapped_and_written_as_integers(nnunet_folders) -> None:
     assert np.unique(sitk.GetArrayFromImage(label)).tolist() == [0, 1]
 
 
+def test_a_map_to_a_value_of_no_label_is_refused_before_a_scan_is_read(nnunet_folders) -> None:
+    unread = RawCase("x", (ImageFile(Path("absent.nii.gz")),), "unlabeled")
+    with pytest.raises(ConversionError, match="mapped to 9, but no label has that value"):
+        write_raw_dataset(dataset(unread, label_map={255: 1, 3: 9}), WriteOptions())
+
+
+def test_one_folder_for_raw_and_preprocessed_data_is_refused(nnunet_folders, monkeypatch) -> None:
+    monkeypatch.setenv("nnUNet_preprocessed", str(nnunet_folders.raw / "."))
+    with pytest.raises(ConversionError, match="nnUNet_raw and nnUNet_preprocessed are both"):
+        write_raw_dataset(dataset(base=cases(labeled=2)), WriteOptions())
+    assert list(nnunet_folders.raw.iterdir()) == []
+
+
 def test_a_closed_map_refuses_what_it_does_not_name_even_if_a_class_has_it(nnunet_folders) -> None:
     changes = {"labels": {"background": 0, "a": 1, "b": 2, "c": 3}, "label_map": {0: 0, 1: 1, 4: 3}}
     closed = dataset(labeled_case(label=Volume(value=3)), closed_label_map=True, **changes)
