@@ -77,6 +77,7 @@ class Patient:
     volumes: dict[int, tuple[ImageSource, ImageSource]] = field(default_factory=dict)
     end_diastole: int | None = None  # frame number, from Info.cfg
     whole_cycle: Path | None = None  # the 4D file
+    info: Path | None = None  # Info.cfg
 
     def phase(self, frame: int) -> str:
         """'ED' or 'ES'; without Info.cfg the earlier frame is end-diastole."""
@@ -135,6 +136,7 @@ def convert_acdc(
             "allow_missing": allow_missing,
         },
         missing=tuple(missing),
+        also_read=tuple(info for name in roles if (info := patients[name].info)),
         notes=((H5_NOTE,) if from_h5 else ()) + notes,
     )
     return write_raw_dataset(dataset, options or WriteOptions())
@@ -221,7 +223,8 @@ def _patients_of_challenge(root: Path) -> dict[str, Patient]:
             patient = patients.setdefault(name, Patient(name))
             _add_volume(patient, int(frame), ImageFile(path), ImageFile(label))
     for name, patient in patients.items():
-        patient.end_diastole = _end_diastole(root / name / "Info.cfg")
+        info = root / name / "Info.cfg"
+        patient.info, patient.end_diastole = info, _end_diastole(info)
         patient.whole_cycle = _nifti(root / name, f"{name}_4d")
     return patients
 

@@ -23,6 +23,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from nnunetv2_spmc import discovery
 from nnunetv2_spmc.cli.runner import command
 from nnunetv2_spmc.common.nnunet_folders import preprocessed_folder
+from nnunetv2_spmc.training.processes import end_process_group
 from nnunetv2_spmc.training.warm_start import load_pretrained_main_branch
 
 BACKENDS = {"cuda": "nccl", "cpu": "gloo"}
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         cudnn.benchmark = True
     dist.init_process_group(BACKENDS[device.type])
     train(args, device)
-    dist.destroy_process_group()  # not after an error: the others may wait for this process
+    end_process_group()  # not after an error: the others may wait for this process
 
 
 def train(args: argparse.Namespace, device: torch.device) -> None:

@@ -156,6 +156,14 @@ def _store(
         return
     with writing(target, name):
         if link:
-            os.symlink(source.path.resolve(), target)
+            os.symlink(_way_to(source.path.resolve(), target), target)
         else:
             shutil.copyfile(source.path, target)
+
+
+def _way_to(file: Path, link: Path) -> str:
+    """Return where a link points to: relative, so that both can be moved together."""
+    try:
+        return os.path.relpath(file, link.parent.resolve())
+    except ValueError:  # on Windows from drive to drive
+        return str(file)

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 import SimpleITK as sitk
@@ -36,7 +37,11 @@ class ConversionError(DataError):
 
 
 class ImageSource(Protocol):
-    """Where the voxels of one channel or label come from; has to be picklable."""
+    """Where the voxels of one channel or label come from; has to be picklable.
+
+    Its attributes of type Path are the files and folders it reads. One that is put together has
+    `parts`, a tuple of sources.
+    """
 
     def read(self) -> sitk.Image:
         """Return the 3D volume, or raise ConversionError."""
@@ -115,6 +120,9 @@ class RawDataset:
     options: Mapping[str, Any] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)  # identifier -> reason
+    label_source: str = ""  # the folder of the labels, where it is not below `source`
+    also_read: tuple[Path, ...] = ()  # files of `source` that are no scans
+    unused: tuple[str, ...] = ()  # what else lies there; the writer finds it
     notes: tuple[str, ...] = ()
 
     @property

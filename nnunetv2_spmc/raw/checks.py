@@ -14,6 +14,7 @@ from nnunetv2_spmc.raw.cases import ConversionError, LabelRules
 SPACING_TOLERANCE = 1e-3  # relative
 DIRECTION_TOLERANCE = 1e-3  # per cosine
 ORIGIN_TOLERANCE = 1e-2  # of a voxel
+LABEL_TOLERANCE = 1e-4  # from an integer; resampling and scaled headers leave that
 
 
 def geometry_difference(
@@ -95,8 +96,14 @@ def mapped_label(label: sitk.Image, rules: LabelRules, name: str) -> sitk.Image:
     """
     array = sitk.GetArrayFromImage(label)
     values = np.unique(array)
-    if not np.all(np.isfinite(values)) or np.any(values != np.round(values)):
-        raise ConversionError(f"{name} has label values that are not integers; round or redo it.")
+    if values.dtype.kind == "f":
+        rounded = np.rint(values)
+        off = np.abs(values - rounded) - np.finfo(values.dtype).eps * np.abs(values)
+        if not np.all(off <= LABEL_TOLERANCE):  # NaN is not, either
+            raise ConversionError(
+                f"{name} has label values that are not integers; round or redo it."
+            )
+        array, values = np.rint(array), np.unique(rounded)
     unexpected = [int(value) for value in values if not rules.accepts(int(value))]
     if unexpected:
         raise ConversionError(

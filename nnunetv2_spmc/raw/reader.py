@@ -1,4 +1,4 @@
-"""Read volumes: image files, DICOM series, frames of 4D files, arrays in h5 files."""
+"""Read volumes: image files, frames of 4D files, arrays in h5 files."""
 
 from __future__ import annotations
 
@@ -31,8 +31,6 @@ VOLUME_ENDINGS = (
     ".vtk",
 )
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-# Share of the slice distance by which slices of a DICOM series may be off.
-MAX_SLICE_DEVIATION = 0.1
 
 
 @dataclass(frozen=True)
@@ -86,54 +84,6 @@ def _checked_file(path: Path, _mtime_ns: int, _size: int) -> sitk.Image:
 
 
 @dataclass(frozen=True)
-class DicomSeries:
-    """A folder that holds exactly one DICOM series, in itself or below."""
-
-    folder: Path
-
-    def __str__(self) -> str:
-        """The source, as messages and split.json name it."""
-        return str(self.folder)
-
-    def read(self) -> sitk.Image:
-        """Return the series as a volume; refuse several series and missing slices."""
-        files = self._files()
-        reader = sitk.ImageSeriesReader()
-        reader.SetFileNames(files)
-        reader.MetaDataDictionaryArrayUpdateOn()
-        image = _as_volume(_execute(reader, self.folder), self.folder)
-        gaps_mm = _slice_gaps(reader, len(files))
-        usual = float(np.median(gaps_mm)) if gaps_mm.size else 0.0
-        if np.any(np.abs(gaps_mm - usual) > MAX_SLICE_DEVIATION * usual):
-            raise ConversionError(
-                f"The DICOM series in {self.folder} has uneven or missing slices, "
-                f"{gaps_mm.min():.3g} to {gaps_mm.max():.3g} mm apart; complete or resample it."
-            )
-        return image
-
-    def _files(self) -> tuple[str, ...]:
-        folders = [self.folder, *sorted(p for p in self.folder.rglob("*") if p.is_dir())]
-        with _Quiet():
-            found = [
-                (folder, series)
-                for folder in folders
-                for series in sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-            ]
-        if not found:
-            raise ConversionError(
-                f"There is no DICOM series in {self.folder}; remove the folder, or say with "
-                "--channel-files which files of it to take."
-            )
-        if len(found) > 1:
-            names = "; ".join(f"{series} in {folder}" for folder, series in found)
-            raise ConversionError(
-                f"{self.folder} holds {len(found)} DICOM series ({names}); keep one for each case."
-            )
-        folder, series = found[0]
-        return sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series)
-
-
-@dataclass(frozen=True)
 class H5Volume:
     """An array in an h5 file. h5 files of the literature hold no spacing: it is assumed."""
 
@@ -164,15 +114,6 @@ class H5Volume:
         return image
 
 
-def _slice_gaps(reader: sitk.ImageSeriesReader, slices: int) -> np.ndarray:
-    """Distances in mm between neighbouring slices; empty where the files do not state positions."""
-    position = "0020|0032"
-    if not all(reader.HasMetaDataKey(index, position) for index in range(slices)):
-        return np.empty(0)
-    values = [reader.GetMetaData(index, position).split("\\") for index in range(slices)]
-    return np.asarray(np.linalg.norm(np.diff(np.array(values, float), axis=0), axis=1))
-
-
 class _Quiet:
     """Keep ITK's warnings off the screen; what matters is checked here and raised."""
 
@@ -184,11 +125,10 @@ class _Quiet:
         sitk.ProcessObject.SetGlobalWarningDisplay(self._shown)
 
 
-def _execute(reader: sitk.ImageFileReader | sitk.ImageSeriesReader, path: Path) -> sitk.Image:
-    if isinstance(reader, sitk.ImageFileReader):
-        reader.SetFileName(str(path))
-        if path.name.lower().endswith(NIFTI_ENDINGS):
-            reader.SetImageIO("NiftiImageIO")  # else it tries all formats
+def _execute(reader: sitk.ImageFileReader, path: Path) -> sitk.Image:
+    reader.SetFileName(str(path))
+    if path.name.lower().endswith(NIFTI_ENDINGS):
+        reader.SetImageIO("NiftiImageIO")  # else it tries all formats
     try:
         with _Quiet():
             return reader.Execute()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from nnunetv2_spmc.raw.cases import ConversionError, RawDataset, check_dataset
 from nnunetv2_spmc.raw.dataset_json import dataset_json, split_json
 from nnunetv2_spmc.raw.layout import DATASET_FILE, SPLIT_FILE, SPLITS_FINAL, is_raw_dataset
 from nnunetv2_spmc.raw.problems import raise_problems, warnings_of
+from nnunetv2_spmc.raw.sources import files_of, unused_files
 from nnunetv2_spmc.raw.splits import Splits, final_splits
 from nnunetv2_spmc.raw.summary import ConversionSummary
 
@@ -79,6 +80,7 @@ def write_raw_dataset(dataset: RawDataset, options: WriteOptions) -> ConversionS
         DataError: If anything is wrong with the input. Nothing is left behind then.
     """
     check_dataset(dataset)
+    dataset = replace(dataset, unused=unused_files(dataset))
     target = options.raw_folder() / dataset.folder_name
     splits = final_splits(dataset.cases)
     splits_file = _splits_file(dataset, options, needed=splits is not None)
@@ -162,7 +164,7 @@ def _refuse_own_files(dataset: RawDataset, target: Path) -> None:
     target = target.resolve()
     for case in dataset.cases:
         for source in (*case.images, *([case.label] if case.label is not None else [])):
-            if Path(str(source)).parent.resolve().is_relative_to(target):
+            if any(f.parent.resolve().is_relative_to(target) for f in files_of(source)):
                 raise ConversionError(
                     f"Case {case.identifier}: {source} lies in the dataset that would be replaced; "
                     "choose another id with -d, or copy the files elsewhere first."

@@ -14,6 +14,7 @@ from nnunetv2_spmc.dataset_conversion.protocol_lists import (
     ACDC_VALIDATION,
 )
 from nnunetv2_spmc.raw.cases import ConversionError
+from nnunetv2_spmc.raw.writer import WriteOptions
 
 
 @pytest.fixture
@@ -39,6 +40,19 @@ def write_cycle(challenge: Path, number: str, seed: int) -> None:
 
 def split_of(summary) -> dict:
     return json.loads((summary.folder / "split.json").read_text())
+
+
+def test_files_that_are_not_used_are_named(challenge, write_volume, nnunet_folders) -> None:
+    write_cycle(challenge, "001", seed=7)
+    write_volume(challenge / "training" / "patient002" / "patient002_frame07.nii.gz", seed=8)
+    (challenge / "testing" / "patient101" / "patient101_frame01.mgz").touch()
+    summary = convert_acdc(challenge, options=WriteOptions(dry_run=True))
+    assert set(summary.dataset.unused) == {
+        "testing/",
+        "training/patient001/patient001_4d.nii.gz",
+        "training/patient002/patient002_frame07.nii.gz",
+    }
+    assert "not used of what lies in the input, 3 (all in split.json): testing/" in str(summary)
 
 
 def test_lists_are_the_literature_s(shared_data) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import gzip
-from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -9,27 +8,7 @@ import pytest
 import SimpleITK as sitk
 
 from nnunetv2_spmc.raw.cases import ConversionError
-from nnunetv2_spmc.raw.reader import DicomSeries, FrameOf4D, H5Volume, ImageFile
-
-
-def write_series(folder: Path, series: str, slices: list[int]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    writer = sitk.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
-    for k in slices:
-        image = sitk.GetImageFromArray(np.full((6, 8), 10 * k, np.int16))
-        tags = {
-            "0008|0060": "MR",
-            "0020|000d": "1.2.3",
-            "0020|000e": series,
-            "0020|0037": r"1\0\0\0\1\0",
-            "0020|0032": rf"0\0\{3 * k}",
-            "0020|0013": str(k),
-        }
-        for tag, value in tags.items():
-            image.SetMetaData(tag, value)
-        writer.SetFileName(str(folder / f"{series}_{k}.dcm"))
-        writer.Execute(image)
+from nnunetv2_spmc.raw.reader import FrameOf4D, H5Volume, ImageFile
 
 
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".nrrd", ".mha", ".mhd"])
@@ -93,31 +72,6 @@ def test_a_frame_of_a_4d_file_keeps_the_spacing_in_space(tmp_path) -> None:
     assert frame.GetSpacing() == (1.5, 1.5, 10)
     with pytest.raises(ConversionError, match="no frame 4"):
         FrameOf4D(path, 4).read()
-
-
-def test_a_dicom_folder_is_read_in_order_of_position(tmp_path) -> None:
-    write_series(tmp_path / "case" / "deeper", "1.2.3.4", [3, 1, 2])
-    image = DicomSeries(tmp_path / "case").read()
-    assert sitk.GetArrayFromImage(image)[:, 0, 0].tolist() == [10, 20, 30]
-    assert image.GetSpacing()[2] == 3
-
-
-def test_several_dicom_series_are_named(tmp_path) -> None:
-    write_series(tmp_path, "1.2.3.4", [1, 2])
-    write_series(tmp_path, "1.2.3.5", [1, 2])
-    with pytest.raises(ConversionError, match=r"2 DICOM series \(1\.2\.3\.4 .*1\.2\.3\.5"):
-        DicomSeries(tmp_path).read()
-
-
-def test_a_missing_dicom_slice_is_an_error(tmp_path) -> None:
-    write_series(tmp_path, "1.2.3.4", [1, 2, 4, 5])
-    with pytest.raises(ConversionError, match="missing slices"):
-        DicomSeries(tmp_path).read()
-
-
-def test_a_folder_without_dicom_is_an_error(tmp_path) -> None:
-    with pytest.raises(ConversionError, match="no DICOM series"):
-        DicomSeries(tmp_path).read()
 
 
 def test_h5_axes_and_spacing(tmp_path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from nnunetv2.utilities.crossval_split import generate_crossval_split
 
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.raw.cases import (
@@ -510,6 +511,60 @@ def test_files_that_are_right_are_linked_or_copied(
     for source, name in ((image, "imagesTr/odd_0000.nii.gz"), (label, "labelsTr/odd.nii.gz")):
         assert (folder / name).is_symlink() == link
         assert (folder / name).read_bytes() == source.read_bytes()
+
+
+def test_links_hold_when_scans_and_dataset_move_together(tmp_path, write_volume) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    image = write_volume(old / "in" / "odd.nii.gz", seed=1)
+    options = WriteOptions(link=True, raw=old / "raw", preprocessed=old / "preprocessed")
+    folder = write_raw_dataset(dataset(labeled_case(ImageFile(image))), options).folder
+    link = folder.relative_to(old) / "imagesTr" / "odd_0000.nii.gz"
+    assert not os.path.isabs(os.readlink(old / link))
+    old.rename(new)
+    assert (new / link).read_bytes() == (new / "in" / "odd.nii.gz").read_bytes()
+
+
+def test_links_hold_where_the_raw_folder_is_a_link_itself(tmp_path, write_volume) -> None:
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    (tmp_path / "raw").symlink_to(tmp_path / "far" / "away")
+    image = write_volume(tmp_path / "in" / "odd.nii.gz", seed=1)
+    options = WriteOptions(link=True, raw=tmp_path / "raw", preprocessed=tmp_path / "preprocessed")
+    folder = write_raw_dataset(dataset(labeled_case(ImageFile(image))), options).folder
+    assert (folder / "imagesTr" / "odd_0000.nii.gz").read_bytes() == image.read_bytes()
+
+
+@pytest.mark.parametrize("value", [0.9999, 1.0001, 254.9999])
+def test_a_label_a_ten_thousandth_off_is_the_integer(nnunet_folders, value) -> None:
+    odd = labeled_case(label=Volume(value=1, dtype="float32", special=value))
+    ours = dataset(odd, label_map={255: 1})
+    folder = write_raw_dataset(ours, WriteOptions()).folder
+    written = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "labelsTr" / "odd.nii.gz")))
+    assert written.dtype == np.uint8
+    assert written[0, 0, 0] == 1
+    assert np.unique(written).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("value", [0.999, 1.001, 0.5, np.nan])
+def test_a_label_further_off_is_refused(nnunet_folders, value) -> None:
+    odd = labeled_case(label=Volume(value=1, dtype="float32", special=value))
+    with pytest.raises(ConversionError, match="label values that are not integers"):
+        write_raw_dataset(dataset(odd), WriteOptions())
+
+
+def test_the_summary_says_who_validates_in_which_fixed_fold(nnunet_folders) -> None:
+    text = str(write_raw_dataset(dataset(base=cases(labeled=2)), WriteOptions()))
+    assert "splits_final.json:\n    fold 0 validates on l0\n    fold 1 validates on l1\n" in text
+    text = str(write_raw_dataset(dataset(base=cases(labeled=1)), WriteOptions(overwrite=True)))
+    assert "    fold 0 validates on l0, which it is trained on\n" in text
+
+
+def test_the_summary_says_who_validates_in_which_fold_of_nnunet(nnunet_folders) -> None:
+    summary = write_raw_dataset(dataset(base=cases(labeled=11)), WriteOptions())
+    assert summary.splits is None
+    names = sorted(path.name[:-12] for path in (summary.folder / "imagesTr").iterdir())
+    folds = generate_crossval_split(names)  # as nnU-Net's trainer calls it
+    lines = [f"    fold {n} validates on {', '.join(f['val'])}\n" for n, f in enumerate(folds)]
+    assert f"nnU-Net makes 5 folds when training starts:\n{''.join(lines)}" in str(summary)
 
 
 @pytest.mark.parametrize(
