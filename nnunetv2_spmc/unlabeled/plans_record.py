@@ -78,6 +78,11 @@ def check_record(target: UnlabeledTarget, finished: Collection[str]) -> None:
         differing = [key for key in plans if recorded.get(key) != plans[key]]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{file} is damaged; make the cases anew with {remedy}.") from error
+    if differing and target.calls_itself_otherwise:
+        raise DataError(
+            f"{target.calls_itself_otherwise} (the cases in {target.folder} were made with another "
+            f"{', '.join(differing)})."
+        )
     if differing:
         raise DataError(
             f"The unlabeled cases in {target.folder} were made with other plans "
