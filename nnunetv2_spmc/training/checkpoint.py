@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
@@ -93,6 +94,38 @@ def next_epoch(path: Path) -> int:
     """Read the epoch with which a training goes on from a checkpoint."""
     checkpoint = torch.load(path, map_location="cpu", weights_only=False, mmap=True)
     return int(checkpoint["current_epoch"])
+
+
+def check_length(trained: int, epochs: int, path: Path) -> None:
+    """Raise a CheckpointError if a checkpoint has more epochs than a training shall have."""
+    if trained > epochs:
+        raise CheckpointError(
+            f"{path} has {trained} epochs of training, and the setting epochs is {epochs}: give it "
+            "the number that the run had, or a larger one to train on."
+        )
+
+
+def reopen_finished(folder: Path, epochs: int) -> str:
+    """Let the final checkpoint be the latest, because its training goes on; keep it, too.
+
+    `--c` takes the final one first: a run that is stopped again would start from there again.
+
+    Args:
+        folder: of the fold.
+        epochs: that are trained; under their number the checkpoint is kept.
+
+    Returns:
+        What was done, in a sentence.
+    """
+    final, kept = folder / FINAL, folder / f"checkpoint_epoch_{epochs}.pth"
+    if not kept.exists():
+        with whole_file(kept) as temporary:
+            try:
+                os.link(final, temporary)
+            except OSError:  # a file system without links
+                shutil.copyfile(final, temporary)
+    os.replace(final, folder / LATEST)
+    return f"The training of {epochs} epochs is kept as {kept.name}; it goes on as {LATEST}."
 
 
 def refuse_to_resume(changes: str, log: Callable[[str], None]) -> None:

@@ -24,10 +24,13 @@ from nnunetv2_spmc.common.whole_file import WRITING_PREFIX
 from nnunetv2_spmc.losses import LabelSpace
 from nnunetv2_spmc.raw.label_definition import label_warnings
 from nnunetv2_spmc.training.checkpoint import (
+    FINAL,
     LATEST,
+    check_length,
     check_method,
     read_extra_state,
     refuse_to_resume,
+    reopen_finished,
     write_with_own_state,
 )
 from nnunetv2_spmc.training.commands import how_to_predict
@@ -39,6 +42,7 @@ from nnunetv2_spmc.training.settings import (
     NoSettings,
     Resolved,
     TrainingSettings,
+    changed_schedule,
     changed_settings,
     describe_settings,
     register_method,
@@ -112,6 +116,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         self.progress = Progress(settings, self.print_to_log_file, self.clock, disable=disable)
         self.check_divergence = DivergenceCheck(Path(self.output_folder))
         self._resumed_from: dict[str, Any] | None = None  # -> load_checkpoint
+        self._resumed_file = Path()
         self._saved_at = self.clock()  # checkpoint_latest.pth
         self.validation_cases: list[str] = []  # -> do_split
         # in its final validation nnU-Net starts workers, then calls do_split: open between the two
@@ -198,6 +203,19 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
             remove_leftovers(Path(self.output_folder), WRITING_PREFIX)
         super().on_train_start()
         self._saved_at = self.clock()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Say how the schedule of a resumed run changed; reopen one that was finished."""
+        if self._resumed_from is None:
+            return
+        for change in changed_schedule(self._resumed_from["settings"], self._resolved.flat()):
+            self.print_to_log_file(change)
+        is_finished = self._resumed_file.name == FINAL and self._resumed_file.is_file()
+        goes_on = self.current_epoch < self.num_epochs and not self.disable_checkpointing
+        if is_finished and goes_on and self.local_rank == 0:
+            folder = self._resumed_file.parent
+            self.print_to_log_file(reopen_finished(folder, self.current_epoch))
 
     def on_train_epoch_start(self) -> None:
         """Seed the epoch, so that a resumed run goes on as the uninterrupted one would have."""
@@ -291,10 +309,16 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         check_method(state, self.method, Path(filename_or_checkpoint))
         super().load_checkpoint(filename_or_checkpoint)
         self._resumed_from = {key: state[key] for key in state.keys() - {"parts"}}
+        self._resumed_file = Path(filename_or_checkpoint)
 
     def check_resumed_settings(self) -> None:
-        """Refuse to continue a run under other settings, see `refuse_to_resume`."""
-        now = self._resolved.flat()
-        before = now if self._resumed_from is None else self._resumed_from["settings"]
-        if changes := changed_settings(before, now):
+        """Refuse to continue a run under settings that change more than its schedule.
+
+        Raises:
+            CheckpointError: see `refuse_to_resume` and `check_length`.
+        """
+        if self._resumed_from is None:
+            return
+        if changes := changed_settings(self._resumed_from["settings"], self._resolved.flat()):
             refuse_to_resume("; ".join(changes), self.print_to_log_file)
+        check_length(self.current_epoch, self.num_epochs, self._resumed_file)

@@ -39,7 +39,7 @@ LIMITS: dict[str, tuple[int, int]] = {  # generous: more is a slip of the pen, a
     "unlabeled_batch_size": (1, 10**5),
     "pseudo_label_cases": (0, 10**6),
 }
-FREE_SETTINGS = {"save_minutes"}  # a resumed run may change them: they do not touch the weights
+SCHEDULE = ("epochs", "validation_iterations", "save_every", "save_minutes", "keep_every")
 
 
 @dataclass(frozen=True)
@@ -241,12 +241,22 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
     """Describe the differences between two settings, such as 'tau: 0.7 -> 0.65'.
 
     Settings that only one of them knows do not count: another version of this package had them.
-    Nor do those in `FREE_SETTINGS`.
+    Nor does the schedule: longer is not other.
     """
     return [
         f"{key}: {before[key]!r} -> {now[key]!r}"
-        for key in sorted(before.keys() & now.keys())
-        if key not in FREE_SETTINGS and before[key] != now[key]
+        for key in sorted((before.keys() & now.keys()) - {*SCHEDULE})
+        if before[key] != now[key]
+    ]
+
+
+def changed_schedule(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Describe how a run that goes on differs from before in what it may."""
+    follows = {"epochs": ": learning rate and ramp follow the new length from here"}
+    return [
+        f"{key} {before[key]!r} -> {now[key]!r}{follows.get(key, '')}"
+        for key in SCHEDULE
+        if key in before and before[key] != now[key]
     ]
 
 

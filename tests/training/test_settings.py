@@ -14,7 +14,12 @@ from nnunetv2_spmc.methods import (
     nnUNetTrainerSupervisedControl,
 )
 from nnunetv2_spmc.methods.spmc_variants import PAPER
-from nnunetv2_spmc.training.settings import TrainingSettings, changed_settings, register_method
+from nnunetv2_spmc.training.settings import (
+    TrainingSettings,
+    changed_schedule,
+    changed_settings,
+    register_method,
+)
 
 IN_DATASET, IN_ENVIRONMENT = '"spmc" in dataset.json', "$nnUNet_spmc_settings"
 
@@ -194,9 +199,14 @@ def test_a_setting_of_another_version_is_no_change():
     assert changed_settings({"tau": 0.7, "gone": 1}, {"tau": 0.7, "new": 2}) == []
 
 
-def test_when_checkpoints_are_written_is_no_change():
-    assert changed_settings({"save_minutes": 10.0}, {"save_minutes": 0}) == []
-    assert changed_settings({"save_every": 50}, {"save_every": 1}) == ["save_every: 50 -> 1"]
+def test_another_schedule_is_named_and_no_other_method():
+    before = {"epochs": 200, "save_minutes": 10.0, "save_every": 50, "tau": 0.7}
+    now = {"epochs": 400, "save_minutes": 0, "save_every": 50, "keep_every": 5, "tau": 0.6}
+    assert changed_settings(before, now) == ["tau: 0.7 -> 0.6"]
+    assert changed_schedule(before, now) == [
+        "epochs 200 -> 400: learning rate and ramp follow the new length from here",
+        "save_minutes 10.0 -> 0",
+    ]
 
 
 def test_every_ablation_differs_from_the_method_in_what_its_name_says():
