@@ -57,21 +57,26 @@ def _folder(variable: str, must_exist: bool) -> Path:
     return folder
 
 
-def find_dataset(name_or_id: str | int) -> str:
-    """Return the name of the one dataset in nnUNet_raw with that name or id.
+def find_dataset(name_or_id: str | int, root: Path | None = None) -> str:
+    """Return the name of the one dataset with that name or id.
+
+    Args:
+        name_or_id: of the dataset.
+        root: where it must be: one of nnU-Net's three folders, by default nnUNet_raw.
 
     Raises:
         DataError: nnUNet_raw is not set or no folder, or has none; or nnU-Net, too, finds several.
     """
-    root = raw_folder(must_exist=True)
+    root = raw_folder(must_exist=True) if root is None else root
     names = dataset_names(root)
     wanted = str(name_or_id)
     if wanted in names:
         return wanted
+    folders = (folder_if_set(variable) for variable in (RAW, PREPROCESSED, RESULTS))
+    others = [folder for folder in folders if folder not in (None, root)]
     found: Mapping[str, Path] = {}
     if wanted.isdecimal():
-        others = (folder_if_set(variable) for variable in (PREPROCESSED, RESULTS))
-        found = find_id(int(wanted), root, *(folder for folder in others if folder is not None))
+        found = find_id(int(wanted), root, *others)
     here = [name for name in found if name in names]
     if here:
         return here[0]

@@ -49,6 +49,47 @@ def not_finite(weights: Mapping[str, Any]) -> list[str]:
     return [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
 
 
+def read_checkpoint(path: Path, *, mmap: bool = False) -> dict[str, Any]:
+    """Read a checkpoint of nnU-Net or of this package.
+
+    Raises:
+        CheckpointError: it is empty, damaged or something else; says what to do.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=False, mmap=mmap)
+    except (FileNotFoundError, PermissionError, MemoryError):
+        raise
+    except Exception as error:  # a damaged file may raise anything
+        raise unreadable(path, error) from error
+    if not isinstance(checkpoint, dict) or "network_weights" not in checkpoint:
+        raise CheckpointError(f"{path} is no checkpoint of nnU-Net; {_without(path)}.")
+    return checkpoint
+
+
+def unreadable(path: Path, error: Exception) -> CheckpointError:
+    """Return the error for a checkpoint that nnU-Net or PyTorch could not load."""
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if "state_dict" in reason or "state dict" in reason:
+        return CheckpointError(
+            f"{path} does not fit the network of this training ({reason}); use the plans, the "
+            "configuration and the trainer that it was trained with."
+        )
+    is_empty = path.is_file() and path.stat().st_size == 0
+    what = "empty" if is_empty else f"damaged ({reason})"
+    return CheckpointError(f"{path} is {what}; {_without(path)}.")
+
+
+def _without(path: Path) -> str:
+    """Say how to do without a checkpoint: what `--c` takes then."""
+    order = (FINAL, LATEST, BEST)
+    if path.name not in order:
+        return "take another one"
+    others = order[order.index(path.name) + 1 :]
+    found = [name for name in others if (path.parent / name).is_file()]
+    then = f"goes on from {found[0]}" if found else "starts the training again"
+    return f"move it away, and --c {then}"
+
+
 def read_extra_state(path: Path) -> dict[str, Any]:
     """Read what a trainer of this package stored beside the stock content.
 
@@ -56,7 +97,7 @@ def read_extra_state(path: Path) -> dict[str, Any]:
         CheckpointError: the checkpoint comes from another kind of trainer, or from an
             unreleased version of this package.
     """
-    checkpoint = torch.load(path, map_location="cpu", weights_only=False, mmap=True)
+    checkpoint = read_checkpoint(path, mmap=True)
     if CHECKPOINT_KEY not in checkpoint:
         raise CheckpointError(
             f"{path} was written by {checkpoint.get('trainer_name', 'another program')} and has "
@@ -92,8 +133,7 @@ def check_method(state: Mapping[str, Any], method: str, path: Path) -> None:
 
 def next_epoch(path: Path) -> int:
     """Read the epoch with which a training goes on from a checkpoint."""
-    checkpoint = torch.load(path, map_location="cpu", weights_only=False, mmap=True)
-    return int(checkpoint["current_epoch"])
+    return int(read_checkpoint(path, mmap=True)["current_epoch"])
 
 
 def check_length(trained: int, epochs: int, path: Path) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor
 from torch.amp import GradScaler
 
 from nnunetv2_spmc import __version__
+from nnunetv2_spmc.common.errors import SPMCError
 from nnunetv2_spmc.common.leftovers import remove_leftovers
 from nnunetv2_spmc.common.signals import interrupts_blocked, signals_deferred
 from nnunetv2_spmc.common.whole_file import WRITING_PREFIX
@@ -31,6 +33,7 @@ from nnunetv2_spmc.training.checkpoint import (
     read_extra_state,
     refuse_to_resume,
     reopen_finished,
+    unreadable,
     write_with_own_state,
 )
 from nnunetv2_spmc.training.commands import how_to_predict
@@ -303,11 +306,16 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         """Load a checkpoint of this trainer, for --c and --val.
 
         Raises:
-            CheckpointError: it comes from another kind of trainer.
+            CheckpointError: it comes from another kind of trainer, is damaged, or does not fit.
         """
         state = read_extra_state(Path(filename_or_checkpoint))
         check_method(state, self.method, Path(filename_or_checkpoint))
-        super().load_checkpoint(filename_or_checkpoint)
+        try:
+            super().load_checkpoint(filename_or_checkpoint)
+        except SPMCError:
+            raise
+        except (EOFError, KeyError, RuntimeError, UnpicklingError, ValueError) as error:
+            raise unreadable(Path(filename_or_checkpoint), error) from error
         self._resumed_from = {key: state[key] for key in state.keys() - {"parts"}}
         self._resumed_file = Path(filename_or_checkpoint)
 

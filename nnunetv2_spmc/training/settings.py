@@ -1,8 +1,10 @@
-"""Settings of a training: class defaults < dataset.json "spmc" < environment variable.
+"""Settings of a training: class defaults < dataset.json "spmc" < environment variable < options.
 
 The environment variable nnUNet_spmc_settings holds a JSON object or the path of a file with one:
 
     export nnUNet_spmc_settings='{"epochs": 200, "SPMC": {"tau": 0.65}}'
+
+The options are those of nnUNetv2_spmc_train: --settings FILE, and --set KEY=VALUE over it.
 
 The keys of every trainer are at the top. A method's own keys stand under its name, or at the top,
 too, where that method is trained. Blocks and keys of other methods are ignored, with a note.
@@ -26,6 +28,7 @@ from nnunetv2_spmc.common.setting_checks import (
 from nnunetv2_spmc.raw.layout import SETTINGS_KEY
 
 ENVIRONMENT_VARIABLE = "nnUNet_spmc_settings"
+OPTIONS_VARIABLE = "nnUNet_spmc_options"  # of nnUNetv2_spmc_train, which sets it: name -> settings
 LIMITS: dict[str, tuple[int, int]] = {  # generous: more is a slip of the pen, and would never end
     "epochs": (1, 10**6),
     "iterations_per_epoch": (1, 10**6),
@@ -139,7 +142,7 @@ def resolve_settings(
     *,
     fixed: Mapping[str, Any] | None = None,
 ) -> Resolved:
-    """Merge the settings of the trainer class, the dataset and the environment.
+    """Merge the settings of the trainer class, the dataset, the environment and the options.
 
     Args:
         training: the class defaults of what every trainer has.
@@ -160,6 +163,7 @@ def resolve_settings(
     sources = {
         f'"{SETTINGS_KEY}" in dataset.json': dataset_json.get(SETTINGS_KEY, {}),
         f"${ENVIRONMENT_VARIABLE}": _environment_block(environment.get(ENVIRONMENT_VARIABLE, "")),
+        **options_in(environment),
     }
     for source, block in sources.items():
         given = _given(source, block, name, keys[0] | keys[1], notes)
@@ -260,28 +264,45 @@ def changed_schedule(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
     ]
 
 
+def options_in(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Return the options that nnUNetv2_spmc_train was given, in their order: name -> settings."""
+    return dict(json.loads(environment.get(OPTIONS_VARIABLE) or "{}"))
+
+
+def read_settings(file: str) -> Any:
+    """Read a file of settings: a JSON object.
+
+    Raises:
+        SettingsError: there is no such file, or it is not valid JSON.
+    """
+    try:
+        text = Path(file).expanduser().read_text(encoding="utf-8")
+    except (OSError, RuntimeError) as error:  # RuntimeError: ~ of an unknown user
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise SettingsError(f"The file of settings {file} cannot be read: {reason}.") from None
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{file} is no text in UTF-8 ({error}).") from None
+    return _parsed(text, file)
+
+
 def _environment_block(value: str) -> Any:
     if not value.strip():
         return {}
-    text, origin = value, f"${ENVIRONMENT_VARIABLE}"
-    if not value.lstrip().startswith("{"):
-        text, origin = _file_content(value), value
+    if value.lstrip().startswith("{"):
+        return _parsed(value, f"${ENVIRONMENT_VARIABLE}")
+    if not os.path.isfile(os.path.expanduser(value)):
+        raise SettingsError(
+            f"${ENVIRONMENT_VARIABLE} must be a JSON object or the path of a file with one, got "
+            f"{value!r}, which is neither."
+        )
+    return read_settings(value)
+
+
+def _parsed(text: str, origin: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_without_repeats)
     except (ValueError, RecursionError) as error:  # of a number with thousands of digits, too
         raise SettingsError(f"{origin} is not valid JSON: {error}.") from None
-
-
-def _file_content(name: str) -> str:
-    try:
-        return Path(name).expanduser().read_text(encoding="utf-8")
-    except (OSError, RuntimeError):  # RuntimeError: ~ of an unknown user
-        raise SettingsError(
-            f"${ENVIRONMENT_VARIABLE} must be a JSON object or the path of a file with one, got "
-            f"{name!r}, which is neither."
-        ) from None
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"{name} is no text in UTF-8 ({error}).") from None
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -57,22 +57,12 @@ class UnlabeledStream:
         self.trainer = trainer
         self.cases: list[str] = []
 
-    def check_labeled_cases(self) -> None:
-        """Refuse a configuration whose labeled cases are not preprocessed."""
-        trainer = self.trainer
-        if not Path(trainer.preprocessed_dataset_folder).is_dir():
-            raise DataError(
-                f"{trainer.plans_manager.dataset_name} is not preprocessed for "
-                f"{trainer.configuration_name}: {trainer.preprocessed_dataset_folder} does not "
-                "exist; run nnUNetv2_plan_and_preprocess (or nnUNetv2_preprocess) for this "
-                "configuration."
-            )
-
-    def find_cases(self) -> None:
-        """Find the unlabeled cases; preprocess what is missing."""
+    @property
+    def target(self) -> UnlabeledTarget:
+        """The dataset and the configuration that are trained on."""
         trainer = self.trainer
         plans, folder = trainer.plans_manager, Path(trainer.preprocessed_dataset_folder_base)
-        target = UnlabeledTarget(
+        return UnlabeledTarget(
             plans.dataset_name,
             plans,
             trainer.configuration_name,
@@ -80,13 +70,17 @@ class UnlabeledStream:
             folder,
             plans_file_name(folder, plans.plans),
         )
+
+    def find_cases(self) -> None:
+        """Find the unlabeled cases; preprocess what is missing."""
+        trainer = self.trainer
         options = PreprocessingOptions(
             num_processes=max(1, get_allowed_n_proc_DA()),
             allow_overlap=trainer.settings.allow_overlap,
             log=trainer.print_to_log_file,
         )
         self.cases = ensure_unlabeled_preprocessed(
-            target,
+            self.target,
             options,
             allowed_to_run=not trainer.is_ddp,
             required=not trainer.learns_from_ignored,

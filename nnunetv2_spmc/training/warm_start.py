@@ -11,11 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from nnunetv2_spmc.networks.unwrap import unwrapped
-from nnunetv2_spmc.training.checkpoint import CHECKPOINT_KEY, CheckpointError
+from nnunetv2_spmc.training.checkpoint import CHECKPOINT_KEY, CheckpointError, read_checkpoint
 from nnunetv2_spmc.training.weights import MAIN_PREFIX, part_weights
 
 SEGMENTATION_LAYERS = ".seg_layers."  # other labels have other ones; nnU-Net does not transfer them
@@ -59,8 +58,7 @@ def fill_parts(network: nn.Module, file: Path | None = None) -> str:
     file = pretrained_weights_file() if file is None else file
     stored: Mapping[str, Any] = {}
     if file is not None and file.is_file():
-        checkpoint = torch.load(file, map_location="cpu", weights_only=False)
-        stored = checkpoint.get(CHECKPOINT_KEY, {}).get("parts", {})
+        stored = read_checkpoint(file).get(CHECKPOINT_KEY, {}).get("parts", {})
     main = network.get_submodule(MAIN_PREFIX[:-1]).state_dict()
     named = network.named_parameters(remove_duplicate=False)
     learned = {name for name, parameter in named if parameter.requires_grad}
@@ -113,7 +111,7 @@ def read_pretrained_main_branch(main: nn.Module, file: Path) -> dict[str, Tensor
     """
     if not file.is_file():
         raise CheckpointError(f"{file} does not exist; give -pretrained_weights a checkpoint.")
-    stored = torch.load(file, map_location="cpu", weights_only=False).get("network_weights", {})
+    stored = read_checkpoint(file)["network_weights"]
     own = main.state_dict()
     transferred = [key for key in own if SEGMENTATION_LAYERS not in key]
     for key in transferred:

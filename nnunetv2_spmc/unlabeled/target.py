@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.common.nnunet_folders import (
+    RAW,
+    dataset_names,
     find_dataset,
+    folder_if_set,
     number_of,
     preprocessed_folder,
     raw_dataset_folder,
@@ -74,8 +77,7 @@ class UnlabeledTarget:
     @property
     def folder(self) -> Path:
         """The folder of the preprocessed unlabeled cases."""
-        labeled = self.configuration_manager.data_identifier
-        return unlabeled_folder(self.preprocessed_dataset / labeled)
+        return unlabeled_folder(self.labeled_folder)
 
     @property
     def configuration_manager(self) -> ConfigurationManager:
@@ -88,10 +90,47 @@ class UnlabeledTarget:
         names = self.dataset_json.get("channel_names") or self.dataset_json["modality"]
         return len(names)
 
+    def labeled_cases(self) -> list[str]:
+        """Return the preprocessed labeled cases, or raise DataError if there is none."""
+        from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+
+        folder = self.labeled_folder
+        endings = {path.suffix for path in folder.iterdir()} if folder.is_dir() else set()
+        endings -= {".pkl", ".npy"}
+        if len(endings) > 1:
+            raise DataError(
+                f"{folder} has files that end in {' and '.join(sorted(endings))}, so nnU-Net "
+                "cannot tell how its cases are stored; move those away that are none."
+            )
+        cases: list[str] = []
+        if endings <= {".b2nd", ".npz"} and endings:
+            cases = infer_dataset_class(str(folder)).get_identifiers(str(folder))
+        if not cases:
+            raise DataError(
+                f"The labeled cases of {self.dataset_name} are not preprocessed for "
+                f"{self.configuration_name}: {folder} has none; run "
+                "nnUNetv2_plan_and_preprocess, or for a dataset that is planned already "
+                f"{self.labeled_command}."
+            )
+        return cases
+
     def raw_cases(self, *, required: bool = True) -> dict[str, list[str]]:
         """Return the cases of imagesUn as `raw_unlabeled_cases` does."""
         ending = self.dataset_json["file_ending"]
         return raw_unlabeled_cases(self.raw_folder, ending, self.num_channels, required=required)
+
+    @property
+    def labeled_folder(self) -> Path:
+        """The folder of the preprocessed labeled cases."""
+        return self.preprocessed_dataset / self.configuration_manager.data_identifier
+
+    @property
+    def labeled_command(self) -> str:
+        """The command that preprocesses the labeled cases."""
+        return (
+            f"nnUNetv2_preprocess -d {number_of(self.dataset_name)} -plans_name "
+            f"{self.plans_identifier} -c {self.configuration_name}"
+        )
 
     @property
     def command(self) -> str:
@@ -113,15 +152,20 @@ class UnlabeledTarget:
                 f"The cascade {name} is not supported: unlabeled cases have no segmentation of a "
                 "previous stage; use another configuration, 3d_fullres for example."
             )
-        if name not in available:
-            raise DataError(
-                f"The plans {self.plans_identifier} of {self.dataset_name} have no "
-                f"configuration {name}, only {', '.join(available)}."
-            )
+        self.check_configuration()
         if self.configuration_manager.preprocessor_class is None:
             raise DataError(
                 f"The plans {self.plans_identifier} name the preprocessor "
                 f"{self.configuration_manager.preprocessor_name}, which this nnU-Net does not have."
+            )
+
+    def check_configuration(self) -> None:
+        """Raise DataError if the plans do not have the configuration."""
+        available = self.plans_manager.available_configurations
+        if self.configuration_name not in available:
+            raise DataError(
+                f"The plans {self.plans_identifier} of {self.dataset_name} have no "
+                f"configuration {self.configuration_name}, only {', '.join(available)}."
             )
 
 
@@ -134,16 +178,51 @@ def find_target(
         DataError: If an environment variable, the dataset, its plans or the configuration is not
             there; it says which and what to run first.
     """
+    target = _planned(find_dataset(dataset_name_or_id), configuration, plans_identifier)
+    target.check()
+    return target
+
+
+def find_training_target(
+    dataset_name_or_id: str | int, configuration: str, plans_identifier: str
+) -> UnlabeledTarget:
+    """Find a planned dataset by its name or id, whose raw data may be gone.
+
+    Raises:
+        DataError: as `find_target`.
+    """
+    root = preprocessed_folder(must_exist=True)
+    try:
+        name = find_dataset(dataset_name_or_id, root)
+    except DataError as error:
+        raw = folder_if_set(RAW)
+        if raw is None or str(dataset_name_or_id) not in _names_and_ids(raw):
+            raise
+        raise DataError(
+            f"{error} It is in {raw}: plan it first, with "
+            f"nnUNetv2_plan_and_preprocess -d {number_of(find_dataset(dataset_name_or_id))}."
+        ) from None
+    target = _planned(name, configuration, plans_identifier)
+    target.check_configuration()
+    return target
+
+
+def _names_and_ids(folder: Path) -> set[str]:
+    names = dataset_names(folder)
+    return {*names, *(str(number_of(name)) for name in names)}
+
+
+def _planned(dataset_name: str, configuration: str, plans_identifier: str) -> UnlabeledTarget:
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     refuse_path(plans_identifier, "-p")
-    dataset_name = find_dataset(dataset_name_or_id)
     folder = preprocessed_folder(must_exist=True) / dataset_name
     plans_file = folder / f"{plans_identifier}.json"
     dataset_file = folder / "dataset.json"
     for file in (plans_file, dataset_file):
         if not file.is_file():
-            others = sorted(path.stem for path in folder.glob("*Plans*.json"))
+            plans = {path.stem for path in folder.glob("*Plans*.json")}
+            others = sorted(name for name in plans if not name.endswith("_unlabeled"))  # records
             found = f" (its plans: {', '.join(others)}; choose with -p)" if others else ""
             raise DataError(
                 f"{file} does not exist{found}; plan the dataset first, with "
@@ -151,11 +230,9 @@ def find_target(
             )
     plans_manager = PlansManager(_load_json(plans_file))
     dataset_json = _load_json(dataset_file)
-    target = UnlabeledTarget(
+    return UnlabeledTarget(
         dataset_name, plans_manager, configuration, dataset_json, folder, plans_identifier
     )
-    target.check()
-    return target
 
 
 def _load_json(file: Path) -> dict[str, Any]:

@@ -1,13 +1,20 @@
 from contextlib import contextmanager
 from unittest import mock
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import distributed as dist
 
 from nnunetv2_spmc.losses import cdps, masked_mse
-from nnunetv2_spmc.training.processes import end_process_group, entries_of_all_processes
+from nnunetv2_spmc.training.processes import (
+    ProcessError,
+    end_process_group,
+    entries_of_all_processes,
+    run_in_processes,
+)
+from tests.training.spawned import be_killed, refuse, stop
 
 
 @contextmanager
@@ -82,3 +89,20 @@ def test_the_threads_of_gloo_rest_before_the_group_ends(tmp_path, monkeypatch):
     end_process_group()
     assert rests == [True]
     assert not dist.is_initialized()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("work", "arguments", "sentence"),
+    [(refuse, ("what is wrong",), "^what is wrong$"), (be_killed, (), "of 1 was ended by SIGKILL")],
+)
+def test_why_a_process_ended_is_one_sentence(work, arguments, sentence):
+    with pytest.raises(ProcessError, match=sentence):
+        run_in_processes(work, 1, *arguments)
+
+
+@pytest.mark.slow
+def test_a_process_that_was_stopped_gives_its_status():
+    with pytest.raises(SystemExit) as ended:
+        run_in_processes(stop, 1)
+    assert ended.value.code == 143
