@@ -448,7 +448,8 @@ def test_a_dataset_is_not_made_of_the_files_it_replaces(nnunet_folders, on_disk,
 
 def test_a_4d_file_with_one_volume_is_written_as_3d(nnunet_folders, tmp_path) -> None:
     path = tmp_path / "odd.nii.gz"
-    sitk.WriteImage(sitk.GetImageFromArray(np.ones((1, 4, 6, 8), np.int16), False), str(path))
+    array = np.arange(4 * 6 * 8, dtype=np.int16).reshape(1, 4, 6, 8)
+    sitk.WriteImage(sitk.GetImageFromArray(array, False), str(path))
     folder = write_raw_dataset(
         dataset(RawCase("odd", (ImageFile(path),), "unlabeled")), WriteOptions()
     ).folder

@@ -288,7 +288,9 @@ def test_an_image_of_zeros_only_is_refused(dataset):
     for channel in range(CHANNELS):
         file = dataset[0] / "imagesUn" / f"u0_{channel:04d}.nii.gz"
         write_image(file, np.zeros((12, 24, 24), np.float32))
-    assert run().failed == {"u0": "all voxels are zero"}
+    file = dataset[0] / "imagesUn" / "u0_0000.nii.gz"
+    reason = f"{file} is constant, all its voxels are 0; get it again, or remove it"
+    assert run().failed == {"u0": reason}
 
 
 def test_a_mended_case_is_done_and_its_note_removed(dataset, folder):
