@@ -118,13 +118,13 @@ def _read_header(file: Path) -> AnalyzeHeader:
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{file} is truncated or damaged ({error}); get it again") from error
     is_pair = file.suffix.lower() == PAIR_ENDING
-    classes = (Nifti2Header, Nifti1Header, *([AnalyzeHeader] if is_pair else []))
-    for header_class in classes:
+    for header_class in (Nifti2Header, Nifti1Header, *([AnalyzeHeader] if is_pair else [])):
         size = header_class.sizeof_hdr
         if len(start) >= size and header_class.may_contain_header(start):
             header = header_class(start[:size], check=False)
-            if not is_pair or not bytes(header.get("magic", b"")).startswith(b"n+"):
-                return header
+            if is_pair and bytes(header.get("magic", b"")).startswith(b"n+"):
+                break  # of a file with header and voxels
+            return header
     raise DataError(
         f"{file} is truncated or damaged, or no NIfTI file: it does not begin with a header; get "
         "it again, or convert it to .nii.gz"

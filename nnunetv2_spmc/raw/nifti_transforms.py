@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 from nibabel.nifti1 import Nifti1Header
-from nibabel.spatialimages import HeaderDataError
 
 from nnunetv2_spmc.common.errors import DataError
 
 SCALE_TOLERANCE = 1e-2  # relative
 SHEAR_TOLERANCE = 1e-3  # cosine of the angle between two axes
+QUATERNION_TOLERANCE = 1e-3
 DISTANCE_TOLERANCE = 0.1  # of the smallest voxel size
 
 
@@ -32,10 +32,7 @@ def check_transforms(file: Path, header: Nifti1Header, shape: Sequence[int]) -> 
         DataError: If one is not finite, or the one that counts shears or contradicts the spacing.
     """
     has_qform, has_sform = int(header["qform_code"]) > 0, int(header["sform_code"]) > 0
-    try:
-        qform = header.get_qform() if has_qform else None
-    except HeaderDataError:  # quaternions longer than 1
-        qform = np.full((4, 4), np.nan)
+    qform = _qform(header) if has_qform else None
     sform = np.asarray(header.get_sform(), float) if has_sform else None
     for name, transform in (("qform", qform), ("sform", sform)):
         if transform is not None and not np.isfinite(transform).all():
@@ -59,6 +56,18 @@ def check_transforms(file: Path, header: Nifti1Header, shape: Sequence[int]) -> 
             ScanWarning,
             stacklevel=2,
         )
+
+
+def _qform(header: Nifti1Header) -> np.ndarray:
+    """Return the qform, of NaN if its quaternion cannot be; one too long by rounding is none."""
+    header = header.copy()
+    names = ("quatern_b", "quatern_c", "quatern_d")
+    length = float(np.linalg.norm([header[name] for name in names]))
+    if not length <= 1 + QUATERNION_TOLERANCE:  # NaN is not
+        return np.full((4, 4), np.nan)
+    for name in names:
+        header[name] = header[name] / max(length, 1)
+    return np.asarray(header.get_qform(), float)
 
 
 def _shears(sform: np.ndarray) -> bool:

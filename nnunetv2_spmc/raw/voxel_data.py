@@ -86,18 +86,19 @@ def check_length(
         values: receives the voxels; without it a file that is not compressed is not read.
     """
     num_bytes = math.prod(shape) * dtype.itemsize
+    stored = data.files[0] if len(data.files) == 1 else name
     try:
         missing, surplus = _missing_and_surplus(data, num_bytes, dtype, values)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{name} is truncated or damaged ({error}); get it again") from error
+        raise DataError(f"{stored} is truncated or damaged ({error}); get it again") from error
     if missing > 0:
         what = "numbers" if data.encoding == "text" else "bytes"
-        raise DataError(f"{name} is truncated, {missing} {what} are missing; get it again")
+        raise DataError(f"{stored} is truncated, {missing} {what} are missing; get it again")
     # a header that is wrong by one voxel along an axis leaves a plane over, or more
     if surplus > num_bytes / max(shape) / 2 and not data.may_go_on:
         raise DataError(
-            f"{name} has {surplus} bytes more than its header speaks of, {_count(shape)} voxels of "
-            f"type {dtype.name}; get it again, or correct the header"
+            f"{stored} has {surplus} bytes more than the header speaks of, {_count(shape)} voxels "
+            f"of type {dtype.name}; get it again, or correct the header"
         )
 
 

@@ -45,7 +45,7 @@ def refusal(file: Path, kind: str = "image") -> str:
             function(file, kind=kind)
         said.add(str(caught.value))
     (sentence,) = said
-    assert str(file) in sentence
+    assert str(file.with_suffix("")) in sentence  # or the file with its voxels
     assert "\n" not in sentence
     return sentence
 
@@ -84,7 +84,8 @@ def test_a_truncated_file_of_every_format_is_named(tmp_path, ending, kept, compr
     data = tmp_path / (names.get(ending) or file.name)
     content = data.read_bytes()
     data.write_bytes(content[: int(kept * len(content)) if kept > 0 else kept])
-    assert re.search("is truncated|Cannot read", refusal(file))
+    said = refusal(file)
+    assert f"{data} is truncated" in said or f"Cannot read {file}" in said
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -175,7 +176,7 @@ def test_a_size_that_the_file_cannot_hold_takes_no_memory(tmp_path, ending, key,
 @pytest.mark.parametrize("size", ["8 7 5", "8 6 6", "7 7 6"])
 def test_a_header_of_less_than_lies_there_is_refused(tmp_path, ending, key, size) -> None:
     file = changed_header(tmp_path, ending, f"^{key}.*$", f"{key}{size}")
-    assert "more than its header speaks of" in refusal(file)
+    assert "more than the header speaks of" in refusal(file)
 
 
 @pytest.mark.parametrize("ending", [".nii", ".nrrd", ".mha", ".gipl"])
