@@ -49,15 +49,15 @@ def pair_image(header: Path) -> Path:
     Raises:
         DataError: If there is none, or more than one.
     """
-    stem = header.name[: -len(".hdr")].casefold()
-    names = (f"{stem}.img", f"{stem}.img.gz")
-    found = sorted(path for path in header.parent.iterdir() if path.name.casefold() in names)
-    if len(found) > 1:
-        exact = [path for path in found if path.name == f"{header.name[:-4]}.img"]
-        found = exact if len(exact) == 1 and found[0].stem != found[1].stem else found
+    stem = header.name[: -len(".hdr")]
+    usual = header.parent / f"{stem}.img"
+    if usual.is_file():
+        return usual
+    names = tuple(f"{stem}{ending}".casefold() for ending in (".img", ".img.gz"))
+    found = [path for path in header.parent.iterdir() if path.name.casefold() in names]
     if len(found) != 1:
         raise DataError(
-            f"{header} needs one file with its voxels, {header.name[:-4]}.img, and there "
+            f"{header} needs a file with its voxels, {stem}.img, and there "
             f"{'are several' if found else 'is none'}; put the pair into one folder"
         )
     return found[0]

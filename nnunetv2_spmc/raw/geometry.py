@@ -25,7 +25,9 @@ def check_spacing(file: Path, spacing_mm: Sequence[float]) -> None:
 
 
 def check_placement(file: Path, direction: Sequence[float], origin: Sequence[float]) -> None:
-    """Raise DataError unless the axes are finite, at right angles and of length 1.
+    """Raise DataError unless the axes are finite, and in 3D at right angles and of length 1.
+
+    Those of a plane may be what two of three axes leave.
 
     Args:
         file: for the message.
@@ -36,7 +38,7 @@ def check_placement(file: Path, direction: Sequence[float], origin: Sequence[flo
     axes = np.reshape(direction, (num_axes, num_axes))
     if not (np.isfinite(axes).all() and np.isfinite(origin).all()):
         raise DataError(f"{file} has an origin or a direction that is NaN; correct its header")
-    if np.abs(axes.T @ axes - np.eye(num_axes)).max() > SHEAR_TOLERANCE:
+    if num_axes > 2 and np.abs(axes.T @ axes - np.eye(num_axes)).max() > SHEAR_TOLERANCE:
         raise DataError(
             f"{file} has axes that are not at right angles or not of length 1, its direction is "
             f"{tuple(np.round(axes.ravel(), 4).tolist())}; resample it, or correct its header"

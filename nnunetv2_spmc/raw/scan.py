@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -140,24 +140,18 @@ def _check_there(file: Path) -> None:
 def _reader(
     file: Path, ending: str, data_files: Sequence[Path] = ()
 ) -> Iterator[sitk.ImageFileReader]:
-    """Give a reader that has read the header; SimpleITK knows most endings in lower case only."""
+    """Give a reader that has read the header of a file."""
     reader = sitk.ImageFileReader()
     if ending:
         reader.SetImageIO(IMAGE_IO[ending])
-    with TemporaryDirectory() as folder:
-        path, links = file, {}
-        if not file.name.endswith(ending):
-            path = Path(folder, f"scan{ending}")
-            links = {path: file} | {path.with_name(data.name): data for data in data_files}
-        if ending == PAIR_ENDING:
-            image = pair_image(file)
-            if not image.name.startswith(f"{file.name.removesuffix(ending)}.img"):
-                path = Path(folder, f"scan{ending}")
-            if path != file:
-                suffix = ".img.gz" if image.suffix.lower() == ".gz" else ".img"
-                links = {path: file, path.with_name(f"scan{suffix}"): image}
-        for link, target in links.items():
-            link.symlink_to(target.resolve())
+    with ExitStack() as stack:
+        path = file
+        links = _links(file, ending, data_files)
+        if links:
+            folder = Path(stack.enter_context(TemporaryDirectory()))
+            for name, target in links.items():
+                (folder / name).symlink_to(target.resolve())
+            path = folder / f"scan{ending}"
         reader.SetFileName(str(path))
         try:
             with Quiet():
@@ -165,6 +159,22 @@ def _reader(
         except RuntimeError as error:
             raise _unreadable(file, error, path) from error
         yield reader
+
+
+def _links(file: Path, ending: str, data_files: Sequence[Path]) -> dict[str, Path]:
+    """Return under which names SimpleITK reads a file, which knows most endings in lower case only.
+
+    Nothing where it reads it under its own.
+    """
+    if ending == PAIR_ENDING:
+        image = pair_image(file)
+        image_ending = ".img.gz" if image.suffix.lower() == ".gz" else ".img"
+        if file.name.removesuffix(ending) == image.name.removesuffix(image_ending):
+            return {}
+        return {f"scan{ending}": file, f"scan{image_ending}": image}
+    if file.name.endswith(ending):
+        return {}
+    return {data.name: data for data in data_files} | {f"scan{ending}": file}
 
 
 def read_header(file: Path) -> sitk.ImageFileReader:
