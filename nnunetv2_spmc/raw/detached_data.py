@@ -116,9 +116,12 @@ def _of_metaimage(file: Path, start: bytes) -> VoxelData:
 
 
 def _of_vtk(file: Path, start: bytes) -> VoxelData:
-    voxels = re.search(rb"^SCALARS .*\n(LOOKUP_TABLE .*\n)?", start, re.MULTILINE)
-    if voxels is None:
-        return VoxelData((file,), encoding="unknown")
+    voxels = re.search(rb"^SCALARS .*\nLOOKUP_TABLE .*\n", start, re.MULTILINE)
+    if voxels is None:  # SimpleITK would take another line for voxels
+        raise DataError(
+            f"{file} is truncated or damaged, its header has no SCALARS with a LOOKUP_TABLE; get "
+            "it again, or convert it to .nii.gz"
+        )
     if re.search(rb"^ASCII\s*$", start[: voxels.start()], re.MULTILINE):
         return VoxelData((file,), voxels.end(), encoding="text")
     with file.open("rb") as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as content:

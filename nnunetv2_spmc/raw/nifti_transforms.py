@@ -63,8 +63,10 @@ def _qform(header: Nifti1Header) -> np.ndarray:
     header = header.copy()
     names = ("quatern_b", "quatern_c", "quatern_d")
     length = float(np.linalg.norm([header[name] for name in names]))
-    if not length <= 1 + QUATERNION_TOLERANCE:  # NaN is not
+    qfac = float(header["pixdim"][0])
+    if not length <= 1 + QUATERNION_TOLERANCE or qfac not in (-1, 0, 1):  # NaN is not
         return np.full((4, 4), np.nan)
+    header["pixdim"][0] = qfac or 1
     for name in names:
         header[name] = header[name] / max(length, 1)
     return np.asarray(header.get_qform(), float)

@@ -163,6 +163,7 @@ def refusal(file):
         (SFORM + 12, "f", (np.inf,), "has a damaged sform"),
         (QUATERNION, "f", (np.nan,), "has a damaged qform"),
         (QUATERNION, "fff", (1, 0.1, 0.1), "has a damaged qform"),
+        (PIXDIM, "f", (7,), "has a damaged qform"),
         (344, "4s", (b"abcd",), "no NIfTI file: it does not begin with a header"),
     ],
 )
@@ -226,6 +227,12 @@ def test_an_sform_that_shears_does_not_count_where_there_is_a_qform(tmp_path):
 def test_an_sform_of_other_voxel_sizes_than_the_spacing_is_refused(tmp_path):
     file = whole_nifti(tmp_path / "a.nii", sform_code=1, sform=np.diag([2, 3, 5, 1]))
     assert "sform has voxels of 2 x 3 x 5 mm, its pixdim 2 x 3 x 4 mm" in refusal(file)
+
+
+def test_a_qfac_of_0_is_1_by_the_standard(tmp_path):
+    file = with_header(whole_nifti(tmp_path / "scan.nii"), PIXDIM, "f", 0)
+    check_scan(file)
+    assert read_scan(file).GetDirection() == (-1, 0, 0, 0, -1, 0, 0, 0, 1)
 
 
 def test_a_quaternion_that_is_too_long_by_rounding_is_read(tmp_path):
