@@ -8,6 +8,7 @@ scan.nii.gz beside it, all without a word; a scan would then be trained on that 
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from pathlib import Path
 from typing import Any
@@ -139,16 +140,27 @@ def _shape(file: Path, header: AnalyzeHeader) -> tuple[int, ...]:
             f"{file} has a damaged header: {dim[0]} axes of {', '.join(map(str, dim[1:]))} voxels; "
             "get it again"
         )
+    values = math.prod(shape[4:])
+    if values > 1 and shape[3] == 1:
+        raise _several_values(file, values)
+    if values > 1 or len(shape) == 1:
+        raise DataError(
+            f"{file} has {' x '.join(map(str, shape))} voxels, expected three axes; write each "
+            "volume to a file of its own"
+        )
     return shape
+
+
+def _several_values(file: Path, number: int) -> DataError:
+    return DataError(
+        f"{file} has {number} values per voxel, expected 1; write each channel to a file of its own"
+    )
 
 
 def _dtype(file: Path, header: AnalyzeHeader) -> np.dtype:
     code, bits = int(header["datatype"]), int(header["bitpix"])
     if code in VALUES_PER_VOXEL:
-        raise DataError(
-            f"{file} has {VALUES_PER_VOXEL[code]} values per voxel, expected 1; write each channel "
-            "to a file of its own"
-        )
+        raise _several_values(file, VALUES_PER_VOXEL[code])
     if code in COMPLEX_TYPES:
         raise DataError(f"{file} has complex voxels; write their magnitude to a file")
     if code not in READABLE_TYPES:

@@ -11,9 +11,10 @@ import numpy as np
 from nibabel.nifti1 import Nifti1Header
 
 from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.raw.geometry import SHEAR_TOLERANCE
 
 SCALE_TOLERANCE = 1e-2  # relative
-SHEAR_TOLERANCE = 1e-3  # cosine of the angle between two axes
+ITK_SHEAR_TOLERANCE = 1e-4  # an sform further from right angles counts for nothing in ITK
 QUATERNION_TOLERANCE = 1e-3
 DISTANCE_TOLERANCE = 0.1  # of the smallest voxel size
 
@@ -25,8 +26,9 @@ class ScanWarning(UserWarning):
 def check_transforms(file: Path, header: Nifti1Header, shape: Sequence[int]) -> None:
     """Check the transforms that a header sets; warn where the two differ.
 
-    SimpleITK goes by the sform if its code is 1 (scanner) or there is no qform, nibabel by the
-    sform wherever there is one. nnU-Net reads with SimpleITK unless dataset.json says otherwise.
+    SimpleITK goes by the sform if its code is 1 (scanner) and its axes are at right angles, or if
+    there is no qform; nibabel by the sform wherever there is one. nnU-Net reads with SimpleITK
+    unless dataset.json says otherwise, or SimpleITK cannot read the first scan.
 
     Raises:
         DataError: If one is not finite, or the one that counts shears or contradicts the spacing.
@@ -42,7 +44,9 @@ def check_transforms(file: Path, header: Nifti1Header, shape: Sequence[int]) -> 
     if sform is None or len(shape) < 3:
         return
     spacing = np.asarray(header["pixdim"][1:4], float)
-    sform_counts = qform is None or (int(header["sform_code"]) == 1 and not _shears(sform))
+    sform_counts = qform is None or (
+        int(header["sform_code"]) == 1 and _shear(sform) <= ITK_SHEAR_TOLERANCE
+    )
     if sform_counts:
         _check_sform(file, sform, spacing)
     if qform is None:
@@ -72,17 +76,18 @@ def _qform(header: Nifti1Header) -> np.ndarray:
     return np.asarray(header.get_qform(), float)
 
 
-def _shears(sform: np.ndarray) -> bool:
+def _shear(sform: np.ndarray) -> float:
+    """Return how far the axes are from right angles: 0, and 1 where they are of no use."""
     axes = sform[:3, :3]
     lengths = np.linalg.norm(axes, axis=0)
     if not lengths.all():
-        return True
-    return bool(np.abs((axes / lengths).T @ (axes / lengths) - np.eye(3)).max() > SHEAR_TOLERANCE)
+        return 1.0
+    return float(np.abs((axes / lengths).T @ (axes / lengths) - np.eye(3)).max())
 
 
 def _check_sform(file: Path, sform: np.ndarray, spacing: np.ndarray) -> None:
     """Raise DataError if an sform shears, or does not fit to the spacing."""
-    if _shears(sform):
+    if _shear(sform) > SHEAR_TOLERANCE:
         raise DataError(f"{file} has an sform whose axes are not at right angles; resample it")
     lengths = np.linalg.norm(sform[:3, :3], axis=0)
     if not np.allclose(lengths, spacing, rtol=SCALE_TOLERANCE, atol=0):

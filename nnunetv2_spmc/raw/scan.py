@@ -38,7 +38,6 @@ IMAGE_IO = {  # of SimpleITK, which would try all of them
     ".vtk": "VTKImageIO",
 }
 VOLUME_ENDINGS = tuple(IMAGE_IO)
-MAX_AXES = 4
 NUMPY_TYPES = {
     sitk.sitkUInt8: "u1",
     sitk.sitkInt8: "i1",
@@ -68,9 +67,7 @@ def check_scan(file: Path, *, kind: Kind = "image") -> None:
     if ending in PICTURE_ENDINGS:
         check_picture(file, kind=kind)
     elif ending in (*NIFTI_ENDINGS, PAIR_ENDING):
-        if check_nifti(file, kind=kind) == 1:
-            with _reader(file, ending) as reader:
-                _check_header(file, reader)
+        check_nifti(file, kind=kind)  # not with SimpleITK: nnU-Net may read it with nibabel
     elif ending:
         _read_checked(file, ending, kind)
 
@@ -199,6 +196,11 @@ def execute(reader: sitk.ImageFileReader | sitk.ImageSeriesReader, file: Path) -
 
 def _unreadable(file: Path, error: RuntimeError, linked_as: Path | None = None) -> DataError:
     reason = _reason(error).replace(str(linked_as or file), str(file))
+    if "orthonormal" in reason:
+        return DataError(
+            f"{file} has an sform whose axes are not quite at right angles, and SimpleITK does not "
+            "read it; with nibabel, save it after set_qform(affine) and set_sform(get_qform())"
+        )
     return DataError(f"Cannot read {file} ({reason}); get it again, or convert it to .nii.gz")
 
 
@@ -215,7 +217,7 @@ def _check_header(file: Path, reader: sitk.ImageFileReader) -> None:
         if "complex" in name:
             raise DataError(f"{file} has complex voxels; write their magnitude to a file")
         raise DataError(f"{file} has voxels of type {name}; convert them to float32")
-    if not 2 <= len(size) <= MAX_AXES:
+    if not 2 <= len(size) <= 4:
         raise DataError(
             f"{file} has {len(size)} axes of {' x '.join(map(str, size))} voxels, expected 3; "
             "write each volume to a file of its own"
