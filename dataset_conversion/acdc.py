@@ -209,8 +209,8 @@ def find_patients(source: Path) -> tuple[dict[str, Patient], bool]:
 
 def _patients_of_challenge(root: Path) -> dict[str, Patient]:
     patients: dict[str, Patient] = {}
-    for path in sorted(root.glob("patient*/patient*_frame*.nii*")):
-        match = re.fullmatch(r"((patient\d{3})_frame(\d+))\.nii(?:\.gz)?", path.name)
+    for path in sorted(root.glob("patient*/patient*_frame*.*")):
+        match = re.fullmatch(r"((patient\d{3})_frame(\d+))\.(?i:nii(?:\.gz)?)", path.name)
         if not match:
             continue
         stem, name, frame = match.groups()
@@ -231,7 +231,8 @@ def _patients_of_challenge(root: Path) -> dict[str, Patient]:
 
 def _nifti(folder: Path, stem: str) -> Path | None:
     """Return the one NIfTI file of a name, compressed or not."""
-    found = [path for ending in NIFTI_ENDINGS if (path := folder / f"{stem}{ending}").is_file()]
+    named = sorted(folder.glob(f"{stem}.*"))
+    found = [p for p in named if p.name[len(stem) :].lower() in NIFTI_ENDINGS and p.is_file()]
     if len(found) > 1:
         raise ConversionError(f"{found[0]} and {found[1]} are both there; remove one of them.")
     return found[0] if found else None

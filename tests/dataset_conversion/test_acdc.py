@@ -166,6 +166,19 @@ def test_a_label_may_be_compressed_where_its_image_is_not(challenge, nnunet_fold
     assert content["files"]["patient001_frame04"]["label"].endswith("frame04_gt.nii.gz")
 
 
+@pytest.mark.parametrize("ending", [".NII.GZ", ".Nii.gz"])
+def test_endings_in_capitals_are_found(challenge, nnunet_folders, ending) -> None:
+    images = {}
+    for file in sorted((challenge / "training" / "patient001").glob("*.nii.gz")):
+        images[file.name] = sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
+        file.rename(file.with_name(file.name.replace(".nii.gz", ending)))
+    folder = convert_acdc(challenge).folder
+    for frame in ("patient001_frame04", "patient001_frame11"):
+        (written,) = folder.glob(f"images*/{frame}_0000.nii.gz")
+        array = sitk.GetArrayFromImage(sitk.ReadImage(str(written)))
+        np.testing.assert_array_equal(array, images[f"{frame}.nii.gz"])
+
+
 def test_an_unknown_label_value_names_no_option_of_another_converter(
     challenge, nnunet_folders, write_volume
 ) -> None:

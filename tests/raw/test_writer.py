@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -503,12 +504,43 @@ def test_a_dataset_is_not_made_of_the_files_it_replaces(nnunet_folders, on_disk,
 
 def test_a_4d_file_with_one_volume_is_written_as_3d(nnunet_folders, tmp_path) -> None:
     path = tmp_path / "odd.nii.gz"
-    sitk.WriteImage(sitk.GetImageFromArray(np.ones((1, 4, 6, 8), np.int16), False), str(path))
+    array = np.arange(4 * 6 * 8, dtype=np.int16).reshape(1, 4, 6, 8)
+    sitk.WriteImage(sitk.GetImageFromArray(array, False), str(path))
     folder = write_raw_dataset(
         dataset(RawCase("odd", (ImageFile(path),), "unlabeled")), WriteOptions()
     ).folder
     written = sitk.ReadImage(str(folder / "imagesUn" / "odd_0000.nii.gz"))
     assert written.GetSize() == (8, 6, 4)
+
+
+def test_a_constant_image_is_a_problem(nnunet_folders) -> None:
+    constant = RawCase("odd", (Volume(value=0),), "unlabeled")
+    with pytest.raises(ConversionError, match=r"Case odd: .* is constant, all its voxels are 0"):
+        write_raw_dataset(dataset(constant), WriteOptions())
+
+
+def test_an_empty_label_is_no_problem(nnunet_folders) -> None:
+    text = str(write_raw_dataset(dataset(labeled_case(label=Volume(value=0))), WriteOptions()))
+    assert "1 label with nothing but background: odd" in text
+
+
+def test_scans_whose_sform_and_qform_differ_are_named(nnunet_folders, tmp_path) -> None:
+    odd = []
+    for name in ("odd", "odd2"):
+        array = np.random.default_rng(len(odd)).integers(0, 999, (8, 6, 4)).astype(np.int16)
+        image = nibabel.Nifti1Image(array, np.diag([-1, -1, 2, 1]))
+        image.set_qform(np.diag([-1, -1, 2, 1]), 1)
+        image.set_sform(np.diag([1, -1, 2, 1]), 4)
+        nibabel.save(image, tmp_path / f"{name}.nii.gz")
+        odd.append(RawCase(name, (ImageFile(tmp_path / f"{name}.nii.gz"),), "unlabeled"))
+    for processes in (1, 2):
+        options = WriteOptions(processes=processes, overwrite=True)
+        text = str(write_raw_dataset(dataset(*odd), options))
+        said = [line for line in text.splitlines() if ": its sform" in line]
+        assert len(said) == 1
+        assert said[0].startswith(f"  warning: {tmp_path / 'odd.nii.gz'}: its sform and qform")
+        assert "the qform counts here" in said[0]
+        assert said[0].endswith("1 more case like it: odd2.")
 
 
 def test_the_same_scan_in_another_data_type_is_found(nnunet_folders) -> None:

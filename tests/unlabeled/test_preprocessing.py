@@ -249,20 +249,26 @@ def spoil_garbage(file):
 
 
 def spoil_shape(file):
-    write_image(file, np.ones((12, 24, 23), np.float32))
+    write_image(file, np.random.default_rng(0).normal(size=(12, 24, 23)))
 
 
 def spoil_spacing(file):
-    write_image(file, np.ones((12, 24, 24), np.float32), spacing=(1.0, 1.0, 2.0))
+    write_image(file, np.random.default_rng(0).normal(size=(12, 24, 24)), spacing=(1.0, 1.0, 2.0))
 
 
 def spoil_channels(file):
     SimpleITK.WriteImage(SimpleITK.JoinSeries([SimpleITK.ReadImage(str(file))] * 2), str(file))
 
 
+def spoil_colors(file):
+    gray = SimpleITK.Cast(SimpleITK.ReadImage(str(file)), SimpleITK.sitkUInt8)
+    SimpleITK.WriteImage(SimpleITK.Compose(gray, gray, gray), str(file))
+
+
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
+        (spoil_colors, "u1_0001.nii.gz has 3 values per voxel, expected 1; write each channel"),
         (spoil_nan, "u1_0001.nii.gz has 1 NaN or infinite voxels"),
         (spoil_infinite, "u1_0001.nii.gz has 2 NaN or infinite voxels"),
         (spoil_truncated, "u1_0001.nii.gz is truncated"),
@@ -288,7 +294,9 @@ def test_an_image_of_zeros_only_is_refused(dataset):
     for channel in range(CHANNELS):
         file = dataset[0] / "imagesUn" / f"u0_{channel:04d}.nii.gz"
         write_image(file, np.zeros((12, 24, 24), np.float32))
-    assert run().failed == {"u0": "all voxels are zero"}
+    file = dataset[0] / "imagesUn" / "u0_0000.nii.gz"
+    reason = f"{file} is constant, all its voxels are 0; get it again, or remove it"
+    assert run().failed == {"u0": reason}
 
 
 def test_a_mended_case_is_done_and_its_note_removed(dataset, folder):
