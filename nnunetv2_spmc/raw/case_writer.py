@@ -23,6 +23,7 @@ from nnunetv2_spmc.raw.cases import (
 from nnunetv2_spmc.raw.checks import (
     content_digest,
     geometry_difference,
+    has_no_geometry,
     mapped_label,
     orientation_code,
     same_header,
@@ -47,6 +48,7 @@ class CaseRecord:
     label_values: tuple[int, ...] = ()  # as written; none where there is no label
     is_slice: bool = False
     remarks: tuple[str, ...] = ()  # what is not wrong with its files but should be known
+    label_took_header: bool = False  # the image's, in place of its own
 
     @property
     def empty_label(self) -> bool:
@@ -87,9 +89,11 @@ def _write_case(case: RawCase, folder: Path, rules: LabelRules, link: bool) -> C
     for channel, (image, source) in enumerate(zip(images, case.images, strict=True)):
         difference = geometry_difference(image, reference)
         if difference:
+            remedy = "resample the channels to one grid."
+            if has_no_geometry(image, reference):
+                remedy = "it has no geometry (identity header): copy the other channel's into it."
             raise ConversionError(
-                f"channel {source} has {difference} (channel {case.images[0]}); "
-                "resample the channels to one grid."
+                f"channel {source} has {difference} (channel {case.images[0]}); {remedy}"
             )
         check_spacing(str(source), image.GetSpacing())
         check_values(sitk.GetArrayViewFromImage(image), str(source), "image")
@@ -97,8 +101,11 @@ def _write_case(case: RawCase, folder: Path, rules: LabelRules, link: bool) -> C
         image.CopyInformation(reference)
         _store(image, source, folder / image_file(case, channel), unchanged=unchanged, link=link)
     values: tuple[int, ...] = ()
+    took_header = False
     if case.label is not None:
-        values = _write_label(case, case.label, reference, folder / label_file(case), rules, link)
+        values, took_header = _write_label(
+            case, case.label, reference, folder / label_file(case), rules, link
+        )
     return CaseRecord(
         case.identifier,
         digest=digest,
@@ -106,6 +113,7 @@ def _write_case(case: RawCase, folder: Path, rules: LabelRules, link: bool) -> C
         spacing_mm=reference.GetSpacing(),
         label_values=values,
         is_slice=1 in reference.GetSize(),
+        label_took_header=took_header,
     )
 
 
@@ -116,14 +124,18 @@ def _write_label(
     target: Path,
     rules: LabelRules,
     link: bool,
-) -> tuple[int, ...]:
-    """Write a label on the image's grid; return the values it holds."""
+) -> tuple[tuple[int, ...], bool]:
+    """Write a label on the image's grid.
+
+    Returns:
+        The values it holds, and whether its own header said something else than the image's.
+    """
     original = source.read()
     difference = geometry_difference(original, reference, on_grid=rules.trust_shape)
-    if difference:
+    if difference and not (rules.trust_grid and original.GetSize() == reference.GetSize()):
         raise ConversionError(
             f"label {source} has {difference} (image {case.images[0]}); "
-            "resample the label to the image's grid."
+            f"{_remedy(original, reference)}"
         )
     label = mapped_label(original, rules, f"label {source}")
     unchanged = (
@@ -133,7 +145,20 @@ def _write_label(
     )
     label.CopyInformation(reference)
     _store(label, source, target, unchanged=unchanged, link=link)
-    return tuple(np.unique(sitk.GetArrayViewFromImage(label)).tolist())
+    values = tuple(np.unique(sitk.GetArrayViewFromImage(label)).tolist())
+    return values, difference is not None
+
+
+def _remedy(label: sitk.Image, image: sitk.Image) -> str:
+    """Say what to do about another grid: resampling would empty a label without a header."""
+    if has_no_geometry(label, image):
+        return (
+            "the label has no geometry (identity header): if it was drawn on this image, copy the "
+            "image's header, with --trust-label-grid of nnUNetv2_spmc_convert folder."
+        )
+    if has_no_geometry(image, label):
+        return "the image has no geometry (identity header): get it again, with its header."
+    return "resample the label to the image's grid."
 
 
 def _store(

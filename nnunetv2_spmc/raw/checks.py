@@ -47,6 +47,24 @@ def geometry_difference(
     return None
 
 
+def has_no_geometry(label: sitk.Image, image: sitk.Image) -> bool:
+    """Whether a label on the image's voxels has lost its header, as arrays do that are saved alone.
+
+    Without one, nibabel writes the identity in RAS axes, the others write it in LPS axes; where
+    only the position got lost, the spacing is the image's.
+    """
+    lps, ras = (1, 0, 0, 0, 1, 0, 0, 0, 1), (-1, 0, 0, 0, -1, 0, 0, 0, 1)
+    is_identity = label.GetSpacing() == (1, 1, 1) and label.GetDirection() in (lps, ras)
+    without_position = label.GetDirection() == lps and bool(
+        np.allclose(label.GetSpacing(), image.GetSpacing(), rtol=SPACING_TOLERANCE, atol=0)
+    )
+    return (
+        label.GetSize() == image.GetSize()
+        and not any(label.GetOrigin())
+        and (is_identity or without_position)
+    )
+
+
 def same_header(image: sitk.Image, reference: sitk.Image) -> bool:
     """Whether spacing, direction and origin are equal to the last digit."""
     return bool(

@@ -10,12 +10,23 @@ from __future__ import annotations
 import copy
 import json
 import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from nnunetv2_spmc.common.errors import DataError
-from nnunetv2_spmc.common.nnunet_folders import preprocessed_folder
+from nnunetv2_spmc.common.nnunet_folders import (
+    RAW,
+    RESULTS,
+    dataset_names,
+    find_id,
+    folder_if_set,
+    preprocessed_folder,
+    refuse_path,
+)
 from nnunetv2_spmc.common.whole_file import whole_file
+
+LARGEST = 10_000  # what is more was not meant
 
 
 def small_configuration(
@@ -40,6 +51,7 @@ def small_configuration(
     Raises:
         DataError: the patch size does not fit.
     """
+    _check_numbers(features, patch_size, batch_size, coarser)
     architecture = copy.deepcopy(planned["architecture"])
     arguments = architecture["arch_kwargs"]
     patch_size = patch_size or list(planned["patch_size"])
@@ -72,6 +84,24 @@ def small_configuration(
     return small
 
 
+def _check_numbers(
+    features: tuple[int, int],
+    patch_size: list[int] | None,
+    batch_size: int | None,
+    coarser: float | None,
+) -> None:
+    """Raise DataError for numbers of which nnU-Net makes no network, or no patch."""
+    for option, numbers in (
+        ("--features", features),
+        ("--patch-size", patch_size or ()),
+        ("--batch-size", () if batch_size is None else (batch_size,)),
+    ):
+        if any(not 1 <= number <= LARGEST for number in numbers):
+            raise DataError(f"{option} takes numbers from 1 to {LARGEST}, got {list(numbers)}.")
+    if coarser is not None and not 1 / LARGEST <= coarser <= LARGEST:
+        raise DataError(f"--coarser takes a number from {1 / LARGEST} to {LARGEST}, got {coarser}.")
+
+
 def _stages_that_fit(strides: list[list[int]], patch_size: list[int]) -> int:
     """Return how many stages see at least 4 voxels along every axis, and at least 3.
 
@@ -88,7 +118,7 @@ def _stages_that_fit(strides: list[list[int]], patch_size: list[int]) -> int:
 
 
 def add_small_configuration(
-    dataset_id: int,
+    dataset: int | str,
     configuration: str,
     plans: str = "nnUNetPlans",
     *,
@@ -98,7 +128,7 @@ def add_small_configuration(
     """Add a small configuration to the plans of a dataset.
 
     Args:
-        dataset_id: of a planned dataset in nnUNet_preprocessed.
+        dataset: id or name of a planned dataset in nnUNet_preprocessed.
         configuration: the one to derive from.
         plans: identifier of the plans.
         name: of the new configuration; CONFIGURATION_small by default.
@@ -110,7 +140,9 @@ def add_small_configuration(
     Raises:
         DataError: there are no such plans, or the new configuration is not possible.
     """
-    plans_file = find_plans(dataset_id, plans)
+    name = name or f"{configuration}_small"
+    refuse_path(name, "--name")
+    plans_file = find_plans(dataset, plans)
     try:
         content = json.loads(plans_file.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -123,27 +155,33 @@ def add_small_configuration(
             f"{plans_file} has no configuration {configuration} with an architecture of its own; "
             f"take one of {', '.join(complete)}."
         )
-    name = name or f"{configuration}_small"
+    if "inherits_from" not in configurations.get(name, {"inherits_from": configuration}):
+        raise DataError(
+            f"{name} in {plans_file} is planned by nnU-Net and would be lost; choose another name "
+            "with --name."
+        )
     configurations[name] = small_configuration(planned, configuration, **options)
     with whole_file(plans_file) as temporary:
         temporary.write_text(json.dumps(content, indent=4), encoding="utf-8")
     return name, plans_file
 
 
-def find_plans(dataset_id: int, plans: str) -> Path:
-    """Return the file of the plans of a dataset in nnUNet_preprocessed.
+def find_plans(dataset: int | str, plans: str) -> Path:
+    """Return the file of the plans of a dataset, an id or a name, in nnUNet_preprocessed.
 
     Raises:
         DataError: there is none, or several datasets have the id.
     """
-    root = preprocessed_folder()
-    found = sorted(root.glob(f"Dataset{dataset_id:03d}_*/{plans}.json"))
-    if not found:
-        raise DataError(
-            f"{root} has no {plans}.json of dataset {dataset_id}; plan it first, with "
-            f"nnUNetv2_plan_and_preprocess -d {dataset_id}."
-        )
-    if len(found) > 1:
-        names = ", ".join(file.parent.name for file in found)
-        raise DataError(f"Several datasets in {root} have the id {dataset_id}: {names}; keep one.")
-    return found[0]
+    refuse_path(plans, "-p")
+    root = preprocessed_folder(must_exist=True)
+    names: Collection[str] = {str(dataset)} & set(dataset_names(root))
+    if str(dataset).isdecimal():
+        others = [folder for folder in map(folder_if_set, (RAW, RESULTS)) if folder is not None]
+        names = find_id(int(dataset), root, *others)
+    for name in names:
+        if (root / name / f"{plans}.json").is_file():
+            return root / name / f"{plans}.json"
+    raise DataError(
+        f"{root} has no {plans}.json of dataset {dataset}; plan it first, with "
+        f"nnUNetv2_plan_and_preprocess -d {dataset}."
+    )

@@ -216,6 +216,72 @@ def test_a_bad_case_is_named_and_nothing_stays(nnunet_folders, case, message) ->
     assert list(nnunet_folders.preprocessed.iterdir()) == []
 
 
+RAS = (-1, 0, 0, 0, -1, 0, 0, 0, 1)
+PLACED = Volume(seed=77, spacing=(0.8, 0.8, 2.5), origin=(-123, 215, 271), direction=RAS)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"spacing": (1, 1, 1)},
+        {"spacing": (1, 1, 1), "direction": RAS},  # nibabel's identity
+        {"spacing": PLACED.spacing},  # without a position
+    ],
+)
+def test_a_label_that_lost_its_header_is_not_to_be_resampled(nnunet_folders, header) -> None:
+    case = labeled_case(PLACED, replace(LABEL, **header))
+    sentence = r"label .* no geometry \(identity header\): .* header, with --trust-label-grid"
+    with pytest.raises(ConversionError, match=sentence):
+        write_raw_dataset(dataset(case), WriteOptions())
+    summary = write_raw_dataset(dataset(case, trust_label_grid=True), WriteOptions())
+    assert "1 label took the header of the image in place of another" in str(summary)
+    image, label = (
+        sitk.ReadImage(str(summary.folder / name))
+        for name in ("imagesTr/odd_0000.nii.gz", "labelsTr/odd.nii.gz")
+    )
+    assert label.GetSpacing() == pytest.approx(PLACED.spacing)
+    for fact in ("GetSpacing", "GetOrigin", "GetDirection"):
+        assert getattr(label, fact)() == getattr(image, fact)()
+    np.testing.assert_array_equal(
+        sitk.GetArrayFromImage(label), sitk.GetArrayFromImage(LABEL.read())
+    )
+
+
+@pytest.mark.parametrize("trust_label_grid", [True, False])
+def test_a_label_of_another_shape_is_to_be_resampled(nnunet_folders, trust_label_grid) -> None:
+    case = labeled_case(PLACED, Volume(value=1, shape=(4, 6, 9), spacing=(1, 1, 1)))
+    with pytest.raises(ConversionError, match=r"has shape .*; resample the label"):
+        write_raw_dataset(dataset(case, trust_label_grid=trust_label_grid), WriteOptions())
+
+
+def test_a_label_on_another_place_is_to_be_resampled(nnunet_folders) -> None:
+    case = labeled_case(PLACED, replace(LABEL, spacing=PLACED.spacing, origin=(1, 2, 3)))
+    with pytest.raises(ConversionError, match=r"has direction .*; resample the label"):
+        write_raw_dataset(dataset(case), WriteOptions())
+
+
+def test_an_image_or_a_channel_that_lost_its_header_is_named(nnunet_folders) -> None:
+    bare = Volume(seed=78, spacing=(1, 1, 1))
+    label = replace(PLACED, value=1)
+    with pytest.raises(ConversionError, match="the image has no geometry"):
+        write_raw_dataset(dataset(labeled_case(bare, label)), WriteOptions())
+    base = tuple(replace(case, images=case.images * 2) for case in cases())
+    odd = RawCase("odd", (PLACED, bare), "unlabeled")
+    with pytest.raises(ConversionError, match=r"channel .* it has no geometry .*: copy the other"):
+        write_raw_dataset(dataset(odd, base=base, channel_names=("T1", "T2")), WriteOptions())
+
+
+@pytest.mark.parametrize("value", [0, 2])
+def test_a_dataset_without_a_voxel_of_a_class_is_refused(nnunet_folders, value) -> None:
+    empty = Volume(value=value)
+    base = tuple(replace(c, label=empty) if c.role == "labeled" else c for c in cases())
+    labels = {"background": 0, "liver": 1, "ignore": 2}
+    with pytest.raises(ConversionError, match=r"No label of the 5 labeled cases .* l0, l1, l2, l3"):
+        write_raw_dataset(dataset(base=base, labels=labels), WriteOptions())
+    one = write_raw_dataset(dataset(labeled_case(label=empty), labels=labels), WriteOptions())
+    assert ("1 label with nothing but background: odd" in str(one)) == (value == 0)
+
+
 def test_channels_on_different_grids_are_refused(nnunet_folders) -> None:
     base = tuple(replace(case, images=case.images * 2) for case in cases())
     odd = RawCase("odd", (Volume(seed=1), Volume(spacing=(1, 1, 3))), "unlabeled")
@@ -247,6 +313,19 @@ def test_labels_are_mapped_and_written_as_integers(nnunet_folders) -> None:
     # The label of the test case has no 255; its value 1 stays.
     assert label.GetPixelID() == sitk.sitkUInt8
     assert np.unique(sitk.GetArrayFromImage(label)).tolist() == [0, 1]
+
+
+def test_a_map_to_a_value_of_no_label_is_refused_before_a_scan_is_read(nnunet_folders) -> None:
+    unread = RawCase("x", (ImageFile(Path("absent.nii.gz")),), "unlabeled")
+    with pytest.raises(ConversionError, match="mapped to 9, but no label has that value"):
+        write_raw_dataset(dataset(unread, label_map={255: 1, 3: 9}), WriteOptions())
+
+
+def test_one_folder_for_raw_and_preprocessed_data_is_refused(nnunet_folders, monkeypatch) -> None:
+    monkeypatch.setenv("nnUNet_preprocessed", str(nnunet_folders.raw / "."))
+    with pytest.raises(ConversionError, match="nnUNet_raw and nnUNet_preprocessed are both"):
+        write_raw_dataset(dataset(base=cases(labeled=2)), WriteOptions())
+    assert list(nnunet_folders.raw.iterdir()) == []
 
 
 def test_a_closed_map_refuses_what_it_does_not_name_even_if_a_class_has_it(nnunet_folders) -> None:
@@ -301,6 +380,7 @@ def test_an_existing_dataset_is_kept_unless_overwritten(nnunet_folders) -> None:
     old = nnunet_folders.raw / "Dataset510_Liver" / "old.txt"
     old.parent.mkdir()
     old.touch()
+    (old.parent / "dataset.json").write_text('{"labels": {"background": 0}}')
     with pytest.raises(ConversionError, match="already exists; --overwrite replaces it"):
         write_raw_dataset(dataset(), WriteOptions())
     with pytest.raises(ConversionError, match="label values"):
@@ -311,6 +391,58 @@ def test_an_existing_dataset_is_kept_unless_overwritten(nnunet_folders) -> None:
     write_raw_dataset(dataset(), WriteOptions(overwrite=True))
     assert not old.exists()
     assert [p.name for p in nnunet_folders.raw.iterdir()] == ["Dataset510_Liver"]
+
+
+def home(target: Path) -> Path:
+    target.mkdir()
+    (target / "thesis.tex").touch()
+    return target / "thesis.tex"
+
+
+def a_folder_with_another_dataset_json(target: Path) -> Path:
+    target.mkdir()
+    (target / "dataset.json").write_text('{"name": "of another program"}')
+    return target / "dataset.json"
+
+
+def damaged_dataset_json(target: Path) -> Path:
+    target.mkdir()
+    (target / "dataset.json").write_text("{")
+    return target / "dataset.json"
+
+
+def file(target: Path) -> Path:
+    target.touch()
+    return target
+
+
+def link_to_a_dataset(target: Path) -> Path:
+    elsewhere = target.parents[1] / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "dataset.json").write_text('{"labels": {"background": 0}}')
+    target.symlink_to(elsewhere)
+    return target / "dataset.json"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [home, a_folder_with_another_dataset_json, damaged_dataset_json, file, link_to_a_dataset],
+)
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_what_is_no_dataset_is_not_overwritten(nnunet_folders, make, dry_run) -> None:
+    target = nnunet_folders.raw / "Dataset510_Liver"
+    kept = make(target)
+    with pytest.raises(ConversionError, match=f"{target} is .* choose another id with -d"):
+        write_raw_dataset(dataset(), WriteOptions(overwrite=True, dry_run=dry_run))
+    assert kept.exists()
+    assert [p.name for p in nnunet_folders.raw.iterdir()] == [target.name]
+
+
+def test_an_id_of_results_that_are_kept_is_refused(nnunet_folders, monkeypatch, tmp_path) -> None:
+    (tmp_path / "results" / "Dataset510_Old").mkdir(parents=True)
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
+    with pytest.raises(ConversionError, match=r"taken by .*_Old, so Dataset510_Liver cannot"):
+        write_raw_dataset(dataset(), WriteOptions())
 
 
 def test_overwriting_replaces_or_removes_the_fixed_split(nnunet_folders) -> None:
@@ -499,6 +631,12 @@ def test_a_dataset_is_not_made_of_the_files_it_replaces(nnunet_folders, on_disk,
     own = RawCase("own", (ImageFile(folder / "imagesUn" / "u0_0000.nii.gz"),), "unlabeled")
     with pytest.raises(ConversionError, match=r"own: .* in the dataset that would be replaced"):
         write_raw_dataset(dataset(own), WriteOptions(overwrite=True, link=link))
+    (nnunet_folders.raw.parent / "link").symlink_to(folder)
+    linked = ImageFile(nnunet_folders.raw.parent / "link" / "imagesUn" / "u0_0000.nii.gz")
+    with pytest.raises(ConversionError, match=r"own: .* in the dataset that would be replaced"):
+        write_raw_dataset(
+            dataset(replace(own, images=(linked,))), WriteOptions(overwrite=True, link=link)
+        )
     assert (folder / "imagesUn" / "u0_0000.nii.gz").is_file()
 
 
@@ -607,7 +745,7 @@ def test_a_record_that_cannot_be_written_is_named(nnunet_folders, monkeypatch) -
 
 
 def test_single_slices_go_on_with_2d(nnunet_folders) -> None:
-    flat = replace(LABEL, shape=(1, 6, 8))
+    flat = replace(LABEL, shape=(1, 6, 8), special=1)
     slices = tuple(
         replace(
             case,

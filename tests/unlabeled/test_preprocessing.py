@@ -166,6 +166,15 @@ def test_files_equal_those_of_a_labeled_case_but_for_the_label(dataset, folder, 
     assert properties["spacing"] == pytest.approx([1.2, 1.0, 1.0])
 
 
+def test_labels_that_contradict_each_other_are_warned_of_once(dataset):
+    file, lines = dataset[1] / "dataset.json", []
+    content = json.loads(file.read_text()) | {"labels": {"background": 0, "a": 1, "Ignore": 2}}
+    file.write_text(json.dumps(content))
+    run(log=lines.append)
+    (line,) = lines
+    assert line.startswith("warning: dataset.json: nnU-Net knows the ignore label by the name")
+
+
 def test_nnunets_loader_draws_from_the_folder(dataset, folder):
     from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
     from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
@@ -412,6 +421,19 @@ def test_cases_of_other_plans_are_refused_until_overwritten(dataset, folder):
     assert run(overwrite=True).done == UNLABELED
     assert blosc2.open(str(folder / "u0.b2nd")).shape == (CHANNELS, 6, 24, 24)
     assert ensure(dataset) == UNLABELED
+
+
+def test_overwriting_deletes_nothing_but_cases(dataset, folder, tmp_path):
+    run()
+    (folder / "notes.txt").touch()
+    with pytest.raises(DataError, match=r"holds notes\.txt, which no preprocessing wrote"):
+        run(overwrite=True)
+    (folder / "notes.txt").unlink()
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="is a link, which --overwrite does not follow"):
+        run(overwrite=True)
+    assert len(finished_cases(tmp_path / "elsewhere")) == len(UNLABELED)
 
 
 def test_another_patch_or_batch_size_keeps_the_cases(dataset):
