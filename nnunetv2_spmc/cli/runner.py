@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import wraps
 
-from nnunetv2_spmc.common.errors import SPMCError
+from nnunetv2_spmc.common.errors import SPMCError, one_line
 from nnunetv2_spmc.common.signals import termination_raises
 
 INTERRUPTED = 130
@@ -82,8 +82,8 @@ def _status(body: Body, argv: Sequence[str] | None, after_interrupt: str, unwind
 
 def _sentence(error: SPMCError | OSError) -> str:
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{os.fspath(error.filename)}: {error.strerror or 'it cannot be used'}"
-    return str(error)
+        return one_line(f"{error.filename}: {error.strerror or 'it cannot be used'}")
+    return one_line(str(error))
 
 
 def _prepare_output() -> None:
@@ -95,7 +95,7 @@ def _prepare_output() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+    if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as Python has it for stderr
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.common.leftovers import remove_leftovers, temporary_name
+from nnunetv2_spmc.common.text import check_name
 
 try:
     import resource
@@ -45,6 +46,7 @@ def whole_file(path: Path, check: Check | None = None) -> Iterator[Path]:
     Raises:
         WriteError: it could not be written.
     """
+    check_name(path, WriteError)
     file = path.parent / temporary_name(WRITING_PREFIX) / path.name
     try:
         with writing(file, path, check):
@@ -76,6 +78,7 @@ def whole_files(folder: Path) -> Iterator[Path]:
     Raises:
         WriteError: a file could not be moved.
     """
+    check_name(folder, WriteError)
     temporary = folder / temporary_name(WRITING_PREFIX)
     shutil.rmtree(temporary, ignore_errors=True)  # a killed process of the same number
     try:
@@ -107,6 +110,7 @@ def whole_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     Raises:
         WriteError: it could not be created, or is there already.
     """
+    check_name(path, WriteError)
     prefix = f"{WRITING_PREFIX}{path.name}-"
     remove_leftovers(path.parent, prefix)
     temporary = path.with_name(temporary_name(prefix))

@@ -10,11 +10,13 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 import SimpleITK as sitk
 
 from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.common.text import check_name
 
 Role = Literal["labeled", "validation", "unlabeled", "test"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -211,6 +213,8 @@ def _check_identifiers(cases: Iterable[RawCase]) -> None:
     # Case-insensitive file systems would let one file replace the other.
     seen: dict[str, str] = {}
     for case in cases:
+        for source in (*case.images, *([case.label] if case.label is not None else [])):
+            check_name(Path(str(source)))
         key = case.identifier.casefold()
         if key in seen:
             raise ConversionError(

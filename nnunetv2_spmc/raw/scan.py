@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from nnunetv2_spmc.common.text import check_name
 from nnunetv2_spmc.raw.nifti_check import NIFTI_ENDINGS, check_nifti
 
 Kind = Literal["image", "label"]
@@ -14,7 +15,8 @@ def check_scan(file: Path, *, kind: Kind = "image") -> None:
     """Check a file that another library reads; formats other than NIfTI pass.
 
     Raises:
-        DataError: as `check_nifti`.
+        DataError: as `check_nifti`, or its name is no text.
     """
+    check_name(file)
     if file.name.lower().endswith(NIFTI_ENDINGS):
         check_nifti(file)

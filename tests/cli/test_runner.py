@@ -89,6 +89,14 @@ def test_a_file_that_the_system_refuses_is_named(main, does, tmp_path) -> None:
     assert ends(main) == (1, f"error: {tmp_path / 'absent'}: No such file or directory")
 
 
+def test_a_name_with_a_line_break_leaves_the_sentence_one_line() -> None:
+    broken = raises(DataError("scan\n1.nii.gz is truncated"))
+    assert ends(command()(lambda _: broken())) == (1, r"error: scan\n1.nii.gz is truncated")
+    refused = raises(FileNotFoundError(2, "No such file or directory", "scan\n1.nii.gz"))
+    status = ends(command()(lambda _: refused()))
+    assert status == (1, r"error: scan\n1.nii.gz: No such file or directory")
+
+
 @every_command
 def test_ctrl_c_ends_with_a_line(main, does, capsys) -> None:
     does(raises(KeyboardInterrupt()))

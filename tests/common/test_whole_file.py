@@ -249,3 +249,10 @@ def test_json_that_cannot_be_written_leaves_the_old_one(tmp_path):
         write_json({"dice": float("nan")}, path, allow_nan=False)
     assert json.loads(path.read_text(encoding="utf-8")) == {"dice": 1.0}
     assert names_in(tmp_path) == ["metrics.json"]
+
+
+@pytest.mark.parametrize("write", [whole_file, whole_folder])
+def test_a_name_that_is_not_utf8_is_refused_before_a_library_dies_of_it(tmp_path, write) -> None:
+    with pytest.raises(WriteError, match=r"a\\xff is not UTF-8"), write(tmp_path / "a\udcff"):
+        pass
+    assert list(tmp_path.iterdir()) == []
