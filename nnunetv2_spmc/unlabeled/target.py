@@ -12,6 +12,7 @@ from nnunetv2_spmc.common.nnunet_folders import (
     find_dataset,
     preprocessed_folder,
     raw_dataset_folder,
+    raw_folder,
 )
 from nnunetv2_spmc.raw.layout import IMAGES_UNLABELED
 from nnunetv2_spmc.unlabeled.cases import (
@@ -116,6 +117,11 @@ def find_target(
     folder = preprocessed_folder(must_exist=True) / dataset_name
     plans_file = folder / f"{plans_identifier}.json"
     dataset_file = folder / "dataset.json"
+    if plans_file.is_file() and not dataset_file.is_file():  # planning again might replace them
+        raise DataError(
+            f"{dataset_file} does not exist; plans that nnUNetv2_move_plans_between_datasets has "
+            f"moved come without it: copy {raw_folder() / dataset_name / 'dataset.json'} there."
+        )
     for file in (plans_file, dataset_file):
         if not file.is_file():
             others = sorted(path.stem for path in folder.glob("*Plans*.json"))

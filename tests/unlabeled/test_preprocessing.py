@@ -543,3 +543,11 @@ def test_training_without_any_usable_case_is_an_error(dataset):
         spoil_garbage(file)
     with pytest.raises(DataError, match="None of the 3 unlabeled cases"):
         ensure(dataset)
+
+
+def test_moved_plans_without_a_dataset_json_get_it_copied_not_planned_over(dataset) -> None:
+    raw, preprocessed = dataset
+    (preprocessed / "dataset.json").unlink()
+    with pytest.raises(DataError, match=rf"copy {raw / 'dataset.json'} there") as refused:
+        run()
+    assert "plan_and_preprocess" not in str(refused.value)
