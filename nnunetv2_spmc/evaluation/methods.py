@@ -94,6 +94,8 @@ def _named_folders(argument: str) -> tuple[str | None, list[Path]]:
 
 
 def _seeds(folder: Path) -> list[Seed]:
+    if folder.is_file():
+        raise DataError(f"{folder} is a file; give the folder of a {METRICS_CSV}.")
     files = [folder / METRICS_CSV]
     if not files[0].is_file():
         files = sorted(folder.glob(f"*/{METRICS_CSV}"))
