@@ -64,20 +64,23 @@ def whole_file(path: Path, check: Check | None = None) -> Iterator[Path]:
             raise themselves.
 
     Raises:
-        WriteError: it could not be written.
+        WriteError: it could not be written, or is a folder.
     """
     check_name(path, WriteError)
-    file = path.parent / temporary_name(WRITING_PREFIX) / path.name
+    if path.name in ("", "..") or path.is_dir():  # ".", "/" and the like have no name
+        raise WriteError(f"{path} is a folder; name a file")
+    temporary = path.parent / temporary_name(WRITING_PREFIX)
+    file = temporary / path.name
     is_one_of_several = path.parent.name.startswith(WRITING_PREFIX)  # see `whole_files`
     name = path.parents[1] / path.name if is_one_of_several else path
     try:
         with writing(file, name, check):
-            file.parent.mkdir(exist_ok=True)
+            temporary.mkdir(exist_ok=True)
             yield file
         with writing(file, name):
             os.replace(file, path)
     finally:
-        shutil.rmtree(file.parent, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_json(content: Any, path: Path, *, allow_nan: bool = True) -> None:

@@ -1,6 +1,7 @@
 import json
 import os
 import socket
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -116,13 +117,7 @@ def test_other_reasons_are_those_of_the_system(tmp_path):
         whole_file(tmp_path / "absent" / "x.csv") as temporary,
     ):
         temporary.write_text("never")
-    (tmp_path / "folder").mkdir()
-    with (
-        pytest.raises(WriteError, match=r"folder could not be written: Is a directory"),
-        whole_file(tmp_path / "folder") as temporary,
-    ):
-        temporary.write_text("a file where a folder is")
-    assert names_in(tmp_path) == ["folder"]
+    assert names_in(tmp_path) == []
 
 
 def test_what_a_writer_says_itself_is_shown(tmp_path):
@@ -313,3 +308,17 @@ def test_a_name_that_is_not_utf8_is_refused_before_a_library_dies_of_it(tmp_path
     with pytest.raises(WriteError, match=r"a\\xff is not UTF-8"), write(tmp_path / "a\udcff"):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", [".", "/", "..", "results", "results/.", "results/.."])
+def test_a_folder_in_place_of_a_file_is_refused_and_keeps_what_it_holds(
+    tmp_path, monkeypatch, path
+) -> None:
+    """'.' and '/' have no name of their own: what is removed in the end must not be they."""
+    removed = []
+    monkeypatch.setattr("shutil.rmtree", lambda folder, **_: removed.append(Path(folder)))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results").mkdir()
+    with pytest.raises(WriteError, match="is a folder; name a file"), whole_file(Path(path)):
+        pytest.fail("nothing may be written")
+    assert removed == []
