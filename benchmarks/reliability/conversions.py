@@ -372,9 +372,14 @@ def command_lines() -> Iterator[BadInput]:
         ("plan", "small -d 500 -c 2d --features 0 4", ("features",)),
         ("plan", "small -d 500 -c 2d --patch-size 7", ("patch",)),
         ("trainers", "--shell cobol", ("cobol",)),
+        ("rank", "-d 500 -m MODEL -o . -device cpu --disable_tta", ("folder",)),
+        ("rank", "-d 500 -m MODEL -o out -device cpu --disable_tta", ("folder",)),
+        ("report", "-o . MODEL/fold_0 --no_maps --no_viewer", ("folder",)),
+        ("export", "-i MODEL -o .", ("there",)),
+        ("export", "-i MODEL -o MODEL", ("there",)),
     ):
         yield BadInput(f"{line}", command, _line(line), names)
 
 
 def _line(line: str) -> Callable[[Here], Arguments]:
-    return lambda here: [str(here.model) if w == "MODEL" else w for w in line.split()]
+    return lambda here: [word.replace("MODEL", str(here.model)) for word in line.split()]

@@ -24,11 +24,11 @@ def is_utf8(name: str | Path) -> bool:
     return True
 
 
-def check_name(path: Path) -> None:
-    """Raise DataError if a path is no text: SimpleITK would end the process."""
+def check_name(path: Path, error: type[DataError] = DataError) -> None:
+    """Raise an error if a path is no text: SimpleITK would end the process."""
     if not is_utf8(path):
         shown = os.fsencode(path).decode("utf-8", "backslashreplace")
-        raise DataError(f"The name {shown} is not UTF-8; rename the file or the folder.")
+        raise error(f"The name {shown} is not UTF-8; rename the file or the folder")
 
 
 def read_text(file: Path) -> str:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.common.text import check_name
 from nnunetv2_spmc.evaluation.classes import Classes
 from nnunetv2_spmc.raw.cases import name_some
 from nnunetv2_spmc.raw.checks import (
@@ -87,6 +88,7 @@ def find_reader(dataset_json: Mapping[str, Any], example: Path) -> type:
     """
     from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 
+    check_name(example)
     # it prints the traceback of each reader that it tries
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         try:

@@ -19,6 +19,7 @@ from nnunetv2_spmc.inference.trained_model import TrainedModel
 from nnunetv2_spmc.losses import common_difficulty, confidence
 from nnunetv2_spmc.raw.scan import check_scan
 from nnunetv2_spmc.unlabeled.case_worker import check_voxels
+from nnunetv2_spmc.unlabeled.resampled_size import check_resampled_size
 
 SUSPICIOUS_MAIN, SUSPICIOUS_SECOND = 1, 2  # values in the map; 3: suspicious in both
 
@@ -111,6 +112,12 @@ def _preprocessed(
     data, properties = _read(model, images)
     preprocessor = predictor.configuration_manager.preprocessor_class(verbose=False)
     try:
+        resampling = check_resampled_size(
+            data, properties, predictor.plans_manager, predictor.configuration_manager
+        )
+    except DataError as error:
+        raise DataError(f"{images[0]}: {error}") from None
+    try:
         data, _, properties = preprocessor.run_case_npy(
             data,
             None,
@@ -119,6 +126,8 @@ def _preprocessed(
             predictor.configuration_manager,
             predictor.dataset_json,
         )
+    except MemoryError:
+        raise DataError(f"{images[0]}: there was not enough memory: {resampling}") from None
     except (RuntimeError, ValueError, AssertionError) as error:
         raise DataError(f"{images[0]} cannot be preprocessed: {_first_line(error)}") from error
     return torch.from_numpy(np.asarray(data, dtype=np.float32)), properties

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +21,6 @@ from nnunetv2_spmc.raw.cases import (
     RawCase,
 )
 from nnunetv2_spmc.raw.checks import (
-    check_finite,
     content_digest,
     geometry_difference,
     has_no_geometry,
@@ -28,9 +28,12 @@ from nnunetv2_spmc.raw.checks import (
     orientation_code,
     same_header,
 )
+from nnunetv2_spmc.raw.geometry import check_spacing
 from nnunetv2_spmc.raw.layout import image_file, label_file
 from nnunetv2_spmc.raw.nifti_check import check_gzip
+from nnunetv2_spmc.raw.nifti_transforms import ScanWarning
 from nnunetv2_spmc.raw.reader import ImageFile
+from nnunetv2_spmc.raw.voxel_values import check_values
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class CaseRecord:
     spacing_mm: tuple[float, ...] = ()
     label_values: tuple[int, ...] = ()  # as written; none where there is no label
     is_slice: bool = False
+    remarks: tuple[str, ...] = ()  # what is not wrong with its files but should be known
     label_took_header: bool = False  # the image's, in place of its own
 
     @property
@@ -55,12 +59,27 @@ class CaseRecord:
 def write_case(case: RawCase, *, folder: Path, rules: LabelRules, link: bool) -> CaseRecord:
     """Read, check and write one case; a problem is returned, not raised."""
     try:
-        return _write_case(case, folder, rules, link)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ScanWarning)
+            record = _write_case(case, folder, rules, link)
+        return replace(record, remarks=_remarks(caught))
     except DataError as error:
-        return CaseRecord(case.identifier, problem=f"Case {case.identifier}: {error}")
+        problem = str(error).rstrip(".")
+        return CaseRecord(case.identifier, problem=f"Case {case.identifier}: {problem}.")
     except MemoryError:
         problem = "there was not enough memory; use a smaller -np."
         return CaseRecord(case.identifier, problem=f"Case {case.identifier}: {problem}")
+
+
+def _remarks(caught: list[warnings.WarningMessage]) -> tuple[str, ...]:
+    """Return what was said about scans; pass on what was said by others."""
+    for warning in caught:
+        if not issubclass(warning.category, ScanWarning):
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
+    said = (str(w.message) for w in caught if issubclass(w.category, ScanWarning))
+    return tuple(dict.fromkeys(said))
 
 
 def _write_case(case: RawCase, folder: Path, rules: LabelRules, link: bool) -> CaseRecord:
@@ -76,7 +95,8 @@ def _write_case(case: RawCase, folder: Path, rules: LabelRules, link: bool) -> C
             raise ConversionError(
                 f"channel {source} has {difference} (channel {case.images[0]}); {remedy}"
             )
-        check_finite(image, str(source))
+        check_spacing(str(source), image.GetSpacing())
+        check_values(sitk.GetArrayViewFromImage(image), str(source), "image")
         unchanged = same_header(image, reference)
         image.CopyInformation(reference)
         _store(image, source, folder / image_file(case, channel), unchanged=unchanged, link=link)

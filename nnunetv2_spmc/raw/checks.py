@@ -74,18 +74,6 @@ def same_header(image: sitk.Image, reference: sitk.Image) -> bool:
     )
 
 
-def check_finite(image: sitk.Image, name: str) -> None:
-    """Raise if a voxel is NaN or infinite."""
-    array = sitk.GetArrayViewFromImage(image)
-    if array.dtype.kind != "f":
-        return
-    bad = int(array.size - np.count_nonzero(np.isfinite(array)))
-    if bad:
-        raise ConversionError(
-            f"{name} has {bad} NaN or infinite voxels; replace them by a sensible value."
-        )
-
-
 def mapped_label(label: sitk.Image, rules: LabelRules, name: str) -> sitk.Image:
     """Return the label with mapped values as uint8 (or uint16), or raise.
 

@@ -77,6 +77,11 @@ def warnings_of(
         warnings.append(
             f"{count_of(len(empty), 'label')} with nothing but background: {name_some(empty)}."
         )
+    remarked = [record for record in records if record.remarks]
+    if remarked:
+        others = name_some([record.identifier for record in remarked[1:]])
+        more = f". {count_of(len(remarked) - 1, 'more case')} like it: {others}" if others else ""
+        warnings.append(f"{remarked[0].remarks[0]}{more}.")
     moved = [r.identifier for r in records if r.label_took_header]
     if moved:
         warnings.append(

@@ -186,7 +186,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
 
     def initialize(self) -> None:
         """Build the planned network as nnU-Net does, then the training network around it."""
-        self.stream.target.labeled_cases()  # raises where there is none
+        self.stream.check_labeled_cases()
         super().initialize()
         main = unwrapped(self.network)
         check_pretrained_weights(main)

@@ -71,6 +71,18 @@ class UnlabeledStream:
             plans_file_name(folder, plans.plans),
         )
 
+    def check_labeled_cases(self) -> None:
+        """Refuse a configuration whose labeled cases are not preprocessed."""
+        trainer = self.trainer
+        if not Path(trainer.preprocessed_dataset_folder).is_dir():
+            plans, name = trainer.plans_manager, trainer.configuration_name
+            number = int(plans.dataset_name.removeprefix("Dataset").partition("_")[0])
+            raise DataError(
+                f"{plans.dataset_name} is not preprocessed for {name}: "
+                f"{trainer.preprocessed_dataset_folder} does not exist; run nnUNetv2_preprocess "
+                f"-d {number} -plans_name {plans.plans_name} -c {name}."
+            )
+
     def find_cases(self) -> None:
         """Find the unlabeled cases; preprocess what is missing."""
         trainer = self.trainer

@@ -25,12 +25,13 @@ from nnunetv2_spmc.raw.layout import IMAGES_TEST, IMAGES_UNLABELED
 CASE_ENDINGS = ("_seg.b2nd", ".pkl", ".b2nd")
 NATURAL_IMAGE_ENDINGS = (".png", ".bmp", ".tif")  # those of nnU-Net's NaturalImage2DIO
 FAILED_FOLDER = "failed"
+UNLABELED_SUFFIX = "_unlabeled"
 
 
 def unlabeled_folder(preprocessed_folder: str | Path) -> Path:
     """Return the folder of the unlabeled cases that belongs to one of labeled cases."""
     folder = Path(preprocessed_folder)
-    return folder.with_name(f"{folder.name}_unlabeled")
+    return folder.with_name(f"{folder.name}{UNLABELED_SUFFIX}")
 
 
 def test_cases(dataset_folder: Path, file_ending: str) -> list[str]:

@@ -18,7 +18,8 @@ from nnunetv2_spmc.common.nnunet_folders import (
     refuse_path,
     results_folder,
 )
-from nnunetv2_spmc.unlabeled.plans_record import relevant_plans
+from nnunetv2_spmc.unlabeled.cases import UNLABELED_SUFFIX
+from nnunetv2_spmc.unlabeled.plans_record import STATISTICS, relevant_plans
 from nnunetv2_spmc.unlabeled.target import UnlabeledTarget
 
 DAMAGED = (
@@ -79,6 +80,12 @@ def check_plans(target: UnlabeledTarget) -> None:
         ("configuration", target.configuration_name),
     ):
         refuse_path(name, f"The {key} in {target.plans_file}")
+    identifier = target.configuration_manager.data_identifier
+    if identifier.endswith(UNLABELED_SUFFIX):
+        raise DataError(
+            f"The data_identifier {identifier} in {target.plans_file} ends as the folders of "
+            f"unlabeled cases do, in {UNLABELED_SUFFIX}; give it another name."
+        )
     _refuse_shared_folder(target)
 
 
@@ -141,9 +148,12 @@ def _refuse_shared_folder(target: UnlabeledTarget) -> None:
             theirs = relevant_plans(other)
         except DAMAGED:
             continue
-        differing = ", ".join(key for key in ours if ours[key] != theirs[key])
+        differing = [key for key in ours if ours[key] != theirs[key]]
+        if other.plans_identifier != target.plans_identifier and not target.calls_itself_otherwise:
+            # presets share folders; after more cases came, only the one in use is planned again
+            differing = [key for key in differing if key != STATISTICS]
         if differing:
-            raise DataError(_shared_folder(target, other, differing))
+            raise DataError(_shared_folder(target, other, ", ".join(differing)))
 
 
 def _has_folder_of_its_own(target: UnlabeledTarget) -> bool:

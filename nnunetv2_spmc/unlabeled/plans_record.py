@@ -26,6 +26,7 @@ SCHEMES_WITHOUT_STATISTICS = {
     "RescaleTo01Normalization",
     "RGBTo01Normalization",
 }
+STATISTICS = "foreground_intensity_properties_per_channel"
 CONFIGURATION_KEYS = (
     "preprocessor_name",
     "spacing",
@@ -50,7 +51,7 @@ def relevant_plans(target: UnlabeledTarget) -> dict[str, Any]:
     relevant = {key: configuration.configuration.get(key) for key in CONFIGURATION_KEYS}
     relevant["image_reader_writer"] = plans.plans["image_reader_writer"]
     relevant["transpose_forward"] = plans.transpose_forward
-    relevant["foreground_intensity_properties_per_channel"] = {
+    relevant[STATISTICS] = {
         str(channel): statistics.get(str(channel))
         for channel, scheme in enumerate(configuration.normalization_schemes)
         if scheme not in SCHEMES_WITHOUT_STATISTICS

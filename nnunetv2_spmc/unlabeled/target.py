@@ -16,6 +16,7 @@ from nnunetv2_spmc.common.nnunet_folders import (
     number_of,
     preprocessed_folder,
     raw_dataset_folder,
+    raw_folder,
     refuse_path,
 )
 from nnunetv2_spmc.raw.layout import IMAGES_UNLABELED
@@ -108,9 +109,7 @@ class UnlabeledTarget:
         if not cases:
             raise DataError(
                 f"The labeled cases of {self.dataset_name} are not preprocessed for "
-                f"{self.configuration_name}: {folder} has none; run "
-                "nnUNetv2_plan_and_preprocess, or for a dataset that is planned already "
-                f"{self.labeled_command}."
+                f"{self.configuration_name}: {folder} has none; run {self.labeled_command}."
             )
         return cases
 
@@ -219,6 +218,11 @@ def _planned(dataset_name: str, configuration: str, plans_identifier: str) -> Un
     folder = preprocessed_folder(must_exist=True) / dataset_name
     plans_file = folder / f"{plans_identifier}.json"
     dataset_file = folder / "dataset.json"
+    if plans_file.is_file() and not dataset_file.is_file():  # planning again might replace them
+        raise DataError(
+            f"{dataset_file} does not exist; plans that nnUNetv2_move_plans_between_datasets has "
+            f"moved come without it: copy {raw_folder() / dataset_name / 'dataset.json'} there."
+        )
     for file in (plans_file, dataset_file):
         if not file.is_file():
             plans = {path.stem for path in folder.glob("*Plans*.json")}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -8,11 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 
+from nnunetv2_spmc.common import whole_file
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.raw.cases import (
     ConversionError,
@@ -454,6 +457,56 @@ def test_overwriting_replaces_or_removes_the_fixed_split(nnunet_folders) -> None
     assert "preprocess again" in str(summary)
 
 
+def refuse_to_replace(monkeypatch, folder: Path) -> None:
+    """Let a folder keep its name, as one that is in use does on some systems."""
+    replace_file = os.replace
+
+    def replace_other(source: Path, target: Path) -> None:
+        if Path(target) == folder:
+            raise PermissionError(errno.EACCES, "Permission denied", str(target))
+        replace_file(source, target)
+
+    monkeypatch.setattr(os, "replace", replace_other)
+
+
+@pytest.mark.parametrize("number", [1, 3, 4])
+def test_a_dataset_that_cannot_be_published_leaves_no_split(
+    nnunet_folders, monkeypatch, number
+) -> None:
+    refuse_to_replace(monkeypatch, nnunet_folders.raw / "Dataset510_Liver")
+    with pytest.raises(DataError, match="Dataset510_Liver could not be written: Permission"):
+        write_raw_dataset(dataset(base=cases(labeled=number)), WriteOptions())
+    assert list(nnunet_folders.raw.iterdir()) == list(nnunet_folders.preprocessed.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [2, 5])
+def test_a_dataset_that_cannot_be_overwritten_keeps_its_split(
+    nnunet_folders, monkeypatch, number
+) -> None:
+    splits = nnunet_folders.preprocessed / "Dataset510_Liver" / "splits_final.json"
+    folder = write_raw_dataset(dataset(base=cases(labeled=3)), WriteOptions()).folder
+    before = splits.read_bytes(), sorted(folder.rglob("*"))
+
+    def stop(new: Path, path: Path, overwrite: bool) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(whole_file, "_replace_folder", stop)
+    with pytest.raises(KeyboardInterrupt):
+        write_raw_dataset(dataset(base=cases(labeled=number)), WriteOptions(overwrite=True))
+    assert (splits.read_bytes(), sorted(folder.rglob("*"))) == before
+    assert list(nnunet_folders.raw.iterdir()) == [folder]
+    assert list(splits.parent.iterdir()) == [splits]
+
+
+def test_a_refused_conversion_leaves_no_folder_above_it(nnunet_folders, tmp_path) -> None:
+    options = WriteOptions(raw=tmp_path / "new" / "raw", preprocessed=tmp_path / "other" / "pre")
+    bad = dataset(labeled_case(label=Volume(value=9)), base=cases(labeled=3))
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(ConversionError, match="label values"):
+        write_raw_dataset(bad, options)
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_one_labeled_case_is_warned_of(nnunet_folders) -> None:
     summary = write_raw_dataset(dataset(base=cases(labeled=1)), WriteOptions())
     assert "training and validation at once" in str(summary)
@@ -641,12 +694,43 @@ def test_a_dataset_is_not_made_of_the_files_it_replaces(nnunet_folders, on_disk,
 
 def test_a_4d_file_with_one_volume_is_written_as_3d(nnunet_folders, tmp_path) -> None:
     path = tmp_path / "odd.nii.gz"
-    sitk.WriteImage(sitk.GetImageFromArray(np.ones((1, 4, 6, 8), np.int16), False), str(path))
+    array = np.arange(4 * 6 * 8, dtype=np.int16).reshape(1, 4, 6, 8)
+    sitk.WriteImage(sitk.GetImageFromArray(array, False), str(path))
     folder = write_raw_dataset(
         dataset(RawCase("odd", (ImageFile(path),), "unlabeled")), WriteOptions()
     ).folder
     written = sitk.ReadImage(str(folder / "imagesUn" / "odd_0000.nii.gz"))
     assert written.GetSize() == (8, 6, 4)
+
+
+def test_a_constant_image_is_a_problem(nnunet_folders) -> None:
+    constant = RawCase("odd", (Volume(value=0),), "unlabeled")
+    with pytest.raises(ConversionError, match=r"Case odd: .* is constant, all its voxels are 0"):
+        write_raw_dataset(dataset(constant), WriteOptions())
+
+
+def test_an_empty_label_is_no_problem(nnunet_folders) -> None:
+    text = str(write_raw_dataset(dataset(labeled_case(label=Volume(value=0))), WriteOptions()))
+    assert "1 label with nothing but background: odd" in text
+
+
+def test_scans_whose_sform_and_qform_differ_are_named(nnunet_folders, tmp_path) -> None:
+    odd = []
+    for name in ("odd", "odd2"):
+        array = np.random.default_rng(len(odd)).integers(0, 999, (8, 6, 4)).astype(np.int16)
+        image = nibabel.Nifti1Image(array, np.diag([-1, -1, 2, 1]))
+        image.set_qform(np.diag([-1, -1, 2, 1]), 1)
+        image.set_sform(np.diag([1, -1, 2, 1]), 4)
+        nibabel.save(image, tmp_path / f"{name}.nii.gz")
+        odd.append(RawCase(name, (ImageFile(tmp_path / f"{name}.nii.gz"),), "unlabeled"))
+    for processes in (1, 2):
+        options = WriteOptions(processes=processes, overwrite=True)
+        text = str(write_raw_dataset(dataset(*odd), options))
+        said = [line for line in text.splitlines() if ": its sform" in line]
+        assert len(said) == 1
+        assert said[0].startswith(f"  warning: {tmp_path / 'odd.nii.gz'}: its sform and qform")
+        assert "the qform counts here" in said[0]
+        assert said[0].endswith("1 more case like it: odd2.")
 
 
 def test_the_same_scan_in_another_data_type_is_found(nnunet_folders) -> None:

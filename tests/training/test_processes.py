@@ -81,9 +81,7 @@ def test_two_processes_average_to_the_mean_over_the_voxels_of_both(seed, with_va
 def test_the_threads_of_gloo_rest_before_the_group_ends(tmp_path, monkeypatch):
     """One that is still at work while Python ends aborts the process."""
     rests = []
-    monkeypatch.setattr(
-        "time.sleep", lambda seconds: rests.append((seconds, dist.is_initialized()))
-    )
+    monkeypatch.setattr("time.sleep", lambda _: rests.append(dist.is_initialized()))
     store = (tmp_path / "store").as_uri()
     dist.init_process_group("gloo", init_method=store, rank=0, world_size=1)
     end_process_group()

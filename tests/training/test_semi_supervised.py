@@ -359,7 +359,7 @@ def test_an_architecture_that_cannot_be_estimated_trains_without(make_trainer, m
 
 def test_training_before_preprocessing_names_the_command(make_trainer, monkeypatch, tmp_path):
     monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
-    with pytest.raises(DataError, match="run nnUNetv2_plan_and_preprocess"):
+    with pytest.raises(DataError, match="run nnUNetv2_preprocess -d 500 -plans_name nnU"):
         make_trainer().run_training()
 
 

@@ -126,6 +126,26 @@ def test_plans_that_share_a_folder_and_do_not_differ_are_accepted(phantom, capsy
     train(phantom, configuration="2d", plans="mine")
 
 
+def test_a_preset_goes_on_where_the_plans_it_shares_a_folder_with_are_of_fewer_cases(
+    phantom, capsys
+) -> None:
+    change(phantom, {"2d": {"normalization_schemes": ["CTNormalization"]}})
+    change(phantom, file="mine", plans_name="mine")
+    options = ["-d", "500", "-c", "2d", "-p", "mine", "-np", "0", "--no_pbar"]
+    main([*options, "--overwrite"])
+    plans = json.loads((phantom / "nnUNetPlans.json").read_text())
+    plans["foreground_intensity_properties_per_channel"]["0"]["mean"] += 1
+    (phantom / "nnUNetPlans.json").write_text(json.dumps(plans))
+    main(options)
+    assert "4 were finished" in capsys.readouterr().out
+
+
+def test_labeled_cases_are_not_written_where_unlabeled_ones_lie(phantom) -> None:
+    change(phantom, {"2d": {"data_identifier": "nnUNetPlans_2d_unlabeled"}})
+    assert "ends as the folders of unlabeled cases do" in refusal_of_preprocessing()
+    assert "in _unlabeled; give it another name" in refusal_of_training(phantom, configuration="2d")
+
+
 def test_plans_of_another_dataset_are_refused(phantom) -> None:
     change(phantom, dataset_name="Dataset501_Other")
     sentence = f"{phantom}/nnUNetPlans.json is of Dataset501_Other .*, not of Dataset500_Phantom; "

@@ -258,20 +258,26 @@ def spoil_garbage(file):
 
 
 def spoil_shape(file):
-    write_image(file, np.ones((12, 24, 23), np.float32))
+    write_image(file, np.random.default_rng(0).normal(size=(12, 24, 23)))
 
 
 def spoil_spacing(file):
-    write_image(file, np.ones((12, 24, 24), np.float32), spacing=(1.0, 1.0, 2.0))
+    write_image(file, np.random.default_rng(0).normal(size=(12, 24, 24)), spacing=(1.0, 1.0, 2.0))
 
 
 def spoil_channels(file):
     SimpleITK.WriteImage(SimpleITK.JoinSeries([SimpleITK.ReadImage(str(file))] * 2), str(file))
 
 
+def spoil_colors(file):
+    gray = SimpleITK.Cast(SimpleITK.ReadImage(str(file)), SimpleITK.sitkUInt8)
+    SimpleITK.WriteImage(SimpleITK.Compose(gray, gray, gray), str(file))
+
+
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
+        (spoil_colors, "u1_0001.nii.gz has 3 values per voxel, expected 1; write each channel"),
         (spoil_nan, "u1_0001.nii.gz has 1 NaN or infinite voxels"),
         (spoil_infinite, "u1_0001.nii.gz has 2 NaN or infinite voxels"),
         (spoil_truncated, "u1_0001.nii.gz is truncated"),
@@ -297,7 +303,9 @@ def test_an_image_of_zeros_only_is_refused(dataset):
     for channel in range(CHANNELS):
         file = dataset[0] / "imagesUn" / f"u0_{channel:04d}.nii.gz"
         write_image(file, np.zeros((12, 24, 24), np.float32))
-    assert run().failed == {"u0": "all voxels are zero"}
+    file = dataset[0] / "imagesUn" / "u0_0000.nii.gz"
+    reason = f"{file} is constant, all its voxels are 0; get it again, or remove it"
+    assert run().failed == {"u0": reason}
 
 
 def test_a_mended_case_is_done_and_its_note_removed(dataset, folder):
@@ -565,3 +573,22 @@ def test_training_without_any_usable_case_is_an_error(dataset):
         spoil_garbage(file)
     with pytest.raises(DataError, match="None of the 3 unlabeled cases"):
         ensure(dataset)
+
+
+def test_moved_plans_without_a_dataset_json_get_it_copied_not_planned_over(dataset) -> None:
+    raw, preprocessed = dataset
+    (preprocessed / "dataset.json").unlink()
+    with pytest.raises(DataError, match=rf"copy {raw / 'dataset.json'} there") as refused:
+        run()
+    assert "plan_and_preprocess" not in str(refused.value)
+
+
+def test_a_spacing_that_no_memory_holds_fails_its_case_before_memory_is_asked_for(
+    dataset, write_volume
+) -> None:
+    for channel in range(CHANNELS):
+        file = dataset[0] / "imagesUn" / f"huge_{channel:04d}.nii.gz"
+        write_volume(file, seed=channel, spacing=(900, 900, 900))
+    reason = run().failed["huge"]
+    assert "its spacing of 900 x 900 x 900 mm makes " in reason
+    assert "processes" not in reason
