@@ -16,7 +16,7 @@ import argparse
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from nnunetv2_spmc import discovery
 from nnunetv2_spmc.cli.parser import Parser
 from nnunetv2_spmc.cli.runner import command
+from nnunetv2_spmc.common.signals import termination_raises
 from nnunetv2_spmc.methods import TRAINERS
 from nnunetv2_spmc.training.processes import end_process_group, run_in_processes
 from nnunetv2_spmc.training.settings import OPTIONS_VARIABLE, read_settings
@@ -124,10 +125,15 @@ def _settings(parser: Parser, words: Sequence[str]) -> dict[str, Any]:
 
 
 @command("the same command with --c goes on if there is a checkpoint", unwind=False)
-@record  # inside, so that torchrun reads why a process failed
 def main(argv: Sequence[str] | None = None) -> None:
     """Train and validate, in this process or in several."""
-    args = parse_arguments(argv)
+    # no handler of Python breaks off a process that waits for others in NCCL
+    with nullcontext() if "LOCAL_RANK" in os.environ else termination_raises():
+        _train(parse_arguments(argv))
+
+
+@record  # so that torchrun reads why a process failed
+def _train(args: argparse.Namespace) -> None:
     by_torchrun = "LOCAL_RANK" in os.environ
     request = TrainingRequest(
         args.dataset,

@@ -66,29 +66,32 @@ def entries_of_all_processes(selected: Tensor, valid: Tensor) -> Tensor:
     return valid * (everywhere[0] / everywhere[1].clamp(min=1))
 
 
-class ProcessError(SPMCError, RuntimeError):
-    """A process of several ended, for a reason that it said or not."""
-
-
 def run_in_processes(work: Callable[..., None], number: int, *arguments: Any) -> None:
     """Call `work(rank, *arguments)` in so many processes, and wait for all of them.
 
     Raises:
-        ProcessError: with the sentence of the first process that had one, or if one was killed.
+        SPMCError: with the sentence of the first process that had one, or if one was killed.
         SystemExit: the status of one that was stopped.
     """
     sentences = multiprocessing.get_context("spawn").SimpleQueue()
+    arguments = (work, sentences, arguments)
+    started: Any = multiprocessing.spawn(_work, arguments, nprocs=number, join=False)
     try:
-        multiprocessing.spawn(_work, (work, sentences, arguments), nprocs=number)
+        while not started.join():
+            pass
     except multiprocessing.ProcessExitedException as ended:
         if not sentences.empty():
-            raise ProcessError(sentences.get()) from None
+            raise SPMCError(sentences.get()) from None
         if ended.signal_name:
-            raise ProcessError(
+            raise SPMCError(
                 f"Process {ended.error_index} of {number} was ended by {ended.signal_name} (the "
                 "kernel does that where memory runs out); --c goes on from the last checkpoint."
             ) from None
         raise SystemExit(ended.exit_code) from None
+    except (KeyboardInterrupt, SystemExit):
+        for process in started.processes:
+            process.terminate()  # Python would wait for them at its end
+        raise
 
 
 def _work(rank: int, work: Callable[..., None], sentences: Any, arguments: tuple[Any, ...]) -> None:

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import distributed as dist
 
+from nnunetv2_spmc.common.errors import SPMCError
 from nnunetv2_spmc.losses import cdps, masked_mse
 from nnunetv2_spmc.training.processes import (
-    ProcessError,
     end_process_group,
     entries_of_all_processes,
     run_in_processes,
@@ -95,7 +95,7 @@ def test_the_threads_of_gloo_rest_before_the_group_ends(tmp_path, monkeypatch):
     [(refuse, ("what is wrong",), "^what is wrong$"), (be_killed, (), "of 1 was ended by SIGKILL")],
 )
 def test_why_a_process_ended_is_one_sentence(work, arguments, sentence):
-    with pytest.raises(ProcessError, match=sentence):
+    with pytest.raises(SPMCError, match=sentence):
         run_in_processes(work, 1, *arguments)
 
 
