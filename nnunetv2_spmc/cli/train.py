@@ -125,15 +125,16 @@ def _settings(parser: Parser, words: Sequence[str]) -> dict[str, Any]:
 
 
 @command("the same command with --c goes on if there is a checkpoint", unwind=False)
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> int | None:
     """Train and validate, in this process or in several."""
     # no handler of Python breaks off a process that waits for others in NCCL
     with nullcontext() if "LOCAL_RANK" in os.environ else termination_raises():
-        _train(parse_arguments(argv))
+        return None if _train(argv) else 0  # --version: `record` keeps SystemExit(0) back
 
 
 @record  # so that torchrun reads why a process failed
-def _train(args: argparse.Namespace) -> None:
+def _train(argv: Sequence[str] | None) -> bool:
+    args = parse_arguments(argv)
     by_torchrun = "LOCAL_RANK" in os.environ
     request = TrainingRequest(
         args.dataset,
@@ -163,6 +164,7 @@ def _train(args: argparse.Namespace) -> None:
             if request.device == "cpu":
                 torch.set_num_threads(os.cpu_count() or 1)
             train(request)
+    return True
 
 
 @contextmanager
