@@ -12,6 +12,7 @@ from typing import Any
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import distributed as dist
 
+from nnunetv2_spmc.common.nnunet_folders import number_of
 from nnunetv2_spmc.training.settings import OPTIONS_VARIABLE, options_in
 
 DEFAULT_PLANS, DEFAULT_DEVICE = "nnUNetPlans", "cuda"
@@ -68,6 +69,13 @@ def new_start_option() -> list[str]:
     if PRETRAINED not in sys.argv:
         return ["--c"]
     return sys.argv[sys.argv.index(PRETRAINED) :][:2]
+
+
+def labeled_preprocessing(trainer: nnUNetTrainer) -> str:
+    """Return the command that preprocesses the labeled cases of a training."""
+    plans = trainer.plans_manager
+    words = ["nnUNetv2_preprocess", "-d", str(number_of(plans.dataset_name))]
+    return shlex.join([*words, "-plans_name", plans.plans_name, "-c", trainer.configuration_name])
 
 
 def how_to_predict(trainer: nnUNetTrainer) -> str:

@@ -19,11 +19,13 @@ from torch import Tensor
 from torch.amp import GradScaler
 
 from nnunetv2_spmc import __version__
-from nnunetv2_spmc.common.errors import SPMCError
+from nnunetv2_spmc.common.errors import DataError, SPMCError
 from nnunetv2_spmc.common.leftovers import remove_leftovers
 from nnunetv2_spmc.common.signals import interrupts_blocked, signals_deferred
 from nnunetv2_spmc.common.whole_file import WRITING_PREFIX
+from nnunetv2_spmc.loading.watched import WatchedDataset, refuse_unreadable
 from nnunetv2_spmc.losses import LabelSpace
+from nnunetv2_spmc.raw.cases import name_some
 from nnunetv2_spmc.raw.label_definition import label_warnings
 from nnunetv2_spmc.training.checkpoint import (
     FINAL,
@@ -36,7 +38,7 @@ from nnunetv2_spmc.training.checkpoint import (
     unreadable,
     write_with_own_state,
 )
-from nnunetv2_spmc.training.commands import how_to_predict
+from nnunetv2_spmc.training.commands import how_to_predict, labeled_preprocessing
 from nnunetv2_spmc.training.few_labels import ensure_fold_exists
 from nnunetv2_spmc.training.processes import device_of_process, distributed
 from nnunetv2_spmc.training.progress import Progress, validation_lines
@@ -62,6 +64,7 @@ from nnunetv2_spmc.training.step import Target, labeled_through
 from nnunetv2_spmc.training.stopping import says_how_to_go_on
 from nnunetv2_spmc.training.tensorboard_logger import ENABLED_VARIABLE, TensorBoardLogger
 from nnunetv2_spmc.training.views import Views
+from nnunetv2_spmc.unlabeled.cases import damaged_cases
 from nnunetv2_spmc.unlabeled.plans_check import check_training
 
 
@@ -122,6 +125,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         self._resumed_file = Path()
         self._saved_at = self.clock()  # checkpoint_latest.pth
         self.validation_cases: list[str] = []  # -> do_split
+        self._labeled: tuple[WatchedDataset, ...] = ()  # -> get_tr_and_val_datasets
         # in its final validation nnU-Net starts workers, then calls do_split: open between the two
         self._workers_start = ExitStack()
 
@@ -179,10 +183,32 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         self._workers_start.close()
         return train, validation
 
+    def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
+        """Split the labeled cases as nnU-Net does; refuse damaged ones, watch over the others."""
+        train, validation = super().get_tr_and_val_datasets()
+        folder = Path(self.preprocessed_dataset_folder)
+        damaged = damaged_cases(folder, {*train.identifiers, *validation.identifiers})
+        if damaged:
+            raise DataError(
+                f"{len(damaged)} preprocessed labeled cases in {folder} are damaged or not there "
+                f"({name_some(damaged)}); make them again with {labeled_preprocessing(self)}."
+            )
+        self._labeled = self._watched(train), self._watched(validation)
+        return self._labeled
+
+    def _watched(self, dataset: Any) -> WatchedDataset:
+        return WatchedDataset(dataset, "labeled", labeled_preprocessing(self))
+
     def run_training(self) -> None:
         """Train; when a signal comes, say how to go on."""
         with says_how_to_go_on(self):
-            super().run_training()
+            try:
+                super().run_training()
+            except SPMCError:
+                raise
+            except Exception as error:
+                refuse_unreadable(self._labeled, error)
+                raise
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Validate as nnU-Net does, with a line a minute; when a signal comes, say how to go on."""
@@ -195,7 +221,13 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         ):
             self._workers_start.enter_context(signals_deferred())
             self._workers_start.enter_context(interrupts_blocked())
-            super().perform_actual_validation(save_probabilities)
+            try:
+                super().perform_actual_validation(save_probabilities)
+            except Exception as error:
+                folder, cases = self.preprocessed_dataset_folder, self.validation_cases
+                dataset = self._watched(self.dataset_class(folder, cases))
+                refuse_unreadable([dataset], error, any_of_them=True)
+                raise
 
     def on_train_start(self) -> None:
         """Refuse to continue a run under other settings, then start as nnU-Net does."""

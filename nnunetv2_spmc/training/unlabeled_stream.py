@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
-from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class, nnUNetBaseDataset
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
@@ -22,8 +21,10 @@ from nnunetv2_spmc.loading.paired_loader import (
     ignored_shares,
     started,
 )
+from nnunetv2_spmc.loading.watched import InThisProcess, WatchedDataset, Workers, cases_named
 from nnunetv2_spmc.raw.layout import IMAGES_UNLABELED
-from nnunetv2_spmc.unlabeled.cases import test_cases, unlabeled_folder
+from nnunetv2_spmc.training.commands import labeled_preprocessing
+from nnunetv2_spmc.unlabeled.cases import describe_failures, test_cases, unlabeled_folder
 from nnunetv2_spmc.unlabeled.leak_checks import check_no_leak, read_groups
 from nnunetv2_spmc.unlabeled.plans_check import plans_file_name
 from nnunetv2_spmc.unlabeled.preprocessing import PreprocessingOptions
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
     from nnunetv2_spmc.training.semi_supervised import nnUNetTrainerSemiSupervised
 
 Loader: TypeAlias = nnUNetDataLoader | PairedDataLoader
-Augmenter: TypeAlias = SingleThreadedAugmenter | NonDetMultiThreadedAugmenter  # has workers
+Augmenter: TypeAlias = InThisProcess | Workers
+MOST_UNREADABLE = 0.05  # share of the unlabeled cases
 
 
 def refuse_cascade(plans: dict[str, Any], configuration: str, trainer_name: str) -> None:
@@ -56,6 +58,7 @@ class UnlabeledStream:
     def __init__(self, trainer: nnUNetTrainerSemiSupervised) -> None:
         self.trainer = trainer
         self.cases: list[str] = []
+        self.unreadable: dict[str, str] = {}  # those that turned out so -> why
 
     @property
     def target(self) -> UnlabeledTarget:
@@ -75,12 +78,10 @@ class UnlabeledStream:
         """Refuse a configuration whose labeled cases are not preprocessed."""
         trainer = self.trainer
         if not Path(trainer.preprocessed_dataset_folder).is_dir():
-            plans, name = trainer.plans_manager, trainer.configuration_name
-            number = int(plans.dataset_name.removeprefix("Dataset").partition("_")[0])
             raise DataError(
-                f"{plans.dataset_name} is not preprocessed for {name}: "
-                f"{trainer.preprocessed_dataset_folder} does not exist; run nnUNetv2_preprocess "
-                f"-d {number} -plans_name {plans.plans_name} -c {name}."
+                f"{trainer.plans_manager.dataset_name} is not preprocessed for "
+                f"{trainer.configuration_name}: {trainer.preprocessed_dataset_folder} does not "
+                f"exist; run {labeled_preprocessing(trainer)}."
             )
 
     def find_cases(self) -> None:
@@ -154,15 +155,46 @@ class UnlabeledStream:
         sequence = trainer.seeds.sequence(2, trainer.local_rank, trainer.current_epoch, stream)
         return [int(seed) for seed in sequence.generate_state(workers)]
 
-    def _dataset(self) -> nnUNetBaseDataset | None:
+    def _dataset(self) -> WatchedDataset | None:
         if not self.cases:
             return None
         folder = str(unlabeled_folder(self.trainer.preprocessed_dataset_folder))
-        return infer_dataset_class(folder)(folder, list(self.cases))
+        dataset = infer_dataset_class(folder)(folder, list(self.cases))
+        return WatchedDataset(dataset, "unlabeled", self._repair_command)
+
+    @property
+    def _repair_command(self) -> str:
+        return f"{self.target.command} --verify"
+
+    def note_unreadable(self, found: Mapping[str, str]) -> None:
+        """Name unlabeled cases that a loader could not read, and left out.
+
+        Raises:
+            DataError: there are too many of them.
+        """
+        new = {name: why for name, why in found.items() if name not in self.unreadable}
+        for name, reason in new.items():
+            self.trainer.print_to_log_file(
+                f"The unlabeled case {name} cannot be read ({reason}): it is left out from now on."
+            )
+        self.unreadable |= new
+        if new and len(self.unreadable) > MOST_UNREADABLE * len(self.cases):
+            raise DataError(f"{self.left_out()} That is more than {MOST_UNREADABLE:.0%} of them.")
+
+    def left_out(self) -> str:
+        """Say which unlabeled cases could not be read, and what to do; empty if all could."""
+        if not self.unreadable:
+            return ""
+        return (
+            f"{len(self.unreadable)} of {len(self.cases)} preprocessed unlabeled cases cannot be "
+            f"read and were left out ({describe_failures(self.unreadable)}); make them again with "
+            f"{self._repair_command}."
+        )
 
     def _ignored_shares(self, labeled: nnUNetBaseDataset) -> dict[str, float]:
         trainer = self.trainer
-        shares = ignored_shares(labeled, trainer.label_manager.ignore_label)
+        with cases_named():
+            shares = ignored_shares(labeled, trainer.label_manager.ignore_label)
         if not shares and not self.cases:
             raise DataError(
                 f"Nothing is unlabeled in {trainer.plans_manager.dataset_name}: no training case "

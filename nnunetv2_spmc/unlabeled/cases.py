@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +127,17 @@ def finished_cases(folder: Path, *, verify: bool = False) -> list[str]:
     if verify:
         return [i for i in started if case_problem(folder, i, verify=True) is None]
     return [i for i in started if _is_whole_case(folder, i, names)]
+
+
+def damaged_cases(folder: Path, identifiers: Iterable[str]) -> list[str]:
+    """Return the sorted cases whose preprocessed files are not there or not whole, by their ends.
+
+    Only cases in Blosc2 files are looked at, not those of an old nnU-Net.
+    """
+    names = set(os.listdir(folder))
+    if not any(name.endswith(".b2nd") for name in names):
+        return []
+    return sorted(i for i in identifiers if not _is_whole_case(folder, i, names))
 
 
 def _is_whole_case(folder: Path, identifier: str, names: Collection[str]) -> bool:
