@@ -312,6 +312,22 @@ def test_it_trains_as_the_stock_command_does(folder, monkeypatch, capsys):
 
 
 @pytest.mark.slow
+def test_a_longer_training_is_a_matter_of_two_options(folder, monkeypatch, capsys):
+    use_threads_for_pools(monkeypatch)
+    leave_out_plots(monkeypatch)
+    arguments = ["500", "2d_small", "0", *CPU, "--set", *TINY[1:]]
+    main([*arguments, "epochs=1"])
+    main(["--c", *arguments, "epochs=3"])
+    fold = folder / "nnUNet_results" / MODEL
+    epochs = {file.name: torch.load(file, weights_only=False) for file in fold.glob("*.pth")}
+    assert epochs["checkpoint_final.pth"]["current_epoch"] == 3
+    assert epochs["checkpoint_epoch_1.pth"]["current_epoch"] == 1
+    assert "epochs 1 -> 3: learning rate and ramp follow the new" in capsys.readouterr().out
+    said = refused(["--c", *arguments, "epochs=2"], capsys)
+    assert "checkpoint_final.pth has 3 epochs of training, and the setting epochs is 2: giv" in said
+
+
+@pytest.mark.slow
 def test_a_stock_trainer_can_be_trained_too(folder, monkeypatch):
     trained = []
     monkeypatch.setattr(nnUNetTrainer, "run_training", lambda self: trained.append(type(self)))
