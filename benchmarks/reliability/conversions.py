@@ -375,8 +375,8 @@ def command_lines() -> Iterator[BadInput]:
         ("rank", "-d 500 -m MODEL -o . -device cpu --disable_tta", ("folder",)),
         ("rank", "-d 500 -m MODEL -o out -device cpu --disable_tta", ("folder",)),
         ("report", "-o . MODEL/fold_0 --no_maps --no_viewer", ("folder",)),
-        ("export", "-i MODEL -o .", ("there",)),
-        ("export", "-i MODEL -o MODEL", ("there",)),
+        ("export", "-i MODEL -o .", ("exists",)),
+        ("export", "-i MODEL -o MODEL", ("exists",)),
     ):
         yield BadInput(f"{line}", command, _line(line), names)
 
