@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import re
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,7 +12,7 @@ from typing import Literal
 import numpy as np
 import SimpleITK as sitk
 
-from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.common.errors import DataError, reason_of
 from nnunetv2_spmc.raw.cases import ConversionError
 from nnunetv2_spmc.raw.nifti_check import NIFTI_ENDINGS, check_nifti, num_dimensions
 
@@ -194,17 +193,8 @@ def _execute(reader: sitk.ImageFileReader | sitk.ImageSeriesReader, path: Path) 
             return reader.Execute()
     except RuntimeError as error:
         raise ConversionError(
-            f"Cannot read {path} ({_reason(error)}); get it again, or convert it to .nii.gz."
+            f"Cannot read {path} ({reason_of(error)}); get it again, or convert it to .nii.gz."
         ) from error
-
-
-def _reason(error: RuntimeError) -> str:
-    """The line of ITK's message that says most, without the `errno` of some earlier call."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith("Reason:")]
-    return re.sub(r"^sitk::ERROR: |ITK ERROR: |\(0x[0-9a-f]+\)", "", (telling or lines)[-1]).rstrip(
-        ".!"
-    )
 
 
 def image_size(path: Path) -> tuple[int, ...]:
