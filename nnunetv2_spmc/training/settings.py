@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from nnunetv2_spmc.common.json_files import read_any_json
 from nnunetv2_spmc.common.setting_checks import SettingsError, check_types, require
 from nnunetv2_spmc.raw.layout import SETTINGS_KEY
 
@@ -245,16 +246,15 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
 def _environment_block(value: str) -> Any:
     if not value.strip():
         return {}
-    text, origin = value, f"${ENVIRONMENT_VARIABLE}"
     if not value.lstrip().startswith("{"):
         path = Path(value).expanduser()
         if not path.is_file():
             raise SettingsError(
-                f"{origin} must be a JSON object or the path of a file with one, got {value!r}, "
-                "which is neither."
+                f"${ENVIRONMENT_VARIABLE} must be a JSON object or the path of a file with one, "
+                f"got {value!r}, which is neither."
             )
-        text, origin = path.read_text(encoding="utf-8"), str(path)
+        return read_any_json(path, f"mend it, or name another file with ${ENVIRONMENT_VARIABLE}")
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise SettingsError(f"{origin} is not valid JSON: {error}.") from None
+        return json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise SettingsError(f"${ENVIRONMENT_VARIABLE} is not valid JSON: {error}.") from None
