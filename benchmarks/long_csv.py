@@ -35,6 +35,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "over_time": ("run", "epochs", "seconds", "test_dice"),
     "pseudo_labels": ("run", "epochs", "confidence_above", "measure", "value"),
     "performance": ("table", "key", "measure", "value", "machine"),
+    "reliability": ("group", "command", "input", "verdict", "status", "seconds", "why", "said"),
 }
 KEYS: dict[str, tuple[str, ...]] = {  # what tells the rows of a file apart
     "runs": ("run",),
@@ -43,6 +44,7 @@ KEYS: dict[str, tuple[str, ...]] = {  # what tells the rows of a file apart
     "over_time": ("run", "epochs"),
     "pseudo_labels": ("run", "epochs", "confidence_above", "measure"),
     "performance": ("table", "key", "measure"),
+    "reliability": ("group", "command", "input"),
 }
 
 Row = Mapping[str, str]

@@ -77,6 +77,7 @@ class Patient:
     volumes: dict[int, tuple[ImageSource, ImageSource]] = field(default_factory=dict)
     end_diastole: int | None = None  # frame number, from Info.cfg
     whole_cycle: Path | None = None  # the 4D file
+    info: Path | None = None  # Info.cfg
 
     def phase(self, frame: int) -> str:
         """'ED' or 'ES'; without Info.cfg the earlier frame is end-diastole."""
@@ -135,6 +136,7 @@ def convert_acdc(
             "allow_missing": allow_missing,
         },
         missing=tuple(missing),
+        also_read=tuple(info for name in roles if (info := patients[name].info)),
         notes=((H5_NOTE,) if from_h5 else ()) + notes,
     )
     return write_raw_dataset(dataset, options or WriteOptions())
@@ -207,8 +209,8 @@ def find_patients(source: Path) -> tuple[dict[str, Patient], bool]:
 
 def _patients_of_challenge(root: Path) -> dict[str, Patient]:
     patients: dict[str, Patient] = {}
-    for path in sorted(root.glob("patient*/patient*_frame*.nii*")):
-        match = re.fullmatch(r"((patient\d{3})_frame(\d+))\.nii(?:\.gz)?", path.name)
+    for path in sorted(root.glob("patient*/patient*_frame*.*")):
+        match = re.fullmatch(r"((patient\d{3})_frame(\d+))\.(?i:nii(?:\.gz)?)", path.name)
         if not match:
             continue
         stem, name, frame = match.groups()
@@ -221,14 +223,16 @@ def _patients_of_challenge(root: Path) -> dict[str, Patient]:
             patient = patients.setdefault(name, Patient(name))
             _add_volume(patient, int(frame), ImageFile(path), ImageFile(label))
     for name, patient in patients.items():
-        patient.end_diastole = _end_diastole(root / name / "Info.cfg")
+        info = root / name / "Info.cfg"
+        patient.info, patient.end_diastole = info, _end_diastole(info)
         patient.whole_cycle = _nifti(root / name, f"{name}_4d")
     return patients
 
 
 def _nifti(folder: Path, stem: str) -> Path | None:
     """Return the one NIfTI file of a name, compressed or not."""
-    found = [path for ending in NIFTI_ENDINGS if (path := folder / f"{stem}{ending}").is_file()]
+    named = sorted(folder.glob(f"{stem}.*"))
+    found = [p for p in named if p.name[len(stem) :].lower() in NIFTI_ENDINGS and p.is_file()]
     if len(found) > 1:
         raise ConversionError(f"{found[0]} and {found[1]} are both there; remove one of them.")
     return found[0] if found else None

@@ -87,5 +87,5 @@ def integer_from(minimum: int) -> Callable[[str], int]:
 
 
 def absolute_path(text: str) -> Path:
-    """Return a path as an absolute one, so that split.json and links hold from anywhere."""
+    """Return a path as an absolute one, which messages and --dry-run show."""
     return Path(text).expanduser().absolute()

@@ -17,7 +17,7 @@ from nnunetv2_spmc.dataset_conversion.brats_releases import (
     Release,
     release_of,
 )
-from nnunetv2_spmc.dataset_conversion.folder_layout import strip_ending
+from nnunetv2_spmc.dataset_conversion.folder_files import strip_ending
 from nnunetv2_spmc.raw.cases import ConversionError, name_some
 from nnunetv2_spmc.raw.nifti_check import NIFTI_ENDINGS
 

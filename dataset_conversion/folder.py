@@ -6,22 +6,38 @@ input, one of
     IMAGES/case_0000.ext, case_0001.ext    LABELS/case.ext    channels by nnU-Net's suffixes
     IMAGES/case.ext                        LABELS/case.ext    one channel
     IMAGES/case/*.dcm                      LABELS/case.ext    a DICOM series in each folder
-    IMAGES/case/PATTERN                    LABELS/case.ext, or a pattern in IMAGES/case
+    IMAGES/case/PATTERN                    LABELS/case.ext, or a pattern
 
-in any format that SimpleITK reads.
+in any format that SimpleITK reads. A label may bear a suffix after the case's name (case_seg.ext),
+match a pattern in LABELS/case or IMAGES/case, or come as one mask for each class.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from nnunetv2_spmc.dataset_conversion import Converter
-from nnunetv2_spmc.dataset_conversion.arguments import absolute_path, add_input, add_link
-from nnunetv2_spmc.dataset_conversion.folder_layout import FolderLayout, FoundCase, find_cases
-from nnunetv2_spmc.dataset_conversion.split_request import SplitRequest, add_split, split_request
-from nnunetv2_spmc.raw.cases import ConversionError, RawCase, RawDataset, safe_identifier
+from nnunetv2_spmc.dataset_conversion.folder_arguments import (
+    add_arguments,
+    parse_channel_files,
+    parse_label_files,
+    parse_label_map,
+    parse_labels,
+)
+from nnunetv2_spmc.dataset_conversion.folder_files import FolderLayout
+from nnunetv2_spmc.dataset_conversion.folder_layout import FoundCase, find_cases
+from nnunetv2_spmc.dataset_conversion.split_request import SplitRequest, split_request
+from nnunetv2_spmc.raw.cases import (
+    ConversionError,
+    RawCase,
+    RawDataset,
+    name_some,
+    safe_identifier,
+)
+from nnunetv2_spmc.raw.sources import relative_name
 from nnunetv2_spmc.raw.splits import RoleAssignment, assign_roles
 from nnunetv2_spmc.raw.summary import ConversionSummary
 from nnunetv2_spmc.raw.writer import WriteOptions, write_raw_dataset
@@ -34,6 +50,7 @@ class LabelDefinition:
     labels: Mapping[str, int | tuple[int, ...]]
     label_map: Mapping[int, int] = field(default_factory=dict)
     regions_class_order: tuple[int, ...] = ()
+    trust_grid: bool = False  # a label of its image's shape lies on it, whatever its header says
 
 
 def convert_folder(
@@ -58,8 +75,9 @@ def convert_folder(
     Raises:
         ConversionError: If anything is wrong with the input.
     """
-    found = {safe_identifier(case.name): case for case in _distinct(find_cases(layout))}
-    patients = {identifier: split.patient(identifier) for identifier in found}
+    masks = _mask_values(layout, classes)
+    found = {safe_identifier(case.name): case for case in _distinct(find_cases(layout, masks))}
+    patients = split.patients(found)
     with_label = {identifier for identifier, case in found.items() if case.label is not None}
     assignment = assign_roles(
         patients,
@@ -81,12 +99,56 @@ def convert_folder(
         label_map=classes.label_map,
         label_advice="name them in --labels or map them with --map OLD=NEW",
         regions_class_order=classes.regions_class_order,
+        trust_label_grid=classes.trust_grid,
         seed=split.seed,
         options=_recorded(layout, classes, split),
         left_out=assignment.left_out,
-        notes=assignment.notes,
+        label_source=str(layout.labels or ""),
+        notes=(
+            *_suffix_note(layout, found.values()),
+            *assignment.notes,
+            *split.notes(assignment.roles, patients),
+        ),
     )
     return write_raw_dataset(dataset, options or WriteOptions())
+
+
+def _mask_values(layout: FolderLayout, classes: LabelDefinition) -> dict[str, int]:
+    """Return the label value of each class that has a mask of its own."""
+    if not layout.label_files:
+        return {}
+    values = {name: value for name, value in classes.labels.items() if isinstance(value, int)}
+    values.pop("background", None)
+    wrong = [name for name in layout.label_files if name not in values]
+    absent = [name for name in values if name not in layout.label_files]
+    if wrong or len(values) + 1 < len(classes.labels):
+        raise ConversionError(
+            f"--label-files takes classes of --labels that have one value, {name_some(values)}; "
+            f"correct {name_some(wrong) or 'the regions'}."
+        )
+    if absent:
+        raise ConversionError(
+            f"--label-files has no pattern for {name_some(absent)}; add it, or take the class out "
+            "of --labels."
+        )
+    if classes.label_map:
+        raise ConversionError(
+            "--map changes the values of labels, and the masks of --label-files have none of "
+            "theirs: they are 0 outside and 1 or 255 inside; leave --map out."
+        )
+    return values
+
+
+def _suffix_note(layout: FolderLayout, cases: Iterable[FoundCase]) -> list[str]:
+    """Say what follows the case's name in the names of labels, if anything does."""
+    if layout.label_patterns:
+        return []
+    suffixes = Counter(case.label_suffix for case in cases if case.label_suffix)
+    origin = "as --label-suffix says" if layout.label_suffix else "--label-suffix names another"
+    return [
+        f"{number} {'label is' if number == 1 else 'labels are'} called CASE{suffix} ({origin})"
+        for suffix, number in sorted(suffixes.items())
+    ]
 
 
 def _distinct(cases: Iterable[FoundCase]) -> list[FoundCase]:
@@ -122,103 +184,19 @@ def _recorded(
 ) -> dict[str, object]:
     """The options in a form that JSON can hold."""
     return {
-        "images": str(layout.images),
-        "labels": None if layout.labels is None else str(layout.labels),
+        "labels": layout.labels and relative_name(layout.labels, layout.images),
         "channel_files": dict(layout.channel_files),
         "label_file": layout.label_file,
+        "trust_label_grid": classes.trust_grid,
+        "label_files": dict(layout.label_files),
+        "label_suffix": layout.label_suffix,
+        "later_mask_counts": layout.later_mask_counts,
         "map": {str(old): new for old, new in classes.label_map.items()},
         "test": split.test,
         "val": split.validation,
         "labeled": split.labeled,
         "group_by": split.group_by,
     }
-
-
-def parse_labels(items: Iterable[str]) -> dict[str, int | tuple[int, ...]]:
-    """Read ['background=0', 'liver=1', 'whole=1,2'] as label definition."""
-    labels: dict[str, int | tuple[int, ...]] = {}
-    for name, value in _pairs(items, "--labels").items():
-        try:
-            numbers = tuple(int(number) for number in value.split(","))
-        except ValueError as error:
-            raise ConversionError(f"--labels {name}={value}: {value!r} is no integer.") from error
-        labels[name] = numbers[0] if len(numbers) == 1 else numbers
-    return labels
-
-
-def parse_label_map(items: Iterable[str]) -> dict[int, int]:
-    """Read ['255=1'] as {255: 1}."""
-    try:
-        return {int(old): int(new) for old, new in _pairs(items, "--map").items()}
-    except ValueError as error:
-        raise ConversionError(f"--map takes integers, OLD=NEW, got {list(items)}.") from error
-
-
-def parse_channel_files(items: Iterable[str]) -> dict[str, str]:
-    """Read ['flair=*_flair.nii.gz'] as {'flair': '*_flair.nii.gz'}."""
-    return _pairs(items, "--channel-files")
-
-
-def _pairs(items: Iterable[str], option: str) -> dict[str, str]:
-    pairs: dict[str, str] = {}
-    for item in items:
-        name, separator, value = item.partition("=")
-        if not (name and separator and value):
-            raise ConversionError(f"{option} takes NAME=VALUE, got {item!r}.")
-        if name in pairs:
-            raise ConversionError(f"{option} names {name} twice.")
-        pairs[name] = value
-    return pairs
-
-
-def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_input(parser, "folder of images: files, DICOM folders, or a folder for each case")
-    add = parser.add_argument
-    add(
-        "-l", type=absolute_path, metavar="LABELS", help="folder of label files, named as the cases"
-    )
-    _add_classes(parser)
-    add(
-        "--channels",
-        nargs="+",
-        default=(),
-        metavar="NAME",
-        help="channel names; nnU-Net normalizes CT by intensity statistics, others by z-score",
-    )
-    add(
-        "--channel-files",
-        nargs="+",
-        default=(),
-        metavar="NAME=PATTERN",
-        help="one folder for each case: file of each channel, as t1='*_t1.nii.gz'",
-    )
-    add(
-        "--label-file",
-        metavar="PATTERN",
-        help="one folder for each case: its label, as '*_seg.nii.gz', beside the images or in -l",
-    )
-    text = "change label values, as 255=1"
-    add("--map", nargs="+", default=(), metavar="OLD=NEW", help=text)
-    add_split(parser)
-    add_link(parser)
-
-
-def _add_classes(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--labels",
-        nargs="+",
-        required=True,
-        metavar="NAME=VALUE",
-        help="classes, as background=0 liver=1; a region as whole=1,2,3",
-    )
-    parser.add_argument(
-        "--regions-class-order",
-        nargs="+",
-        type=int,
-        default=(),
-        metavar="VALUE",
-        help="label value each region is written as, in order (with regions only)",
-    )
 
 
 def _convert(arguments: argparse.Namespace, options: WriteOptions) -> ConversionSummary:
@@ -230,11 +208,15 @@ def _convert(arguments: argparse.Namespace, options: WriteOptions) -> Conversion
             channels=tuple(arguments.channels or channel_files),
             channel_files=channel_files,
             label_file=arguments.label_file,
+            label_files=parse_label_files(arguments.label_files),
+            label_suffix=arguments.label_suffix,
+            later_mask_counts=arguments.later_mask_counts,
         ),
         LabelDefinition(
             labels=parse_labels(arguments.labels),
             label_map=parse_label_map(arguments.map),
             regions_class_order=tuple(arguments.regions_class_order),
+            trust_grid=arguments.trust_label_grid,
         ),
         split_request(arguments),
         dataset_id=arguments.d,
@@ -243,4 +225,4 @@ def _convert(arguments: argparse.Namespace, options: WriteOptions) -> Conversion
     )
 
 
-CONVERTER = Converter("any folder of labeled and unlabeled scans", _add_arguments, _convert)
+CONVERTER = Converter("any folder of labeled and unlabeled scans", add_arguments, _convert)

@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from nnunetv2_spmc.raw.cases import ConversionError, ImageSource, count_of, name_some
-from nnunetv2_spmc.raw.reader import (
-    PICTURE_ENDINGS,
-    VOLUME_ENDINGS,
-    DicomSeries,
-    ImageFile,
+from nnunetv2_spmc.dataset_conversion.folder_files import (
+    FolderLayout,
+    matches,
+    source_of,
+    strip_ending,
+    visible_folders,
+    volume_files,
 )
-
-CHANNEL_SUFFIX = re.compile(r"_\d{4}$")
-
-
-@dataclass(frozen=True)
-class FolderLayout:
-    """Where the images and labels of a folder are.
-
-    Attributes:
-        images: Folder of image files, of DICOM folders, or with `channel_files` of case folders.
-        labels: Folder of label files named as the cases; None if labels lie beside the images.
-        channels: Channel names, in order.
-        channel_files: Glob pattern of each channel inside a case's folder.
-        label_file: Glob pattern of the label inside a case's folder.
-    """
-
-    images: Path
-    labels: Path | None
-    channels: tuple[str, ...]
-    channel_files: Mapping[str, str] = field(default_factory=dict)
-    label_file: str | None = None
+from nnunetv2_spmc.dataset_conversion.folder_labels import (
+    CHANNEL_SUFFIX,
+    find_labels,
+    labels_among_images,
+    with_label,
+)
+from nnunetv2_spmc.raw.cases import ConversionError, ImageSource, count_of, name_some
+from nnunetv2_spmc.raw.reader import ImageFile
+from nnunetv2_spmc.raw.sources import is_unread, parts_of
 
 
 @dataclass(frozen=True)
@@ -45,13 +33,46 @@ class FoundCase:
     images: tuple[ImageSource, ...]
     label: ImageSource | None
 
+    @property
+    def sources(self) -> list[ImageSource]:
+        """The channels, and the label if there is one."""
+        return [source for source in (*self.images, self.label) if source is not None]
 
-def find_cases(layout: FolderLayout) -> list[FoundCase]:
+    @property
+    def label_suffix(self) -> str:
+        """What follows the case's name in the name of its label."""
+        if not isinstance(self.label, ImageFile):
+            return ""
+        return strip_ending(self.label.path.name)[len(self.name) :]
+
+
+def find_cases(
+    layout: FolderLayout, mask_values: Mapping[str, int] | None = None
+) -> list[FoundCase]:
     """Return all cases of a folder, by name.
+
+    Args:
+        layout: Where to look.
+        mask_values: Label value of each class that has a mask of its own.
 
     Raises:
         ConversionError: For missing folders, channels or labels, and for cases found twice.
     """
+    _check_layout(layout)
+    images = _case_folders(layout) if layout.channel_files else _flat_images(layout)
+    if not images:
+        raise ConversionError(
+            f"There are no images in {layout.images}: expected files that SimpleITK reads, DICOM "
+            f"folders, or with --channel-files a folder for each case{_instead(layout.images)}."
+        )
+    labels = find_labels(layout, images, mask_values or {})
+    cases = [FoundCase(name, images[name], labels.get(name)) for name in sorted(images)]
+    for case in cases:
+        _check_distinct(case)
+    return cases
+
+
+def _check_layout(layout: FolderLayout) -> None:
     for folder in (layout.images, layout.labels):
         if folder is not None and not folder.is_dir():
             raise ConversionError(f"The folder {folder} does not exist; check -i and -l.")
@@ -62,22 +83,32 @@ def find_cases(layout: FolderLayout) -> list[FoundCase]:
             f"--channels names {', '.join(layout.channels)}, --channel-files "
             f"{', '.join(layout.channel_files)}; they have to be the same."
         )
-    images = _case_folders(layout) if layout.channel_files else _flat_images(layout)
-    if not images:
-        raise ConversionError(
-            f"There are no images in {layout.images}: expected files that SimpleITK reads, DICOM "
-            "folders, or with --channel-files a folder for each case."
-        )
-    labels = _labels(layout, images)
-    cases = [FoundCase(name, images[name], labels.get(name)) for name in sorted(images)]
-    for case in cases:
-        _check_distinct(case)
-    return cases
+    ways = {
+        "--label-file": layout.label_file,
+        "--label-files": layout.label_files,
+        "--label-suffix": layout.label_suffix is not None,
+    }
+    chosen = [option for option, value in ways.items() if value]
+    if len(chosen) > 1:
+        raise ConversionError(f"{' and '.join(chosen)} say twice what the labels are; take one.")
+    if layout.labels is None and not chosen:
+        raise ConversionError("Say where the labels are, with -l FOLDER or --label-file PATTERN.")
+
+
+def _instead(folder: Path) -> str:
+    """Name the files of formats that are not read."""
+    unread = [path.name for path in sorted(folder.iterdir()) if is_unread(path.name)]
+    if not unread:
+        return ""
+    return (
+        f"; {count_of(len(unread), 'file')} there of formats that are not read, "
+        f"{name_some(unread)}: convert them to .nii.gz"
+    )
 
 
 def _check_distinct(case: FoundCase) -> None:
     """Raise where one file would be two channels, or a channel and the label."""
-    parts = [str(part) for part in (*case.images, case.label) if part is not None]
+    parts = [str(part) for source in case.sources for part in parts_of(source)]
     for index, part in enumerate(parts):
         if part in parts[:index]:
             raise ConversionError(
@@ -86,46 +117,15 @@ def _check_distinct(case: FoundCase) -> None:
             )
 
 
-def volume_files(folder: Path) -> dict[str, Path]:
-    """Return the image files of a folder by name without ending."""
-    files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.is_dir():
-            continue
-        if path.name.lower().endswith((*PICTURE_ENDINGS, ".dcm")):
-            raise ConversionError(
-                f"{path} is not a 3D volume; put the slices of each DICOM series into a folder of "
-                "their own, and convert pictures to volumes."
-            )
-        stem = strip_ending(path.name)
-        if stem == path.name:
-            continue  # a note, a table, the .raw of an .mhd
-        if stem in files:
-            raise ConversionError(
-                f"Case {stem} is there twice: {files[stem].name} and {path.name} in {folder}; "
-                "remove one."
-            )
-        files[stem] = path
-    return files
-
-
-def strip_ending(file_name: str) -> str:
-    """Return a file name without the ending of an image format, unchanged if it has none."""
-    for ending in VOLUME_ENDINGS:
-        if file_name.lower().endswith(ending):
-            return file_name[: -len(ending)]
-    return file_name
-
-
 def _flat_images(layout: FolderLayout) -> dict[str, tuple[ImageSource, ...]]:
     files = volume_files(layout.images)
-    if layout.label_file:
-        raise ConversionError("--label-file goes with --channel-files and a folder for each case.")
+    for label in labels_among_images(layout, files):
+        del files[label]
     if _has_channel_suffixes(files, layout):
         images = _by_suffix(files, layout.channels)
     else:
         images = {stem: (ImageFile(path),) for stem, path in files.items()}
-    for folder in _visible_folders(layout.images):
+    for folder in _case_named_folders(layout):
         if folder.name in images:
             raise ConversionError(f"Case {folder.name} is there twice, as a file and as a folder.")
         if len(layout.channels) > 1:
@@ -133,7 +133,7 @@ def _flat_images(layout: FolderLayout) -> dict[str, tuple[ImageSource, ...]]:
                 f"{folder} can only be one channel, but --channels names {len(layout.channels)}; "
                 "say which file or folder in it is which channel with --channel-files."
             )
-        images[folder.name] = (DicomSeries(folder),)
+        images[folder.name] = (source_of(folder),)
     return images
 
 
@@ -144,9 +144,8 @@ def _has_channel_suffixes(files: Mapping[str, Path], layout: FolderLayout) -> bo
     suffixed = [stem for stem in files if CHANNEL_SUFFIX.search(stem)]
     if not suffixed:
         return False
-    named = set(volume_files(layout.labels)) if layout.labels else set()
-    full = len(named & set(files))
-    stripped = len(named & {CHANNEL_SUFFIX.sub("", stem) for stem in suffixed})
+    full = len(with_label(layout, files))
+    stripped = len(with_label(layout, {CHANNEL_SUFFIX.sub("", stem) for stem in suffixed}))
     if full != stripped:
         return stripped > full
     return all(stem.endswith("_0000") for stem in files)
@@ -187,8 +186,14 @@ def _case_folders(layout: FolderLayout) -> dict[str, tuple[ImageSource, ...]]:
         folder.name: tuple(
             _required(folder, layout.channel_files[channel], channel) for channel in layout.channels
         )
-        for folder in _visible_folders(layout.images)
+        for folder in _case_named_folders(layout)
     }
+
+
+def _case_named_folders(layout: FolderLayout) -> list[Path]:
+    """The folders among the images, without that of the labels."""
+    labels = layout.labels
+    return [f for f in visible_folders(layout.images) if labels is None or not f.samefile(labels)]
 
 
 def _required(folder: Path, pattern: str, channel: str) -> ImageSource:
@@ -202,33 +207,10 @@ def _required(folder: Path, pattern: str, channel: str) -> ImageSource:
 
 
 def _match(folder: Path, pattern: str) -> ImageSource | None:
-    found = sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+    found = matches(folder, pattern)
     if len(found) > 1:
         raise ConversionError(
             f"Case {folder.name}: {pattern} fits {name_some(p.name for p in found)} in {folder}; "
             "make the pattern narrower."
         )
-    if not found:
-        return None
-    return DicomSeries(found[0]) if found[0].is_dir() else ImageFile(found[0])
-
-
-def _labels(layout: FolderLayout, cases: Iterable[str]) -> dict[str, ImageSource]:
-    if layout.label_file:
-        root = layout.labels or layout.images
-        found = {case: _match(root / case, layout.label_file) for case in cases}
-        return {case: source for case, source in found.items() if source is not None}
-    if layout.labels is None:
-        raise ConversionError("Say where the labels are, with -l FOLDER or --label-file PATTERN.")
-    files = volume_files(layout.labels)
-    orphans = sorted(set(files) - set(cases))
-    if orphans:
-        raise ConversionError(
-            f"{count_of(len(orphans), 'label')} in {layout.labels} without an image of that name "
-            f"in {layout.images}: {name_some(orphans)}; rename or remove the labels."
-        )
-    return {case: ImageFile(path) for case, path in files.items()}
-
-
-def _visible_folders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return source_of(found[0]) if found else None

@@ -11,24 +11,34 @@ Expected input, one of
 
 or the folder above. The h5 volumes hold no spacing and are cropped around the ground truth, test
 scans too: results on them compare with those papers' tables and with nothing else.
+
+Spacing: the scans have voxels of 0.625 mm in every direction. The challenge's headers say 1 mm, by
+a published reading of all 154 of them, and the h5 files say nothing; from both 0.625 mm is written,
+so that a distance is the same in either. A header that says something else is kept.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
 
 from nnunetv2_spmc.dataset_conversion import Converter
 from nnunetv2_spmc.dataset_conversion.arguments import add_allow_missing, add_input, add_number
 from nnunetv2_spmc.dataset_conversion.protocol_lists import LA_TEST, LA_TRAIN
 from nnunetv2_spmc.dataset_conversion.published_split import PublishedSplit
-from nnunetv2_spmc.raw.cases import ConversionError, RawCase, RawDataset
+from nnunetv2_spmc.raw.cases import ConversionError, RawCase, RawDataset, count_of, name_some
+from nnunetv2_spmc.raw.checks import SPACING_TOLERANCE
 from nnunetv2_spmc.raw.reader import H5Volume, ImageFile
 from nnunetv2_spmc.raw.summary import ConversionSummary
 from nnunetv2_spmc.raw.writer import WriteOptions, write_raw_dataset
 
 SPLIT = PublishedSplit(LA_TRAIN, LA_TEST, unit="scan")
+Pair = tuple[ImageFile | H5Volume, ImageFile | H5Volume]  # image and label
 DATASET_ID = 501
 NAME = "LA"
 LABELED = 8
@@ -46,6 +56,22 @@ H5_NOTES = (
     "only with papers that use these files",
     "h5 layout: spacing assumed to be 0.625 mm in every direction, the files do not state it",
 )
+
+
+@dataclass(frozen=True)
+class ChallengeFile(ImageFile):
+    """A file of the challenge, whose header may say 1 mm where the scan has 0.625 mm."""
+
+    def read(self) -> sitk.Image:
+        """Return the volume with the spacing of the scan."""
+        image = super().read()
+        if _says_1_mm(image.GetSpacing()):
+            image.SetSpacing(SPACING_MM)
+        return image
+
+
+def _says_1_mm(spacing: Sequence[float]) -> bool:
+    return np.allclose(spacing, 1, rtol=SPACING_TOLERANCE, atol=0)
 
 
 def convert_la(
@@ -92,20 +118,18 @@ def convert_la(
         information=INFORMATION,
         options={"labeled": labeled, "allow_missing": allow_missing},
         missing=tuple(missing),
-        notes=(H5_NOTES if cropped else ()) + notes,
+        notes=(H5_NOTES if cropped else _spacing_notes(files, roles)) + notes,
     )
     return write_raw_dataset(dataset, options or WriteOptions())
 
 
-def find_scans(
-    source: Path,
-) -> tuple[dict[str, tuple[ImageFile | H5Volume, ImageFile | H5Volume]], bool]:
+def find_scans(source: Path) -> tuple[dict[str, Pair], bool]:
     """Return image and label of each scan, and whether they come from the cropped h5 files."""
     for pattern in ("*/lgemri.nrrd", "*/*/lgemri.nrrd"):
         files = [p for p in sorted(source.glob(pattern)) if p.with_name("laendo.nrrd").is_file()]
         if files:
             return {
-                scan: (ImageFile(path), ImageFile(path.with_name("laendo.nrrd")))
+                scan: (ChallengeFile(path), ChallengeFile(path.with_name("laendo.nrrd")))
                 for scan, path in _by_folder(files).items()
             }, False
     for pattern in ("*/mri_norm2.h5", "*/*/mri_norm2.h5"):
@@ -122,6 +146,40 @@ def find_scans(
         f"There are no LA scans in {source}: expected ID/lgemri.nrrd with ID/laendo.nrrd, "
         "or ID/mri_norm2.h5."
     )
+
+
+def _spacing_notes(files: Mapping[str, Pair], scans: Iterable[str]) -> tuple[str, ...]:
+    """Say where a header's 1 mm was corrected, and which other spacing was kept."""
+    corrected, kept = [], []
+    for scan in scans:
+        spacing = _stated_spacing(files[scan][0].path)
+        if spacing and _says_1_mm(spacing):
+            corrected.append(scan)
+        elif spacing and not np.allclose(spacing, SPACING_MM, rtol=SPACING_TOLERANCE, atol=0):
+            kept.append(f"{scan} ({' x '.join(f'{value:.4g}' for value in spacing)} mm)")
+    notes = []
+    if corrected:
+        notes.append(
+            f"spacing: the headers of {count_of(len(corrected), 'scan')} say 1 mm, where the "
+            f"scans have 0.625 mm in every direction, which is written: {name_some(corrected, 3)}"
+        )
+    if kept:
+        notes.append(
+            f"spacing: the headers of {count_of(len(kept), 'scan')} say neither 0.625 mm, which "
+            f"the scans of this challenge have, nor 1 mm; it is kept: {name_some(kept, 3)}"
+        )
+    return tuple(notes)
+
+
+def _stated_spacing(path: Path) -> tuple[float, ...]:
+    """Return the spacing in a header; () if it cannot be read, which the writer will name."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return ()
+    return tuple(reader.GetSpacing())
 
 
 def _by_folder(files: Iterable[Path]) -> dict[str, Path]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from nnunetv2_spmc.dataset_conversion.arguments import add_seed
-from nnunetv2_spmc.dataset_conversion.folder_layout import strip_ending
-from nnunetv2_spmc.raw.cases import ConversionError, safe_identifier
+from nnunetv2_spmc.dataset_conversion.folder_files import strip_ending
+from nnunetv2_spmc.dataset_conversion.patient_names import grouping_hint, patient_keys
+from nnunetv2_spmc.raw.cases import ConversionError, count_of, safe_identifier
 from nnunetv2_spmc.raw.splits import Selection
 
 CASES = (
@@ -23,7 +25,7 @@ class SplitRequest:
     """Which cases are test, validation and labeled; the rest is unlabeled.
 
     Attributes:
-        test: Test cases: a number, a fraction of the labeled ones, or names.
+        test: Test cases: a number of patients, a fraction of the labeled cases, or names.
         validation: Validation cases, likewise from what remains.
         labeled: Cases that keep their label, likewise; all of them where None.
         group_by: Regular expression whose first group (or whole match) in a case's name is the
@@ -37,21 +39,45 @@ class SplitRequest:
     group_by: str | None = None
     seed: int = 0
 
-    def patient(self, identifier: str) -> str:
-        """Return the patient of a case."""
+    def patients(self, identifiers: Iterable[str]) -> dict[str, str]:
+        """Return the patient of each case.
+
+        Raises:
+            ConversionError: If `group_by` is no regular expression, takes too long, or does not
+                match a case.
+        """
+        names = list(identifiers)
         if self.group_by is None:
-            return identifier
-        try:
-            match = re.search(self.group_by, identifier)
-        except re.error as error:
-            raise ConversionError(
-                f"--group-by {self.group_by!r} is no regular expression: {error}."
-            ) from error
-        if match is None:
-            raise ConversionError(
-                f"--group-by {self.group_by!r} does not match the case {identifier}."
-            )
-        return (match.group(1) if match.re.groups else match.group(0)) or identifier
+            return {name: name for name in names}
+        found = patient_keys(self.group_by, names)
+        for name, patient in zip(names, found, strict=True):
+            if patient is None:
+                raise ConversionError(
+                    f"--group-by {self.group_by!r} does not match the case {name}."
+                )
+        return {name: patient or name for name, patient in zip(names, found, strict=True)}
+
+    @property
+    def draws(self) -> bool:
+        """Whether chance decides on which side a case is, that of a fold's training included."""
+        choices = (self.test, self.validation, self.labeled)
+        return self.validation is None or any(isinstance(c, (int, float)) for c in choices)
+
+    def notes(self, roles: Mapping[str, str], patients: Mapping[str, str]) -> list[str]:
+        """Say how many cases and patients were drawn from what, or that patients look unknown."""
+        hint = grouping_hint(list(patients)) if self.group_by is None and self.draws else ""
+        notes = [hint] if hint else []
+        for option, role, choice in (
+            ("--test", "test", self.test),
+            ("--val", "validation", self.validation),
+        ):
+            if choice is not None and not isinstance(choice, tuple):
+                cases = [name for name, other in roles.items() if other == role]
+                drawn = count_of(len(cases), "case")
+                if self.group_by is not None:
+                    drawn += f" of {count_of(len({patients[name] for name in cases}), 'patient')}"
+                notes.append(f"{option} {choice}: {drawn}, drawn from those with a label")
+        return notes
 
     @property
     def protocol(self) -> str:
@@ -65,7 +91,10 @@ class SplitRequest:
             if isinstance(choice, tuple):
                 parts.append(f"{role}: {len(choice)} named cases")
             elif choice is not None:
-                parts.append(f"{role}: {choice} drawn with seed {self.seed}")
+                number = str(choice)
+                if isinstance(choice, int) and self.group_by and role != "labeled":
+                    number = count_of(choice, "patient")
+                parts.append(f"{role}: {number} drawn with seed {self.seed}")
         if self.labeled is None:
             parts.append("labeled: all other cases with a label")
         return "; ".join([*parts, "unlabeled: the rest"])
@@ -74,7 +103,12 @@ class SplitRequest:
 def add_split(parser: argparse.ArgumentParser) -> None:
     """Add --test, --val, --labeled, --group-by and --seed."""
     add = parser.add_argument
-    add("--test", metavar="CASES", help=f"test cases, chosen first: {CASES}")
+    add(
+        "--test",
+        metavar="CASES",
+        help=f"test cases, chosen first: {CASES}. Numbers and fractions are drawn from those with "
+        "a label; with --group-by a number counts patients",
+    )
     add(
         "--val",
         metavar="CASES",
@@ -83,8 +117,8 @@ def add_split(parser: argparse.ArgumentParser) -> None:
     add(
         "--labeled",
         metavar="CASES",
-        help="keep only these labels for training, chosen from the rest; others go to labelsUn "
-        "(default: keep all)",
+        help="keep only these labels for training, chosen from the rest in the same ways, but a "
+        "number counts cases; others go to labelsUn (default: keep all)",
     )
     add(
         "--group-by",

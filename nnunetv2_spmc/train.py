@@ -23,7 +23,9 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from nnunetv2_spmc import discovery
 from nnunetv2_spmc.cli.runner import command
+from nnunetv2_spmc.common.nnunet_folders import preprocessed_folder
 from nnunetv2_spmc.training.planned_files import check_planned_files
+from nnunetv2_spmc.training.processes import end_process_group
 from nnunetv2_spmc.training.warm_start import load_pretrained_main_branch
 
 BACKENDS = {"cuda": "nccl", "cpu": "gloo"}
@@ -72,6 +74,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 def main(argv: Sequence[str] | None = None) -> None:
     """Train and validate as nnUNetv2_train does in each of its processes."""
     args = parse_arguments(argv)
+    preprocessed_folder(must_exist=True)  # in a sentence, before the processes meet
     os.environ.setdefault("nnUNet_extTrainer", str(Path(discovery.__file__).parent))
     device = torch.device(args.device)
     if device.type == "cuda":
@@ -80,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         cudnn.benchmark = True
     dist.init_process_group(BACKENDS[device.type])
     train(args, device)
-    dist.destroy_process_group()  # not after an error: the others may wait for this process
+    end_process_group()  # not after an error: the others may wait for this process
 
 
 def train(args: argparse.Namespace, device: torch.device) -> None:

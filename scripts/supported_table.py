@@ -42,6 +42,7 @@ SECTIONS = (
     "warm start",
     "stability",
     "commands",
+    "DICOM series",
     "stock tools",
 )
 INTRODUCTION = """\
@@ -92,7 +93,8 @@ def supported_table(repository: Path = REPOSITORY) -> str:
             if row.section == section
         ]
         if lines:
-            head = f"## {section.capitalize()}\n\n| what | status | test |\n|---|---|---|\n"
+            title = section[0].upper() + section[1:]
+            head = f"## {title}\n\n| what | status | test |\n|---|---|---|\n"
             parts.append(head + "\n".join(lines) + "\n")
     return "\n".join(parts)
 

@@ -165,7 +165,7 @@ def converted(folder: Path, output: Path, processes: int) -> float:
         SplitRequest,
         convert_folder,
     )
-    from nnunetv2_spmc.dataset_conversion.folder_layout import FolderLayout
+    from nnunetv2_spmc.dataset_conversion.folder_files import FolderLayout
     from nnunetv2_spmc.raw.writer import WriteOptions
 
     begin = time.perf_counter()

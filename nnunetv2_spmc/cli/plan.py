@@ -30,7 +30,7 @@ def _add_small(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "made them.",
     )
     add = parser.add_argument
-    add("-d", type=int, required=True, metavar="ID", help="dataset id")
+    add("-d", required=True, metavar="ID", help="dataset id or name")
     add("-c", required=True, metavar="CONFIG", help="configuration to derive from")
     add("-p", default="nnUNetPlans", metavar="PLANS", help="plans (default: %(default)s)")
     add(

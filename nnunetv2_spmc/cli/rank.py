@@ -75,6 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         parser.error(
             f"{arguments.o} is a folder; name a file such as {arguments.o / 'ranking.csv'}"
         )
+    from nnunetv2_spmc.common.whole_file import refuse_another_file
+
+    if arguments.o is not None:
+        refuse_another_file(arguments.o, "rank,case,", "ranking")
     from nnunetv2_spmc.common.errors import failure_lines
     from nnunetv2_spmc.common.nnunet_folders import find_dataset, raw_folder
     from nnunetv2_spmc.inference.trained_model import find_fold, load_model

@@ -58,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         parser.error(
             f"{arguments.o} is a folder; name a file such as {arguments.o / 'report.html'}"
         )
+    from nnunetv2_spmc.common.whole_file import refuse_another_file
+
+    refuse_another_file(arguments.o, "<!doctype html>", "report")
     from nnunetv2_spmc.reports.page import write_page
     from nnunetv2_spmc.reports.report import default_title, gather_report, unique_folders
     from nnunetv2_spmc.reports.run_record import RunRecord

@@ -58,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     arguments = parser.parse_args(argv)
     if arguments.tau is not None and not 0 <= arguments.tau <= 1:
         parser.error(f"--tau must be in [0, 1], got {arguments.tau}")
+    from nnunetv2_spmc.raw.layout import refuse_to_write_into
+
+    refuse_to_write_into(arguments.o, arguments.i)
     from nnunetv2_spmc.common.errors import failure_lines
     from nnunetv2_spmc.inference.trained_model import find_fold, load_model
     from nnunetv2_spmc.inference.uncertainty import input_cases, missing_parts, write_uncertainty

@@ -63,6 +63,26 @@ def write_json(content: Any, path: Path, *, allow_nan: bool = True) -> None:
         temporary.write_text(f"{text}\n", encoding="utf-8")
 
 
+def refuse_another_file(path: Path, start: str, what: str) -> None:
+    """Raise if a file that would be replaced is there and something else.
+
+    Args:
+        path: the file.
+        start: how a file of this kind begins; capitals do not matter.
+        what: it is, "page" for example.
+
+    Raises:
+        DataError: it begins otherwise: a scan or a checkpoint, given by mistake.
+    """
+    try:
+        with path.open("rb") as file:
+            found = file.read(PROBE_BYTES).lstrip()
+    except OSError:  # absent, or writing it will say so
+        return
+    if found and found[: len(start)].lower() != start.lower().encode():
+        raise DataError(f"{path} is there and no {what}; name another file, or remove it.")
+
+
 @contextmanager
 def whole_files(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder; what is in it moves to `folder` if nothing is raised.

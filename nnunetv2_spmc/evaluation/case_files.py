@@ -21,7 +21,7 @@ from nnunetv2_spmc.raw.checks import (
     SPACING_TOLERANCE,
 )
 from nnunetv2_spmc.raw.scan import check_scan
-from nnunetv2_spmc.unlabeled.raw_images import left_out_note, no_file, other_files
+from nnunetv2_spmc.unlabeled.raw_images import left_out_note, other_files
 
 # What nnU-Net and this package write beside predictions, folders of maps among it.
 BESIDE_PREDICTIONS = (".csv", ".npz", ".pkl", "/")
@@ -133,9 +133,6 @@ def read_label_map(file: Path, reader: type, allowed: Sequence[int]) -> LabelMap
     Raises:
         DataError: If it cannot be read or holds other values.
     """
-    problem = no_file(file)
-    if problem is not None:
-        raise DataError(problem)
     check_scan(file, kind="label")
     try:
         with contextlib.redirect_stdout(io.StringIO()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.common.json_files import check_keys, read_json
 from nnunetv2_spmc.raw.cases import ROLES, RawDataset
 from nnunetv2_spmc.raw.layout import FILE_ENDING, SETTINGS_KEY
+from nnunetv2_spmc.raw.sources import input_folder, source_name
 
 CHANNEL_KEYS = ("modality", "channel_names")  # the first is nnU-Net's old name, which it prefers
 
@@ -76,13 +78,15 @@ def dataset_json(dataset: RawDataset) -> dict[str, Any]:
 
 
 def split_json(dataset: RawDataset) -> dict[str, Any]:
-    """Return split.json: which case went where and why."""
+    """Return split.json: which case went where and why, with no path of this machine alone."""
+    root = input_folder(dataset)
     cases = sorted(dataset.cases, key=lambda case: case.identifier)
     return {
         "dataset": dataset.folder_name,
         "converter": dataset.converter,
         "version": __version__,
-        "source": dataset.source,
+        "source": os.path.basename(os.path.abspath(root)) if root else dataset.source,
+        "paths": "relative to the folder given with -i, of which source is the name",
         "protocol": dataset.protocol,
         "options": dict(dataset.options),
         "seed": dataset.seed,
@@ -97,12 +101,13 @@ def split_json(dataset: RawDataset) -> dict[str, Any]:
         "cases": {role: [c.identifier for c in dataset.with_role(role)] for role in ROLES},
         "missing": list(dataset.missing),
         "left_out": dict(dataset.left_out),
+        "unused": list(dataset.unused),  # files of the input folder
         "groups": {case.identifier: case.patient for case in cases},  # patient keys
         "remarks": {case.identifier: dict(case.remarks) for case in cases if case.remarks},
         "files": {
             case.identifier: {
-                "images": [str(source) for source in case.images],
-                "label": None if case.label is None else str(case.label),
+                "images": [source_name(source, root) for source in case.images],
+                "label": None if case.label is None else source_name(case.label, root),
             }
             for case in cases
         },

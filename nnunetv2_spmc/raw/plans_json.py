@@ -131,12 +131,12 @@ def _check_configuration(
                 f"{file}: '{inside}.{key}' must be a list of positive numbers, got {values[key]}; "
                 f"{remedy}."
             )
-    for one, other in (("patch_size", "spacing"), ("normalization_schemes", "use_mask_for_norm")):
-        if len(values[one]) != len(values[other]):
-            raise DataError(
-                f"{file}: '{inside}.{one}' and '{inside}.{other}' must be of one length, got "
-                f"{values[one]} and {values[other]}; {remedy}."
-            )
+    schemes, masks = values["normalization_schemes"], values["use_mask_for_norm"]
+    if len(schemes) != len(masks):
+        raise DataError(
+            f"{file}: '{inside}.normalization_schemes' and '{inside}.use_mask_for_norm' must be of "
+            f"one length, got {schemes} and {masks}; {remedy}."
+        )
     if "UNet_class_name" not in values:  # the form of nnU-Net before 2.4, which it converts
         check_keys(values, {"architecture": dict}, file, remedy, inside=inside)
         architecture = values["architecture"]

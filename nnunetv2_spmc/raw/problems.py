@@ -8,6 +8,7 @@ import numpy as np
 
 from nnunetv2_spmc.raw.case_writer import CaseRecord
 from nnunetv2_spmc.raw.cases import ConversionError, RawDataset, count_of, name_some
+from nnunetv2_spmc.raw.label_definition import IGNORE
 from nnunetv2_spmc.raw.splits import Splits
 
 # Median spacings further apart than this factor are worth a warning.
@@ -32,6 +33,19 @@ def raise_problems(dataset: RawDataset, records: Sequence[CaseRecord]) -> None:
                 f"Cases {one} ({role[one]}) and {other} ({role[other]}) are the same scan under "
                 "two names; remove one of them."
             )
+    _refuse_without_foreground(dataset, records)
+
+
+def _refuse_without_foreground(dataset: RawDataset, records: Sequence[CaseRecord]) -> None:
+    """Raise if no label to train with holds a class, whatever those of other roles hold."""
+    nothing = {0, dataset.labels.get(IGNORE)}
+    labeled = {case.identifier for case in dataset.with_role("labeled")}
+    if all(set(r.label_values) <= nothing for r in records if r.identifier in labeled):
+        raise ConversionError(
+            f"No label of the {count_of(len(labeled), 'labeled case')} has a voxel of any class "
+            f"(they hold nothing but background): {name_some(sorted(labeled))}; look at the label "
+            "files, and at how they were resampled or exported."
+        )
 
 
 def _same_scans(records: Sequence[CaseRecord]) -> list[tuple[str, str]]:
@@ -62,6 +76,17 @@ def warnings_of(
     if empty:
         warnings.append(
             f"{count_of(len(empty), 'label')} with nothing but background: {name_some(empty)}."
+        )
+    remarked = [record for record in records if record.remarks]
+    if remarked:
+        others = name_some([record.identifier for record in remarked[1:]])
+        more = f". {count_of(len(remarked) - 1, 'more case')} like it: {others}" if others else ""
+        warnings.append(f"{remarked[0].remarks[0]}{more}.")
+    moved = [r.identifier for r in records if r.label_took_header]
+    if moved:
+        warnings.append(
+            f"{count_of(len(moved), 'label')} took the header of the image in place of another, "
+            f"as --trust-label-grid asks for: {name_some(moved)}; look at one of them."
         )
     warnings += _grid_warnings(dataset, records)
     return tuple(warnings)

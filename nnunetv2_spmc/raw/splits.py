@@ -25,7 +25,11 @@ class RoleAssignment:
 
 
 def draw(
-    patients: Mapping[str, str], wanted: int | float, rng: np.random.Generator
+    patients: Mapping[str, str],
+    wanted: int | float,
+    rng: np.random.Generator,
+    *,
+    count_patients: bool = False,
 ) -> tuple[str, ...]:
     """Draw whole patients until `wanted` cases are together.
 
@@ -33,6 +37,7 @@ def draw(
         patients: Patient key of each candidate case.
         wanted: Number of cases, or fraction of the candidates as a float in (0, 1).
         rng: Source of the shuffle.
+        count_patients: A number is one of patients.
 
     Returns:
         The drawn identifiers, sorted. Never more than a number asks for, and fewer where no
@@ -44,6 +49,8 @@ def draw(
         members.setdefault(patients[identifier], []).append(identifier)
     drawn: list[str] = []
     shuffled = rng.permutation(sorted(members)).tolist()
+    if count_patients and isinstance(wanted, int):
+        return tuple(sorted(name for patient in shuffled[:wanted] for name in members[patient]))
     for patient in shuffled:
         if len(drawn) + len(members[patient]) <= number:
             drawn += members[patient]
@@ -63,8 +70,9 @@ def assign_roles(
 ) -> RoleAssignment:
     """Give every case a role: test first, then validation, then labeled; the rest is unlabeled.
 
-    A fraction is one of the labeled cases that remain when its turn comes. Without `labeled`,
-    every remaining case with a label is labeled.
+    All are drawn from cases with a label. A number of test or validation cases counts patients, a
+    fraction is one of the labeled cases that remain when its turn comes. Without `labeled`, every
+    remaining case with a label is labeled.
 
     Args:
         patients: Patient key of each case.
@@ -96,8 +104,8 @@ def assign_roles(
             # Patients with a case on any list are not up for a draw.
             taken = {patients[name] for name in named.union(roles)}
             free = {n: patients[n] for n in with_label if patients[n] not in taken}
-            chosen = _drawn(free, choice, rng, option)
-            if isinstance(choice, int) and len(chosen) < choice:
+            chosen = _drawn(free, choice, rng, option, count_patients=role != "labeled")
+            if role == "labeled" and isinstance(choice, int) and len(chosen) < choice:
                 notes.append(f"{option} {choice}: {len(chosen)} drawn, as patients stay whole")
         roles.update(dict.fromkeys(chosen, role))
     left_out = _fill_rest(roles, patients, with_label, all_labels=labeled is None)
@@ -105,15 +113,23 @@ def assign_roles(
 
 
 def _drawn(
-    free: Mapping[str, str], wanted: int | float, rng: np.random.Generator, option: str
+    free: Mapping[str, str],
+    wanted: int | float,
+    rng: np.random.Generator,
+    option: str,
+    *,
+    count_patients: bool,
 ) -> tuple[str, ...]:
     if not free:
         raise ConversionError(f"{option} {wanted}: no labeled case is left to choose from.")
-    if isinstance(wanted, int) and wanted > len(free):
-        raise ConversionError(
-            f"{option} {wanted} asks for more than the {len(free)} labeled cases that are left."
-        )
-    chosen = draw(free, wanted, rng)
+    num_patients = len(set(free.values()))
+    available = num_patients if count_patients else len(free)
+    if isinstance(wanted, int) and wanted > available:
+        left = f"{available} labeled cases that are left"
+        if count_patients and num_patients < len(free):
+            left = f"{available} patients with labeled cases that are left"
+        raise ConversionError(f"{option} {wanted} asks for more than the {left}.")
+    chosen = draw(free, wanted, rng, count_patients=count_patients)
     if not chosen:
         raise ConversionError(
             f"{option} {wanted} is too small: no patient fits in without being split."
@@ -190,6 +206,13 @@ def final_splits(cases: Iterable[RawCase]) -> Splits | None:
         }
         for keys_of_fold in held_out
     ]
+
+
+def nnunet_folds(identifiers: Iterable[str]) -> Splits:
+    """Return the folds that nnU-Net makes of labeled cases where no splits_final.json is."""
+    from nnunetv2.utilities.crossval_split import generate_crossval_split  # a second to import
+
+    return generate_crossval_split(sorted(identifiers), seed=12345, n_splits=NNUNET_FOLDS)
 
 
 def leave_one_out(identifiers: Iterable[str]) -> Splits:

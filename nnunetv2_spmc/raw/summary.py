@@ -9,7 +9,8 @@ from pathlib import Path
 
 from nnunetv2_spmc.raw.cases import ROLES, RawDataset, Role, count_of, name_some
 from nnunetv2_spmc.raw.layout import FOLDERS, IMAGES_TEST, image_file, label_file
-from nnunetv2_spmc.raw.splits import Splits
+from nnunetv2_spmc.raw.sources import is_unread
+from nnunetv2_spmc.raw.splits import Splits, nnunet_folds
 
 TRAINER_FOLDER = "nnUNet_extTrainer"
 
@@ -60,9 +61,13 @@ class ConversionSummary:
 
     def _split_lines(self) -> list[str]:
         if self.splits is None:
-            return []
+            names = [case.identifier for case in self.dataset.with_role("labeled")]
+            return [
+                "nnU-Net makes 5 folds when training starts:",
+                *_fold_lines(nnunet_folds(names)),
+            ]
         folds = count_of(len(self.splits), "fold")
-        return [f"{folds} fixed in {self.splits_file}"]
+        return [f"{folds} fixed in {self.splits_file}:", *_fold_lines(self.splits)]
 
     def _notes(self) -> list[str]:
         notes = list(self.dataset.notes)
@@ -74,6 +79,22 @@ class ConversionSummary:
         if self.dataset.left_out:
             left_out = list(self.dataset.left_out)
             notes.append(f"{len(left_out)} left out (reasons in split.json): {name_some(left_out)}")
+        return [*notes, *self._unused_notes()]
+
+    def _unused_notes(self) -> list[str]:
+        unread = [name for name in self.dataset.unused if is_unread(name)]
+        other = [name for name in self.dataset.unused if not is_unread(name)]
+        notes = []
+        if unread:
+            notes.append(
+                f"{count_of(len(unread), 'file')} of formats that are not read (all in "
+                f"split.json): {name_some(unread)}; convert scans among them to .nii.gz"
+            )
+        if other:
+            notes.append(
+                f"not used of what lies in the input, {len(other)} (all in split.json): "
+                f"{name_some(other)}"
+            )
         return notes
 
     def _file_lines(self) -> list[str]:
@@ -104,3 +125,11 @@ class ConversionSummary:
             f" -i {images} -o PREDICTIONS"
         )
         return lines
+
+
+def _fold_lines(splits: Splits) -> list[str]:
+    lines = []
+    for number, fold in enumerate(splits):
+        trains_too = ", which it is trained on" if fold["val"] == fold["train"] else ""
+        lines.append(f"  fold {number} validates on {name_some(fold['val'])}{trains_too}")
+    return lines

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from tqdm import tqdm
 from nnunetv2_spmc.common.nnunet_folders import (
     PREPROCESSED,
     RAW,
+    RESULTS,
+    dataset_names,
     folder_if_set,
     preprocessed_folder,
     raw_folder,
@@ -27,8 +29,9 @@ from nnunetv2_spmc.common.worker_pool import run_cases
 from nnunetv2_spmc.raw.case_writer import CaseRecord, write_case
 from nnunetv2_spmc.raw.cases import ConversionError, RawDataset, check_dataset
 from nnunetv2_spmc.raw.dataset_json import dataset_json, split_json
-from nnunetv2_spmc.raw.layout import SPLIT_FILE, SPLITS_FINAL
+from nnunetv2_spmc.raw.layout import DATASET_FILE, SPLIT_FILE, SPLITS_FINAL, is_raw_dataset
 from nnunetv2_spmc.raw.problems import raise_problems, warnings_of
+from nnunetv2_spmc.raw.sources import files_of, unused_files
 from nnunetv2_spmc.raw.splits import Splits, final_splits
 from nnunetv2_spmc.raw.summary import ConversionSummary
 
@@ -77,6 +80,7 @@ def write_raw_dataset(dataset: RawDataset, options: WriteOptions) -> ConversionS
         DataError: If anything is wrong with the input. Nothing is left behind then.
     """
     check_dataset(dataset)
+    dataset = replace(dataset, unused=unused_files(dataset))
     target = options.raw_folder() / dataset.folder_name
     splits = final_splits(dataset.cases)
     splits_file = _splits_file(dataset, options, needed=splits is not None)
@@ -91,7 +95,7 @@ def write_raw_dataset(dataset: RawDataset, options: WriteOptions) -> ConversionS
         records = _write_cases(dataset, staging, options)
         raise_problems(dataset, records)
         dataset = dataset.without_unused_labels({v for r in records for v in r.label_values})
-        write_json(dataset_json(dataset), staging / "dataset.json")
+        write_json(dataset_json(dataset), staging / DATASET_FILE)
         write_json(split_json(dataset), staging / SPLIT_FILE)
         # First, since a dataset without its fixed split would be trained on another one.
         outdated = _publish_splits(splits, splits_file)
@@ -108,9 +112,12 @@ def write_raw_dataset(dataset: RawDataset, options: WriteOptions) -> ConversionS
 
 
 def _splits_file(dataset: RawDataset, options: WriteOptions, *, needed: bool) -> Path | None:
-    if needed or options.preprocessed or folder_if_set(PREPROCESSED):
-        return options.preprocessed_folder() / dataset.folder_name / SPLITS_FINAL
-    return None
+    if not (needed or options.preprocessed or folder_if_set(PREPROCESSED)):
+        return None
+    folder = options.preprocessed_folder()
+    if folder.resolve() == options.raw_folder().resolve():
+        raise ConversionError(f"{RAW} and {PREPROCESSED} are both {folder}; give each its own.")
+    return folder / dataset.folder_name / SPLITS_FINAL
 
 
 def _refuse_taken_id(
@@ -120,26 +127,44 @@ def _refuse_taken_id(
     folders = [target.parent]
     if splits_file is not None:
         folders.append(splits_file.parents[1])
+    if results := folder_if_set(RESULTS):
+        folders.append(results)
     for folder in folders:
-        for other in sorted(folder.glob(f"Dataset{dataset.dataset_id:03d}*")):
-            if other.name != target.name:
+        for other in dataset_names(folder):
+            if other.startswith(f"Dataset{dataset.dataset_id:03d}") and other != target.name:
                 raise ConversionError(
-                    f"Dataset id {dataset.dataset_id} is already taken by {other}; "
-                    "choose another id with -d."
+                    f"Dataset id {dataset.dataset_id} is already taken by {folder / other}, so "
+                    f"{target.name} cannot have it; choose another id with -d."
                 )
     if options.overwrite:
+        _refuse_to_replace(target)
         return
     for existing in (target, splits_file):
-        if existing is not None and existing.exists():
+        if existing is not None and os.path.lexists(existing):
             raise ConversionError(f"{existing} already exists; --overwrite replaces it.")
+
+
+def _refuse_to_replace(target: Path) -> None:
+    """Raise if what --overwrite would delete is no dataset."""
+    if target.is_symlink():
+        raise ConversionError(
+            f"{target} is a link to {os.readlink(target)}, which --overwrite does not follow; "
+            "remove the link, or choose another id with -d."
+        )
+    is_empty = target.is_dir() and not any(target.iterdir())
+    if target.exists() and not is_empty and not is_raw_dataset(target):
+        raise ConversionError(
+            f"{target} is no dataset of nnU-Net (it has no dataset.json with labels), so "
+            "--overwrite leaves it alone; move it away, or choose another id with -d."
+        )
 
 
 def _refuse_own_files(dataset: RawDataset, target: Path) -> None:
     """Raise if the dataset that would be replaced holds the files to convert."""
-    inside = f"{target}{os.sep}"
+    target = target.resolve()
     for case in dataset.cases:
         for source in (*case.images, *([case.label] if case.label is not None else [])):
-            if str(source).startswith(inside):
+            if any(f.parent.resolve().is_relative_to(target) for f in files_of(source)):
                 raise ConversionError(
                     f"Case {case.identifier}: {source} lies in the dataset that would be replaced; "
                     "choose another id with -d, or copy the files elsewhere first."

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +18,6 @@ from nnunetv2_spmc.reports.orientation import SliceDisplay, slice_display, with_
 from nnunetv2_spmc.reports.run_files import VALIDATION_FOLDER, AbsentError, read_summary
 from nnunetv2_spmc.reports.run_record import RunRecord
 from nnunetv2_spmc.unlabeled.image_checks import reading_problem
-from nnunetv2_spmc.unlabeled.raw_images import no_file
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def case_view(
 
 def _read_image(files: Sequence[Path], reader: Any) -> tuple[np.ndarray, dict[str, Any]]:
     for file in files:
-        _check(file, "image")
+        check_scan(file)
     try:
         image, properties = reader.read_images([str(file) for file in files])
     except Exception as error:  # readers raise all kinds
@@ -109,19 +108,12 @@ def _read_image(files: Sequence[Path], reader: Any) -> tuple[np.ndarray, dict[st
 
 
 def _read_segmentation(file: Path, reader: Any) -> np.ndarray:
-    _check(file, "label")
+    check_scan(file, kind="label")
     try:
         segmentation: np.ndarray = reader.read_seg(str(file))[0][0]
     except Exception as error:  # readers raise all kinds
         raise DataError(f"{file} cannot be read ({reason_of(error)})") from error
     return segmentation
-
-
-def _check(file: Path, kind: Literal["image", "label"]) -> None:
-    problem = no_file(file)
-    if problem is not None:
-        raise DataError(problem)
-    check_scan(file, kind=kind)
 
 
 def on_axes_of(view: CaseView, other: CaseView) -> CaseView:

@@ -19,10 +19,10 @@ from torch.amp import GradScaler
 
 from nnunetv2_spmc import __version__
 from nnunetv2_spmc.common.leftovers import remove_leftovers
-from nnunetv2_spmc.common.nnunet_folders import results_folder
 from nnunetv2_spmc.common.signals import interrupts_blocked, signals_deferred
 from nnunetv2_spmc.common.whole_file import WRITING_PREFIX
 from nnunetv2_spmc.losses import LabelSpace
+from nnunetv2_spmc.raw.label_definition import label_warnings
 from nnunetv2_spmc.training.checkpoint import (
     LATEST,
     check_method,
@@ -56,6 +56,7 @@ from nnunetv2_spmc.training.step import Target, labeled_through
 from nnunetv2_spmc.training.stopping import says_how_to_go_on
 from nnunetv2_spmc.training.tensorboard_logger import ENABLED_VARIABLE, TensorBoardLogger
 from nnunetv2_spmc.training.views import Views
+from nnunetv2_spmc.unlabeled.plans_check import check_training
 
 
 class nnUNetTrainerConfigured(nnUNetTrainer):
@@ -93,8 +94,8 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         device: torch.device = torch.device("cuda"),  # noqa: B008 (nnU-Net's signature)
     ) -> None:
         # before nnU-Net creates the output folder, so that a refusal leaves nothing behind
-        results_folder()  # raises where it is not set
         check_planned(plans, configuration, dataset_json)
+        check_training(plans, configuration, dataset_json)
         resolved = self.resolved_settings(dataset_json)
         super().__init__(plans, configuration, fold, dataset_json, device)
         if self.is_ddp:
@@ -149,10 +150,9 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
             self.loss = self._build_loss()
             self.network = distributed(self.network, self.device)
         flat = self._resolved.flat()
-        self.print_to_log_file(
-            "Settings:\n" + describe_settings(flat, self._resolved.origins), add_timestamp=False
-        )
-        for note in self._resolved.notes:
+        text = "Settings:\n" + describe_settings(flat, self._resolved.origins)
+        self.print_to_log_file(text, add_timestamp=False)
+        for note in (*self._resolved.notes, *label_warnings(self.dataset_json)):
             self.print_to_log_file(note)
         self.logger.update_config({"spmc": flat})
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
+
+GLOO_REST_S = 1.0  # a thread needs microseconds, once a busy machine gives it a turn
 
 
 def device_of_process(asked_for: torch.device) -> torch.device:
@@ -22,6 +26,18 @@ def distributed(network: nn.Module, device: torch.device) -> DistributedDataPara
     """Wrap a network for training in several processes, on any kind of device."""
     network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     return DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
+
+
+def end_process_group() -> None:
+    """Destroy the group of all processes as the last thing that a program does.
+
+    PyTorch keeps the threads of gloo where a network was wrapped for several processes. A thread
+    that lets go of the last tensor while Python is ending aborts the process ("terminate called
+    without an active exception"), though all went well; so it is given the time to do so before.
+    """
+    if dist.get_backend() == dist.Backend.GLOO:
+        time.sleep(GLOO_REST_S)
+    dist.destroy_process_group()
 
 
 def entries_of_all_processes(selected: Tensor, valid: Tensor) -> Tensor:

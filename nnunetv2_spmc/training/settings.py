@@ -17,11 +17,28 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from nnunetv2_spmc.common.json_files import read_any_json
-from nnunetv2_spmc.common.setting_checks import SettingsError, check_types, require
+from nnunetv2_spmc.common.setting_checks import (
+    SettingsError,
+    check_types,
+    require,
+    require_within,
+)
 from nnunetv2_spmc.raw.layout import SETTINGS_KEY
 
 ENVIRONMENT_VARIABLE = "nnUNet_spmc_settings"
+LIMITS: dict[str, tuple[int, int]] = {  # generous: more is a slip of the pen, and would never end
+    "epochs": (1, 10**6),
+    "iterations_per_epoch": (1, 10**6),
+    "validation_iterations": (1, 10**6),
+    "save_every": (1, 10**9),
+    "save_minutes": (0, 10**9),
+    "keep_every": (0, 10**9),
+    "initial_lr": (0, 100),
+    "seed": (0, 2**63 - 1),
+    "lambda_max": (0, 10**6),
+    "unlabeled_batch_size": (1, 10**5),
+    "pseudo_label_cases": (0, 10**6),
+}
 FREE_SETTINGS = {"save_minutes"}  # a resumed run may change them: they do not touch the weights
 
 
@@ -59,23 +76,13 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         """Check types and ranges of all fields."""
+        for key, (least, most) in LIMITS.items():
+            require_within(self, key, least, most)
         check_types(self)
-        for key in ("epochs", "iterations_per_epoch", "validation_iterations", "save_every"):
-            value = getattr(self, key)
-            require(value >= 1, key, value, "at least 1")
-        for key in ("save_minutes", "keep_every"):
-            value = getattr(self, key)
-            require(value >= 0, key, value, "at least 0")
         require(self.initial_lr > 0, "initial_lr", self.initial_lr, "positive")
-        require(self.seed is None or self.seed >= 0, "seed", self.seed, "at least 0, or null")
-        require(self.lambda_max >= 0, "lambda_max", self.lambda_max, "at least 0")
         start, end = self.ramp_start, self.ramp_end
         require(0 <= start < 1, "ramp_start", start, "in [0, 1)")
         require(start <= end <= 1, "ramp_end", end, f"between ramp_start ({start}) and 1")
-        number = self.pseudo_label_cases
-        require(number >= 0, "pseudo_label_cases", number, "at least 0")
-        size = self.unlabeled_batch_size
-        require(size is None or size >= 1, "unlabeled_batch_size", size, "at least 1, or null")
         probability = self.paste_probability
         require(0 < probability <= 1, "paste_probability", probability, "in (0, 1]")
         share = self.labeled_views
@@ -247,14 +254,28 @@ def _environment_block(value: str) -> Any:
     if not value.strip():
         return {}
     if not value.lstrip().startswith("{"):
-        path = Path(value).expanduser()
-        if not path.is_file():
-            raise SettingsError(
-                f"${ENVIRONMENT_VARIABLE} must be a JSON object or the path of a file with one, "
-                f"got {value!r}, which is neither."
-            )
-        return read_any_json(path, f"mend it, or name another file with ${ENVIRONMENT_VARIABLE}")
+        text, origin = _file_content(value), value
     try:
-        return json.loads(value)
-    except (ValueError, RecursionError) as error:
-        raise SettingsError(f"${ENVIRONMENT_VARIABLE} is not valid JSON: {error}.") from None
+        return json.loads(text, object_pairs_hook=_without_repeats)
+    except (ValueError, RecursionError) as error:  # of a number with thousands of digits, too
+        raise SettingsError(f"{origin} is not valid JSON: {error}.") from None
+
+
+def _file_content(name: str) -> str:
+    try:
+        return Path(name).expanduser().read_text(encoding="utf-8")
+    except (OSError, RuntimeError):  # RuntimeError: ~ of an unknown user
+        raise SettingsError(
+            f"${ENVIRONMENT_VARIABLE} must be a JSON object or the path of a file with one, got "
+            f"{name!r}, which is neither."
+        ) from None
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{name} is no text in UTF-8 ({error}).") from None
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise ValueError(f"it has the key {key!r} twice")
+    return dict(pairs)

@@ -25,6 +25,7 @@ from nnunetv2_spmc.loading.paired_loader import (
 from nnunetv2_spmc.raw.layout import IMAGES_UNLABELED
 from nnunetv2_spmc.unlabeled.cases import unlabeled_folder
 from nnunetv2_spmc.unlabeled.leak_checks import check_no_leak, read_groups
+from nnunetv2_spmc.unlabeled.plans_check import plans_file_name
 from nnunetv2_spmc.unlabeled.preprocessing import PreprocessingOptions
 from nnunetv2_spmc.unlabeled.raw_images import test_cases
 from nnunetv2_spmc.unlabeled.target import UnlabeledTarget
@@ -71,12 +72,14 @@ class UnlabeledStream:
     def find_cases(self) -> None:
         """Find the unlabeled cases; preprocess what is missing."""
         trainer = self.trainer
+        plans, folder = trainer.plans_manager, Path(trainer.preprocessed_dataset_folder_base)
         target = UnlabeledTarget(
-            trainer.plans_manager.dataset_name,
-            trainer.plans_manager,
+            plans.dataset_name,
+            plans,
             trainer.configuration_name,
             trainer.dataset_json,
-            Path(trainer.preprocessed_dataset_folder_base),
+            folder,
+            plans_file_name(folder, plans.plans),
         )
         options = PreprocessingOptions(
             num_processes=max(1, get_allowed_n_proc_DA()),

@@ -21,12 +21,13 @@ from nnunetv2_spmc.raw.cases import name_some
 # The data file comes last: nnU-Net lists the cases of a folder by it.
 CASE_ENDINGS = ("_seg.b2nd", ".pkl", ".b2nd")
 FAILED_FOLDER = "failed"
+UNLABELED_SUFFIX = "_unlabeled"
 
 
 def unlabeled_folder(preprocessed_folder: str | Path) -> Path:
     """Return the folder of the unlabeled cases that belongs to one of labeled cases."""
     folder = Path(preprocessed_folder)
-    return folder.with_name(f"{folder.name}_unlabeled")
+    return folder.with_name(f"{folder.name}{UNLABELED_SUFFIX}")
 
 
 def finished_cases(folder: Path, *, verify: bool = False) -> list[str]:

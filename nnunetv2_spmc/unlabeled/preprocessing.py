@@ -15,9 +15,12 @@ from tqdm import tqdm
 
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.common.leftovers import remove_leftovers, temporary_name
+from nnunetv2_spmc.raw.cases import name_some
+from nnunetv2_spmc.raw.label_definition import label_warnings
 from nnunetv2_spmc.unlabeled.case_worker import CaseOutcome, PreprocessingJob, process_cases
-from nnunetv2_spmc.unlabeled.cases import finished_cases
+from nnunetv2_spmc.unlabeled.cases import CASE_ENDINGS, FAILED_FOLDER, finished_cases
 from nnunetv2_spmc.unlabeled.leak_checks import check_raw_dataset
+from nnunetv2_spmc.unlabeled.plans_check import check_plans
 from nnunetv2_spmc.unlabeled.plans_record import check_record, record_file, write_record
 from nnunetv2_spmc.unlabeled.target import UnlabeledTarget, find_target
 
@@ -108,14 +111,16 @@ def preprocess_unlabeled(
     """
     options = options or PreprocessingOptions()
     target = find_target(dataset_name_or_id, configuration, plans_identifier)
+    check_plans(target)
     _refuse_parts_that_overwrite(target, options)
+    for warning in label_warnings(target.dataset_json):
+        options.log(warning)
     images = target.raw_cases()
     if images.note:
         options.log(images.note)
     check_leaks(target, images.cases, options)
     if options.overwrite:
-        if target.folder.is_dir():
-            shutil.rmtree(target.folder)
+        _remove(target.folder)
         record_file(target.folder).unlink(missing_ok=True)
     finished = finished_cases(target.folder)
     check_record(target, finished)
@@ -124,6 +129,25 @@ def preprocess_unlabeled(
     report = preprocess_cases(target, cases, finished, options)
     report.failed.update({i: images.failed[i] for i in part if i in images.failed})
     return report
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder of preprocessed cases, unless it holds anything else."""
+    if folder.is_symlink():
+        raise DataError(f"{folder} is a link, which --overwrite does not follow; remove it.")
+    known = (*CASE_ENDINGS, FAILED_FOLDER)
+    others = [
+        path.name
+        for path in sorted(folder.glob("*"))
+        if not path.name.endswith(known) and not path.name.startswith(UNFINISHED_PREFIX)
+    ]
+    if others:
+        raise DataError(
+            f"{folder} holds {name_some(others)}, which no preprocessing wrote and --overwrite "
+            "would delete; move it away."
+        )
+    if folder.is_dir():
+        shutil.rmtree(folder)
 
 
 def _refuse_parts_that_overwrite(target: UnlabeledTarget, options: PreprocessingOptions) -> None:

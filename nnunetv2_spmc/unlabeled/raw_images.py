@@ -170,10 +170,10 @@ def _problem(
             f"the case {identifier} in {folder} would be taken for a segmentation; give it a name "
             "that does not end in _seg"
         )
-    return next(filter(None, map(no_file, files.values())), None)
+    return next(filter(None, map(_no_file, files.values())), None)
 
 
-def no_file(file: str | Path) -> str | None:
+def _no_file(file: str | Path) -> str | None:
     """Say what lies there instead of a file, None where there is one; a pipe would never end."""
     if os.path.isfile(file):
         return None

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.common.nnunet_folders import (
     find_dataset,
+    number_of,
     preprocessed_folder,
     raw_dataset_folder,
+    refuse_path,
 )
 from nnunetv2_spmc.raw.dataset_json import channel_names, read_dataset_json
 from nnunetv2_spmc.raw.layout import IMAGES_UNLABELED
@@ -32,6 +34,28 @@ class UnlabeledTarget:
     configuration_name: str
     dataset_json: dict[str, Any]
     preprocessed_dataset: Path  # in nnUNet_preprocessed
+    plans_file_name: str = ""  # without .json; the plans' own name where empty
+
+    @property
+    def plans_identifier(self) -> str:
+        """What the plans are asked for by: their file's name, which may not be their own."""
+        return self.plans_file_name or self.plans_manager.plans_name
+
+    @property
+    def plans_file(self) -> Path:
+        """The file of the plans."""
+        return self.preprocessed_dataset / f"{self.plans_identifier}.json"
+
+    @property
+    def calls_itself_otherwise(self) -> str:
+        """What is wrong with plans that do not have the name of their file; empty if they do."""
+        name = self.plans_manager.plans_name
+        if name == self.plans_identifier:
+            return ""
+        return (
+            f"{self.plans_file.name} calls itself {name} and writes into the same folder: give "
+            "plans_name and data_identifier names of their own"
+        )
 
     @property
     def raw_folder(self) -> Path:
@@ -73,7 +97,7 @@ class UnlabeledTarget:
         """The command that preprocesses the cases ahead of time."""
         return (
             f"nnUNetv2_spmc_preprocess -d {self.dataset_name} -c {self.configuration_name} "
-            f"-p {self.plans_manager.plans_name}"
+            f"-p {self.plans_identifier}"
         )
 
     def check(self) -> None:
@@ -90,12 +114,12 @@ class UnlabeledTarget:
             )
         if name not in available:
             raise DataError(
-                f"The plans {self.plans_manager.plans_name} of {self.dataset_name} have no "
+                f"The plans {self.plans_identifier} of {self.dataset_name} have no "
                 f"configuration {name}, only {', '.join(available)}."
             )
         if self.configuration_manager.preprocessor_class is None:
             raise DataError(
-                f"The plans {self.plans_manager.plans_name} name the preprocessor "
+                f"The plans {self.plans_identifier} name the preprocessor "
                 f"{self.configuration_manager.preprocessor_name}, which this nnU-Net does not have."
             )
 
@@ -111,6 +135,7 @@ def find_target(
     """
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+    refuse_path(plans_identifier, "-p")
     dataset_name = find_dataset(dataset_name_or_id)
     folder = preprocessed_folder(must_exist=True) / dataset_name
     plans_file = folder / f"{plans_identifier}.json"
@@ -122,12 +147,14 @@ def find_target(
             found = f" (its plans: {', '.join(others)}; choose with -p)" if others else ""
             raise DataError(
                 f"{file} does not exist{found}; plan the dataset first, with "
-                f"nnUNetv2_plan_and_preprocess -d {int(dataset_name[7:10])}."
+                f"nnUNetv2_plan_and_preprocess -d {number_of(dataset_name)}."
             )
     remedy = "plan the dataset again"
     plans_manager = PlansManager(read_plans(plans_file, remedy, configuration))
     dataset_json = read_dataset_json(dataset_file, remedy)
-    target = UnlabeledTarget(dataset_name, plans_manager, configuration, dataset_json, folder)
+    target = UnlabeledTarget(
+        dataset_name, plans_manager, configuration, dataset_json, folder, plans_identifier
+    )
     target.check()
     check_classes(plans_manager, configuration, plans_file, remedy)
     check_channels(plans_manager, configuration, target.channels, plans_file, remedy)

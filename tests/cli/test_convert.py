@@ -11,11 +11,12 @@ from functools import partial
 
 import pytest
 
-from nnunetv2_spmc.cli.convert import main
+from nnunetv2_spmc.cli.convert import build_parser, main
 from nnunetv2_spmc.cli.runner import CLOSED_PIPE
 from tests.in_process import closed_pipe
 
 CONVERTERS = ("folder", "la", "acdc", "brats", "phantom")
+FOLDER_CLASSES = ("--channels", "CT", "--labels", "background=0", "a=1")
 PHANTOM = ["phantom", "--size", "16", "16", "16", "--test", "1", "--unlabeled", "1", "-np", "1"]
 
 
@@ -67,7 +68,7 @@ def test_brats_takes_contrasts_by_their_old_and_new_names(
         ["acdc", "-i", "nowhere"],
         ["brats", "-i", "nowhere"],
         ["phantom", "-d", "0"],
-        ["folder", "-i", "nowhere", "-d", "1", "-n", "X", "--labels", "background=0", "a=1"],
+        ["folder", *("-i", "nowhere", "-d", "1", "-n", "X"), *FOLDER_CLASSES],
     ],
 )
 def test_a_mistake_is_one_sentence(nnunet_folders, arguments) -> None:
@@ -127,7 +128,7 @@ def test_a_closed_pipe_is_not_called_a_failure(nnunet_folders) -> None:
     assert (nnunet_folders.raw / "Dataset500_Phantom" / "dataset.json").is_file()
 
 
-def test_relative_paths_are_recorded_as_absolute_ones(
+def test_split_json_names_files_relative_to_the_input(
     nnunet_folders, tmp_path, write_volume, monkeypatch
 ) -> None:
     for i in range(6):
@@ -137,9 +138,29 @@ def test_relative_paths_are_recorded_as_absolute_ones(
     monkeypatch.chdir(tmp_path)
     folders = ["folder", "-i", "images", "-l", "labels", "-d", "9", "-n", "A"]
     main([*folders, "--labels", "background=0", "a=1", "--channels", "CT", "-np", "1"])
-    content = json.loads((nnunet_folders.raw / "Dataset009_A" / "split.json").read_text())
-    assert content["source"] == str(tmp_path / "images")
-    assert content["files"]["c0"]["label"] == str(tmp_path / "labels" / "c0.nii.gz")
+    text = (nnunet_folders.raw / "Dataset009_A" / "split.json").read_text()
+    content = json.loads(text)
+    assert content["source"] == "images"
+    assert content["files"]["c0"] == {"images": ["c0.nii.gz"], "label": "../labels/c0.nii.gz"}
+    assert content["options"]["labels"] == "../labels"
+    assert str(tmp_path) not in text
+
+
+def test_channels_are_asked_for_with_all_else_that_folder_requires(capsys) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["folder"])
+    assert stopped.value.code == 2
+    text = capsys.readouterr().err
+    assert "required: -d, -n, -i, --channels, --labels" in text
+    assert "[--channels " not in text
+
+
+def test_channel_files_name_the_channels_before_or_after_other_options() -> None:
+    for options in (["--channel-files", "CT=ct.nii.gz"], ["--channels", "CT"]):
+        command = ["folder", "-d", "1", "-n", "X", *options, "-i", "no", "--labels", "a=1"]
+        build_parser().parse_args(command)
+    with pytest.raises(SystemExit):
+        build_parser().parse_args([part for part in command if part not in options])
 
 
 @pytest.mark.parametrize("converter", CONVERTERS)

@@ -14,6 +14,7 @@ from nnunetv2_spmc.dataset_conversion.protocol_lists import (
     ACDC_VALIDATION,
 )
 from nnunetv2_spmc.raw.cases import ConversionError
+from nnunetv2_spmc.raw.writer import WriteOptions
 
 
 @pytest.fixture
@@ -39,6 +40,19 @@ def write_cycle(challenge: Path, number: str, seed: int) -> None:
 
 def split_of(summary) -> dict:
     return json.loads((summary.folder / "split.json").read_text())
+
+
+def test_files_that_are_not_used_are_named(challenge, write_volume, nnunet_folders) -> None:
+    write_cycle(challenge, "001", seed=7)
+    write_volume(challenge / "training" / "patient002" / "patient002_frame07.nii.gz", seed=8)
+    (challenge / "testing" / "patient101" / "patient101_frame01.mgz").touch()
+    summary = convert_acdc(challenge, options=WriteOptions(dry_run=True))
+    assert set(summary.dataset.unused) == {
+        "testing/",
+        "training/patient001/patient001_4d.nii.gz",
+        "training/patient002/patient002_frame07.nii.gz",
+    }
+    assert "not used of what lies in the input, 3 (all in split.json): testing/" in str(summary)
 
 
 def test_lists_are_the_literature_s(shared_data) -> None:
@@ -150,6 +164,19 @@ def test_a_label_may_be_compressed_where_its_image_is_not(challenge, nnunet_fold
     file.unlink()
     content = split_of(convert_acdc(challenge))
     assert content["files"]["patient001_frame04"]["label"].endswith("frame04_gt.nii.gz")
+
+
+@pytest.mark.parametrize("ending", [".NII.GZ", ".Nii.gz"])
+def test_endings_in_capitals_are_found(challenge, nnunet_folders, ending) -> None:
+    images = {}
+    for file in sorted((challenge / "training" / "patient001").glob("*.nii.gz")):
+        images[file.name] = sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
+        file.rename(file.with_name(file.name.replace(".nii.gz", ending)))
+    folder = convert_acdc(challenge).folder
+    for frame in ("patient001_frame04", "patient001_frame11"):
+        (written,) = folder.glob(f"images*/{frame}_0000.nii.gz")
+        array = sitk.GetArrayFromImage(sitk.ReadImage(str(written)))
+        np.testing.assert_array_equal(array, images[f"{frame}.nii.gz"])
 
 
 def test_an_unknown_label_value_names_no_option_of_another_converter(

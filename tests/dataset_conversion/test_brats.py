@@ -66,6 +66,20 @@ def read(summary, name: str) -> dict[str, Any]:
     return json.loads((summary.folder / name).read_text())
 
 
+def test_contrasts_and_files_that_are_not_used_are_named(
+    tmp_path, write_case, nnunet_folders
+) -> None:
+    for number in range(4):
+        write_case(tmp_path / f"BraTS2021_0000{number}", seed=number)
+    (tmp_path / "BraTS2021_00000" / "more.PAR").touch()
+    summary = convert_brats(tmp_path, labeled=1, options=WriteOptions(dry_run=True))
+    cases = [f"BraTS2021_0000{number}" for number in range(4)]
+    surplus = [f"{c}/{c}_{contrast}.nii.gz" for c in cases for contrast in ("t1", "t1ce", "t2")]
+    assert sorted(summary.dataset.unused) == sorted([*surplus, "BraTS2021_00000/more.PAR"])
+    assert "1 file of formats that are not read" in str(summary)
+    assert "not used of what lies in the input, 12 (all in split.json): " in str(summary)
+
+
 def test_lists_are_the_literature_s(shared_data) -> None:
     for name, ours in (
         ("train", BRATS2019_TRAIN),

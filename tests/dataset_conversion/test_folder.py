@@ -7,17 +7,18 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunetv2_spmc.dataset_conversion.folder import (
-    LabelDefinition,
-    convert_folder,
+from nnunetv2_spmc.dataset_conversion.folder import LabelDefinition, convert_folder
+from nnunetv2_spmc.dataset_conversion.folder_arguments import (
     parse_channel_files,
     parse_label_map,
     parse_labels,
 )
-from nnunetv2_spmc.dataset_conversion.folder_layout import FolderLayout, find_cases
+from nnunetv2_spmc.dataset_conversion.folder_files import FolderLayout
+from nnunetv2_spmc.dataset_conversion.folder_layout import find_cases
 from nnunetv2_spmc.dataset_conversion.split_request import SplitRequest, parse_selection
 from nnunetv2_spmc.raw.cases import ConversionError
 from nnunetv2_spmc.raw.writer import WriteOptions
+from tests.raw.dicom_series import random_slices, write_slices
 
 LIVER = LabelDefinition({"background": 0, "liver": 1})
 
@@ -68,6 +69,22 @@ def test_patients_by_regular_expression_stay_together(scans, nnunet_folders) -> 
     assert len({content["groups"][case] for case in test}) == 1
 
 
+def test_a_number_of_patients_and_what_they_were_drawn_from_is_said(scans, nnunet_folders) -> None:
+    content = convert(scans, SplitRequest(test=1, group_by=r"^(p\d+)_"))
+    assert content["counts"]["test"] == {"cases": 2, "patients": 1}
+    assert content["protocol"].startswith("test: 1 patient drawn with seed 0;")
+    assert content["notes"] == ["--test 1: 2 cases of 1 patient, drawn from those with a label"]
+
+
+def test_scans_of_one_patient_without_a_pattern_get_a_hint(scans, nnunet_folders) -> None:
+    (hint,) = convert(scans)["notes"]
+    assert hint.startswith("p0_scan0 and p0_scan1 look like scans of one patient")
+    content = convert(scans, SplitRequest(group_by=r"^(p\d+)_"), overwrite=True)
+    assert content["notes"] == []
+    named = SplitRequest(test=("p0_scan0",), validation=("p0_scan1",))
+    assert convert(scans, named, overwrite=True)["notes"] == []
+
+
 def test_a_name_without_patient_is_an_error(scans, nnunet_folders) -> None:
     with pytest.raises(ConversionError, match="does not match the case p0_scan0"):
         convert(scans, SplitRequest(group_by=r"^patient(\d+)"))
@@ -80,6 +97,18 @@ def test_values_are_mapped(tmp_path, scans, write_volume, nnunet_folders) -> Non
     convert(scans, classes=LabelDefinition(LIVER.labels, {255: 1}))
     label = nnunet_folders.raw / "Dataset510_Liver" / "labelsTr" / "p0_scan0.nii.gz"
     assert np.unique(sitk.GetArrayFromImage(sitk.ReadImage(str(label)))).tolist() == [0, 1]
+
+
+def test_labels_without_a_header_are_taken_where_that_is_asked_for(
+    tmp_path, scans, write_volume, nnunet_folders
+) -> None:
+    write_volume(tmp_path / "labels" / "p0_scan0.nii.gz", spacing=(1, 1, 1))
+    with pytest.raises(ConversionError, match=r"p0_scan0.*--trust-label-grid"):
+        convert(scans)
+    content = convert(scans, classes=LabelDefinition(LIVER.labels, trust_grid=True))
+    assert content["options"]["trust_label_grid"] is True
+    label = nnunet_folders.raw / "Dataset510_Liver" / "labelsTr" / "p0_scan0.nii.gz"
+    assert sitk.ReadImage(str(label)).GetSpacing() == (1, 1, 2)
 
 
 def test_channels_by_suffix(tmp_path, write_volume) -> None:
@@ -161,6 +190,35 @@ def test_a_folder_of_dicom_folders(tmp_path, write_volume) -> None:
     write_volume(tmp_path / "labels" / "patient1.nii.gz")
     layout = FolderLayout(tmp_path / "images", tmp_path / "labels", ("CT",))
     assert [case.name for case in find_cases(layout)] == ["patient1"]
+
+
+def test_dicom_folders_are_written_in_physical_values(
+    tmp_path, write_volume, nnunet_folders
+) -> None:
+    voxels = {"p0": random_slices(4), "p1": random_slices(4)[::-1]}
+    each = [{"RescaleSlope": slope, "RescaleIntercept": -7} for slope in (1, 0.5, 2, 0.3)]
+    for case, array in voxels.items():
+        write_slices(tmp_path / "images" / case / "series", array, each=each)
+    write_volume(tmp_path / "labels" / "p0.nii.gz", np.ones((4, 6, 8)), spacing=(1, 1, 3))
+    convert(FolderLayout(tmp_path / "images", tmp_path / "labels", ("CT",)))
+    for case, folder in (("p0", "imagesTr"), ("p1", "imagesUn")):
+        (file,) = nnunet_folders.raw.glob(f"*/{folder}/{case}_0000.nii.gz")
+        image = sitk.ReadImage(str(file))
+        expected = voxels[case] * np.reshape((1, 0.5, 2, 0.3), (4, 1, 1)) - 7
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(image), expected)
+        assert image.GetSpacing() == (1, 1, 3)
+
+
+def test_a_dicom_folder_that_is_no_volume_is_named_with_its_case(
+    tmp_path, write_volume, nnunet_folders
+) -> None:
+    for case, depths in (("p0", (0, 3, 6, 9)), ("p1", (0, 0, 3, 3))):
+        positions = [(0, 0, depth) for depth in depths]
+        write_slices(tmp_path / "images" / case, random_slices(4), positions=positions)
+    write_volume(tmp_path / "labels" / "p0.nii.gz", np.ones((4, 6, 8)), spacing=(1, 1, 3))
+    with pytest.raises(ConversionError, match=r"Case p1: .* several volumes: 4 images at 2 pos"):
+        convert(FolderLayout(tmp_path / "images", tmp_path / "labels", ("CT",)))
+    assert list(nnunet_folders.raw.iterdir()) == []
 
 
 @pytest.mark.parametrize(

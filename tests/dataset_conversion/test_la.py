@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunetv2_spmc.dataset_conversion.la import convert_la
+from nnunetv2_spmc.dataset_conversion.la import SPACING_MM, convert_la
 from nnunetv2_spmc.dataset_conversion.protocol_lists import LA_TEST, LA_TRAIN
 from nnunetv2_spmc.raw.cases import ConversionError
 
@@ -16,10 +16,20 @@ def challenge(tmp_path, write_volume):
     """All 100 scans in the challenge's layout."""
     folder = tmp_path / "Training Set"
     for i, scan in enumerate(LA_TRAIN + LA_TEST):
-        write_volume(folder / scan / "lgemri.nrrd", seed=i)
+        write_volume(folder / scan / "lgemri.nrrd", seed=i, spacing=SPACING_MM)
         # The label's origin is not the image's, which does not matter in this data set.
-        write_volume(folder / scan / "laendo.nrrd", fill=255, origin=(9, 9, 9))
+        label = folder / scan / "laendo.nrrd"
+        write_volume(label, fill=255, origin=(9, 9, 9), spacing=SPACING_MM)
     return folder
+
+
+def written_spacings(folder) -> dict[str, set[tuple[float, ...]]]:
+    """The spacings of the images and the label of each scan."""
+    found: dict[str, set[tuple[float, ...]]] = {}
+    for file in folder.rglob("*.nii.gz"):
+        scan = file.name.removesuffix(".nii.gz").removesuffix("_0000")
+        found.setdefault(scan, set()).add(sitk.ReadImage(str(file)).GetSpacing())
+    return found
 
 
 def test_lists_are_the_literature_s(shared_data) -> None:
@@ -40,6 +50,53 @@ def test_challenge_layout(challenge, nnunet_folders) -> None:
     assert np.unique(sitk.GetArrayFromImage(label)).tolist() == [0, 1]
     assert label.GetOrigin() == image.GetOrigin()
     assert summary.splits is None
+
+
+def test_headers_that_say_1_mm_are_written_as_0625(challenge, write_volume, nnunet_folders) -> None:
+    native, half = LA_TRAIN[0], LA_TRAIN[50]
+    for scan, image, label in ((native, (1, 1, 1), (1, 1, 1)), (half, SPACING_MM, (1, 1, 1))):
+        write_volume(
+            challenge / scan / "lgemri.nrrd",
+            seed=1000 + len(set(image)) + (scan == half),
+            spacing=image,
+        )
+        write_volume(challenge / scan / "laendo.nrrd", fill=255, spacing=label)
+    summary = convert_la(challenge)
+    spacings = written_spacings(summary.folder)
+    assert len(spacings) == 100
+    assert all(found == {SPACING_MM} for found in spacings.values())
+    note = (
+        "spacing: the headers of 1 scan say 1 mm, where the scans have 0.625 mm in every "
+        f"direction, which is written: {native}"
+    )
+    assert f"note: {note}" in str(summary)
+    assert json.loads((summary.folder / "split.json").read_text())["notes"] == [note]
+
+
+def test_a_header_with_another_spacing_is_kept_and_named(
+    challenge, write_volume, nnunet_folders
+) -> None:
+    for name in ("lgemri", "laendo"):
+        file = challenge / LA_TRAIN[1] / f"{name}.nrrd"
+        write_volume(file, seed=777 if name == "lgemri" else None, spacing=(1.25, 1.25, 2.5))
+    summary = convert_la(challenge)
+    assert written_spacings(summary.folder)[LA_TRAIN[1]] == {(1.25, 1.25, 2.5)}
+    assert f"it is kept: {LA_TRAIN[1]} (1.25 x 1.25 x 2.5 mm)" in str(summary)
+
+
+def test_scans_of_no_list_and_other_masks_are_named(
+    challenge, write_volume, nnunet_folders
+) -> None:
+    (challenge / LA_TRAIN[0] / "lawall.nrrd").touch()
+    write_volume(challenge / "UNLISTED" / "lgemri.nrrd", seed=0)
+    write_volume(challenge / "UNLISTED" / "laendo.nrrd", fill=255)
+    (challenge / LA_TRAIN[1] / "scan.mgz").touch()
+    summary = convert_la(challenge)
+    content = json.loads((summary.folder / "split.json").read_text())
+    unused = [f"{LA_TRAIN[1]}/scan.mgz", f"{LA_TRAIN[0]}/lawall.nrrd", "UNLISTED/"]
+    assert sorted(content["unused"]) == sorted(unused)
+    assert f"1 file of formats that are not read (all in split.json): {unused[0]};" in str(summary)
+    assert "not used of what lies in the input, 2 (" in str(summary)
 
 
 def test_missing_scans_are_named(challenge, nnunet_folders) -> None:

@@ -273,8 +273,8 @@ def test_what_is_no_file_is_named(folders, name) -> None:
         make(file)
     evaluation = evaluate(folders)
     assert list(evaluation.failed) == ["a", "b"]
-    assert f"{name}/a.nii.gz is a link to gone, which is no file" in evaluation.failed["a"]
-    assert f"{name}/b.nii.gz is a pipe or a device" in evaluation.failed["b"]
+    assert f"{name}/a.nii.gz is a link to gone, which does not exist" in evaluation.failed["a"]
+    assert f"{name}/b.nii.gz does not exist" in evaluation.failed["b"]
 
 
 def test_an_unknown_reader_is_an_error(folders) -> None:

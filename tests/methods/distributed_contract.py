@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from nnunetv2_spmc.training.processes import end_process_group
 from tests.methods.contract import (
     EXAMPLES,
     gradients_of_a_step,
@@ -44,7 +45,7 @@ def main(folder):
             trainer.train_step(parts[rank])  # on what the first one left
         found.append((gradients, trainer.joint_network.module.state_dict()))
     torch.save(found, folder / f"rank_{rank}.pt")
-    dist.destroy_process_group()
+    end_process_group()
 
 
 if __name__ == "__main__":

@@ -73,7 +73,6 @@ def test_plans_in_the_form_of_an_older_nnunet_are_accepted(tmp_path) -> None:
         (INSIDE, 5, "'configurations.2d' must be an object, got a number"),
         ((*INSIDE, "spacing"), None, "has no 'configurations.2d.spacing'"),
         ((*INSIDE, "spacing"), [0, 1], "'configurations.2d.spacing' must be a list of positive"),
-        ((*INSIDE, "spacing"), [1, 1, 1], "'configurations.2d.spacing' must be of one length"),
         ((*INSIDE, "use_mask_for_norm"), [], "2d.use_mask_for_norm' must be of one length"),
         ((*INSIDE, "architecture"), None, "has no 'configurations.2d.architecture'"),
         ((*INSIDE, "architecture", "arch_kwargs"), [], "'configurations.2d.architecture.arch_"),

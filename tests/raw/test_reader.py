@@ -9,27 +9,7 @@ import pytest
 import SimpleITK as sitk
 
 from nnunetv2_spmc.raw.cases import ConversionError
-from nnunetv2_spmc.raw.reader import DicomSeries, FrameOf4D, H5Volume, ImageFile
-
-
-def write_series(folder: Path, series: str, slices: list[int]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    writer = sitk.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
-    for k in slices:
-        image = sitk.GetImageFromArray(np.full((6, 8), 10 * k, np.int16))
-        tags = {
-            "0008|0060": "MR",
-            "0020|000d": "1.2.3",
-            "0020|000e": series,
-            "0020|0037": r"1\0\0\0\1\0",
-            "0020|0032": rf"0\0\{3 * k}",
-            "0020|0013": str(k),
-        }
-        for tag, value in tags.items():
-            image.SetMetaData(tag, value)
-        writer.SetFileName(str(folder / f"{series}_{k}.dcm"))
-        writer.Execute(image)
+from nnunetv2_spmc.raw.reader import FrameOf4D, H5Volume, ImageFile
 
 
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".nrrd", ".mha", ".mhd"])
@@ -95,31 +75,6 @@ def test_a_frame_of_a_4d_file_keeps_the_spacing_in_space(tmp_path) -> None:
         FrameOf4D(path, 4).read()
 
 
-def test_a_dicom_folder_is_read_in_order_of_position(tmp_path) -> None:
-    write_series(tmp_path / "case" / "deeper", "1.2.3.4", [3, 1, 2])
-    image = DicomSeries(tmp_path / "case").read()
-    assert sitk.GetArrayFromImage(image)[:, 0, 0].tolist() == [10, 20, 30]
-    assert image.GetSpacing()[2] == 3
-
-
-def test_several_dicom_series_are_named(tmp_path) -> None:
-    write_series(tmp_path, "1.2.3.4", [1, 2])
-    write_series(tmp_path, "1.2.3.5", [1, 2])
-    with pytest.raises(ConversionError, match=r"2 DICOM series \(1\.2\.3\.4 .*1\.2\.3\.5"):
-        DicomSeries(tmp_path).read()
-
-
-def test_a_missing_dicom_slice_is_an_error(tmp_path) -> None:
-    write_series(tmp_path, "1.2.3.4", [1, 2, 4, 5])
-    with pytest.raises(ConversionError, match="missing slices"):
-        DicomSeries(tmp_path).read()
-
-
-def test_a_folder_without_dicom_is_an_error(tmp_path) -> None:
-    with pytest.raises(ConversionError, match="no DICOM series"):
-        DicomSeries(tmp_path).read()
-
-
 def test_h5_axes_and_spacing(tmp_path) -> None:
     h5py = pytest.importorskip("h5py")
     path = tmp_path / "a.h5"
@@ -163,7 +118,7 @@ def test_nan_voxels_of_nifti_files_are_found(tmp_path, value, ending):
 @pytest.mark.parametrize("ending", [".nrrd", ".mha"])
 def test_an_unreadable_file_comes_with_reason_and_remedy(tmp_path, write_volume, ending) -> None:
     path = write_volume(tmp_path / f"a{ending}", seed=1)
-    path.write_bytes(path.read_bytes()[:-40])
+    path.write_bytes(path.read_bytes().replace(b"3", b"x"))
     with pytest.raises(ConversionError, match="get it again, or convert it") as caught:
         ImageFile(path).read()
     assert "No such file" not in str(caught.value)
@@ -175,3 +130,86 @@ def test_complex_voxels_are_refused(tmp_path) -> None:
     nibabel.save(nibabel.Nifti1Image(np.ones((8, 6, 4), np.complex64), np.eye(4)), path)
     with pytest.raises(ConversionError, match="complex"):
         ImageFile(path).read()
+
+
+def h5_volume(path: Path, array: np.ndarray, **options) -> H5Volume:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(path, "w") as file:
+        file.create_dataset("image", data=array, **options)
+    return H5Volume(path, "image", (1, 2, 3), "zyx")
+
+
+NUMBERS = np.arange(24).reshape(2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["bool", "uint8", "int8", "uint16", "int64", "uint64", "float16", ">i2", ">f8"]
+)
+@pytest.mark.parametrize("options", [{}, {"chunks": (1, 2, 3), "compression": "gzip"}])
+def test_an_h5_array_of_any_number_keeps_its_values(tmp_path, dtype, options) -> None:
+    array = (NUMBERS / 2).astype(dtype)
+    image = h5_volume(tmp_path / "a.h5", array, **options).read()
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image), array)
+    assert image.GetSpacing() == (1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    "array", [NUMBERS + 1j, NUMBERS.astype("S2"), NUMBERS.astype("longdouble")]
+)
+def test_an_h5_array_of_something_else_is_refused(tmp_path, array) -> None:
+    with pytest.raises(ConversionError, match=r"a\.h5 \(image\) has values of type .* convert"):
+        h5_volume(tmp_path / "a.h5", array).read()
+
+
+def test_h5_records_texts_and_groups_are_refused(tmp_path) -> None:
+    h5py = pytest.importorskip("h5py")
+    records = np.zeros((2, 3, 4), [("a", "f4"), ("b", "f4")])
+    for array in (records, np.full((2, 3, 4), "text", object)):
+        with pytest.raises(ConversionError, match="has values of type"):
+            h5_volume(tmp_path / "a.h5", array).read()
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_group("image")
+    with pytest.raises(ConversionError, match="is a group of arrays"):
+        H5Volume(tmp_path / "a.h5", "image", (1, 2, 3), "zyx").read()
+
+
+def test_h5_voxels_that_would_be_read_as_zeros_are_missed(tmp_path) -> None:
+    h5py = pytest.importorskip("h5py")
+    source = h5py.VirtualSource("gone.h5", "image", shape=(2, 3, 4))
+    layout = h5py.VirtualLayout((2, 3, 4), "f4")
+    layout[:] = source
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("unwritten", (2, 3, 4), "f4")
+        file.create_dataset("partly", (2, 3, 4), "f4", chunks=(1, 3, 4))[0] = 1
+        file.create_virtual_dataset("virtual", layout)
+        file.create_dataset("elsewhere", (2, 3, 4), "f4", external="gone.raw")
+    for key in ("unwritten", "partly", "virtual", "elsewhere"):
+        with pytest.raises(ConversionError, match=rf"a\.h5 \({key}\) is incomplete"):
+            H5Volume(tmp_path / "a.h5", key, (1, 2, 3), "zyx").read()
+
+
+def test_truncated_h5_files_and_nan_in_them_are_found(tmp_path) -> None:
+    array = NUMBERS.astype(np.float32)
+    array[1, 1, 1] = np.nan
+    volume = h5_volume(tmp_path / "a.h5", array)
+    with pytest.raises(ConversionError, match="has 1 NaN or infinite voxels"):
+        volume.read()
+    content = volume.path.read_bytes()
+    volume.path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ConversionError, match=r"Cannot read 'image' of .*truncated"):
+        volume.read()
+
+
+def test_frames_of_a_damaged_4d_file_are_refused(tmp_path) -> None:
+    path = tmp_path / "a_4d.nii.gz"
+    array = np.random.default_rng(0).normal(size=(3, 4, 6, 8)).astype(np.float32)
+    array[2, 1, 1, 1] = np.inf
+    sitk.WriteImage(sitk.GetImageFromArray(array, False), str(path))
+    with pytest.raises(ConversionError, match="has 1 NaN or infinite voxels"):
+        FrameOf4D(path, 1).read()
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ConversionError, match="is truncated or damaged"):
+        FrameOf4D(path, 1).read()
+    path.unlink()
+    with pytest.raises(ConversionError, match="does not exist"):
+        FrameOf4D(path, 1).read()

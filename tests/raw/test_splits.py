@@ -85,6 +85,22 @@ def test_a_number_that_would_split_a_patient_is_lowered_with_a_note() -> None:
     assert "--labeled 3: 2 drawn" in assignment.notes[0]
 
 
+def test_numbers_of_test_and_validation_cases_count_patients() -> None:
+    patients = {f"case{i:02d}": f"patient{i // 3}" for i in range(24)}
+    roles = assign_roles(patients, set(patients), test=2, validation=1, labeled=6).roles
+    count = {role: list(roles.values()).count(role) for role in set(roles.values())}
+    assert count == {"test": 6, "validation": 3, "labeled": 6, "unlabeled": 9}
+    with pytest.raises(ConversionError, match="--test 9 asks for more than the 8 patients with"):
+        assign_roles(patients, set(patients), test=9)
+
+
+def test_test_patients_are_drawn_from_those_with_a_label() -> None:
+    patients = {f"case{i}": f"patient{i // 2}" for i in range(8)}
+    assignment = assign_roles(patients, {"case0", "case2", "case3"}, test=1)
+    chosen = {name for name, role in assignment.roles.items() if role == "test"}
+    assert chosen in ({"case0"}, {"case2", "case3"})
+
+
 def test_a_listed_test_case_may_lack_a_label() -> None:
     roles = assign_roles(singles(4), {"case00", "case01"}, test=("case03",)).roles
     assert roles == {

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from nnunetv2_spmc.methods import nnUNetTrainerSPMC
+from nnunetv2_spmc.training.processes import end_process_group
 from nnunetv2_spmc.training.stability import TAKEN, DivergedError, DivergenceCheck
 
 
@@ -50,7 +51,7 @@ def main(folder):
             outcomes[name] = str(error)
             trainer.logger.log("train_losses", math.nan, epoch)
     torch.save(outcomes, folder / f"rank_{rank}.pt")
-    dist.destroy_process_group()
+    end_process_group()
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from nnunetv2_spmc.methods import nnUNetTrainerSPMC
+from nnunetv2_spmc.training.processes import end_process_group
 
 
 def part(data, rank, size):
@@ -49,7 +50,7 @@ def main(folder):
     weights = {name: p.detach() for name, p in named}
     outcome = {"gradients": gradients, "weights": weights, "values": values}
     torch.save(outcome, folder / f"rank_{rank}.pt")
-    dist.destroy_process_group()
+    end_process_group()
 
 
 if __name__ == "__main__":

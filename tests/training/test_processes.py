@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import distributed as dist
 
 from nnunetv2_spmc.losses import cdps, masked_mse
-from nnunetv2_spmc.training.processes import entries_of_all_processes
+from nnunetv2_spmc.training.processes import end_process_group, entries_of_all_processes
 
 
 @contextmanager
@@ -69,3 +69,14 @@ def test_two_processes_average_to_the_mean_over_the_voxels_of_both(seed, with_va
     mean = (splat[0] * weights[0] + splat[1] * weights[1]) / 2
     torch.testing.assert_close(mean, expected, rtol=1e-6, atol=1e-9)
     torch.testing.assert_close(sum(corrected) / 2, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_the_threads_of_gloo_rest_before_the_group_ends(tmp_path, monkeypatch):
+    """One that is still at work while Python ends aborts the process."""
+    rests = []
+    monkeypatch.setattr("time.sleep", lambda _: rests.append(dist.is_initialized()))
+    store = (tmp_path / "store").as_uri()
+    dist.init_process_group("gloo", init_method=store, rank=0, world_size=1)
+    end_process_group()
+    assert rests == [True]
+    assert not dist.is_initialized()

@@ -129,6 +129,25 @@ def test_the_environment_may_name_a_file(tmp_path):
         ({"save_minutes": -1}, "save_minutes must be at least 0, got -1"),
         ({"keep_every": -1}, "keep_every must be at least 0"),
         ({"seed": -1}, "seed must be at least 0"),
+        ({"epochs": 1e23}, r"epochs must be at most 1000000, got 1e\+23"),
+        ({"epochs": 10**23}, "epochs must be at most 1000000, got 1000"),
+        ({"epochs": float("inf")}, "epochs must be at most 1000000, got inf"),
+        ({"epochs": float("nan")}, "epochs must be of type int, got nan"),
+        ({"epochs": -1e23}, "epochs must be at least 1, got -1e"),
+        ({"epochs": "1e3"}, "epochs must be of type int, got '1e3'"),
+        ({"epochs": None}, "epochs must be of type int, got None"),
+        ({"iterations_per_epoch": 10**30}, "iterations_per_epoch must be at most"),
+        ({"validation_iterations": 10**30}, "validation_iterations must be at most"),
+        ({"unlabeled_batch_size": 10**30}, "unlabeled_batch_size must be at most"),
+        ({"save_minutes": 10**400}, "save_minutes must be at most"),
+        ({"initial_lr": 10**400}, "initial_lr must be at most"),
+        ({"initial_lr": 0}, "initial_lr must be positive"),
+        ({"lambda_max": 1e300}, "lambda_max must be at most"),
+        ({"lambda_max": True}, "lambda_max must be of type float"),
+        ({"beta": 10**400}, "beta must be at most"),
+        ({"tau": 10**400}, "tau must be in"),
+        ({"temperature": 1e-300}, "temperature must be in .* not below 1e-6"),
+        ({"seed": 2**64}, "seed must be at most"),
     ],
 )
 def test_a_bad_setting_is_refused_by_name(block, message):
@@ -141,11 +160,24 @@ def test_a_bad_setting_is_refused_by_name(block, message):
     [
         ("no/such/file.json", "neither"),
         ("{tau: 1}", "not valid JSON"),
+        ('{"epochs": 2, "epochs": 3}', "it has the key 'epochs' twice"),
+        (f'{{"epochs": {"1" * 9999}}}', "not valid JSON"),
+        ('{"a":' * 9999, "not valid JSON"),
+        ("x" * 9999, "neither"),
+        ("~nobody-of-this-name/settings.json", "neither"),
+        ("/", "neither"),
     ],
 )
 def test_a_bad_environment_variable_is_refused(value, message):
     with pytest.raises(SettingsError, match=message):
         resolve(environment=value)
+
+
+def test_a_file_of_settings_in_another_encoding_is_named(tmp_path):
+    file = tmp_path / "settings.json"
+    file.write_bytes('{"epochs": 7}'.encode("utf-16"))
+    with pytest.raises(SettingsError, match=r"settings\.json is no text in UTF-8"):
+        resolve(environment=str(file))
 
 
 def test_a_block_that_is_no_object_is_refused():

@@ -166,6 +166,15 @@ def test_files_equal_those_of_a_labeled_case_but_for_the_label(dataset, folder, 
     assert properties["spacing"] == pytest.approx([1.2, 1.0, 1.0])
 
 
+def test_labels_that_contradict_each_other_are_warned_of_once(dataset):
+    file, lines = dataset[1] / "dataset.json", []
+    content = json.loads(file.read_text()) | {"labels": {"background": 0, "a": 1, "Ignore": 2}}
+    file.write_text(json.dumps(content))
+    run(log=lines.append)
+    (line,) = lines
+    assert line.startswith("warning: dataset.json: nnU-Net knows the ignore label by the name")
+
+
 def test_nnunets_loader_draws_from_the_folder(dataset, folder):
     from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
     from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
@@ -249,20 +258,26 @@ def spoil_garbage(file):
 
 
 def spoil_shape(file):
-    write_image(file, np.ones((12, 24, 23), np.float32))
+    write_image(file, np.random.default_rng(0).normal(size=(12, 24, 23)))
 
 
 def spoil_spacing(file):
-    write_image(file, np.ones((12, 24, 24), np.float32), spacing=(1.0, 1.0, 2.0))
+    write_image(file, np.random.default_rng(0).normal(size=(12, 24, 24)), spacing=(1.0, 1.0, 2.0))
 
 
 def spoil_channels(file):
     SimpleITK.WriteImage(SimpleITK.JoinSeries([SimpleITK.ReadImage(str(file))] * 2), str(file))
 
 
+def spoil_colors(file):
+    gray = SimpleITK.Cast(SimpleITK.ReadImage(str(file)), SimpleITK.sitkUInt8)
+    SimpleITK.WriteImage(SimpleITK.Compose(gray, gray, gray), str(file))
+
+
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
+        (spoil_colors, "u1_0001.nii.gz has 3 values per voxel, expected 1; write each channel"),
         (spoil_nan, "u1_0001.nii.gz has 1 NaN or infinite voxels"),
         (spoil_infinite, "u1_0001.nii.gz has 2 NaN or infinite voxels"),
         (spoil_truncated, "u1_0001.nii.gz is truncated"),
@@ -288,7 +303,9 @@ def test_an_image_of_zeros_only_is_refused(dataset):
     for channel in range(CHANNELS):
         file = dataset[0] / "imagesUn" / f"u0_{channel:04d}.nii.gz"
         write_image(file, np.zeros((12, 24, 24), np.float32))
-    assert run().failed == {"u0": "all voxels are zero"}
+    file = dataset[0] / "imagesUn" / "u0_0000.nii.gz"
+    reason = f"{file} is constant, all its voxels are 0; get it again, or remove it"
+    assert run().failed == {"u0": reason}
 
 
 def test_a_mended_case_is_done_and_its_note_removed(dataset, folder):
@@ -404,6 +421,19 @@ def test_cases_of_other_plans_are_refused_until_overwritten(dataset, folder):
     assert run(overwrite=True).done == UNLABELED
     assert blosc2.open(str(folder / "u0.b2nd")).shape == (CHANNELS, 6, 24, 24)
     assert ensure(dataset) == UNLABELED
+
+
+def test_overwriting_deletes_nothing_but_cases(dataset, folder, tmp_path):
+    run()
+    (folder / "notes.txt").touch()
+    with pytest.raises(DataError, match=r"holds notes\.txt, which no preprocessing wrote"):
+        run(overwrite=True)
+    (folder / "notes.txt").unlink()
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="is a link, which --overwrite does not follow"):
+        run(overwrite=True)
+    assert len(finished_cases(tmp_path / "elsewhere")) == len(UNLABELED)
 
 
 def test_another_patch_or_batch_size_keeps_the_cases(dataset):

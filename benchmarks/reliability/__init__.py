@@ -1,0 +1,1 @@
+"""Bad inputs for every command, and what the commands make of them."""
