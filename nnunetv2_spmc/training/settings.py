@@ -253,6 +253,7 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
 def _environment_block(value: str) -> Any:
     if not value.strip():
         return {}
+    text, origin = value, f"${ENVIRONMENT_VARIABLE}"
     if not value.lstrip().startswith("{"):
         text, origin = _file_content(value), value
     try:
