@@ -21,6 +21,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nnunetv2_spmc.common.text import read_text
 from nnunetv2_spmc.dataset_conversion import Converter
 from nnunetv2_spmc.dataset_conversion.arguments import (
     add_allow_missing,
@@ -249,8 +250,13 @@ def _add_volume(patient: Patient, frame: int, image: ImageSource, label: ImageSo
 def _end_diastole(info: Path) -> int | None:
     if not info.is_file():
         return None
-    match = re.search(r"^ED:\s*(\d+)", info.read_text(encoding="utf-8"), re.MULTILINE)
-    return int(match[1]) if match else None
+    match = re.search(r"^ED:\s*(\d{1,4})\b", read_text(info), re.MULTILINE)
+    if match is None:
+        raise ConversionError(
+            f"{info} does not say which frame is end-diastole, as in 'ED: 1'; get it again, or "
+            "remove it: the earlier frame counts as end-diastole then."
+        )
+    return int(match[1])
 
 
 def _patients_of_h5(root: Path) -> dict[str, Patient]:

@@ -22,6 +22,7 @@ from torch.backends import cudnn
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from nnunetv2_spmc import discovery
+from nnunetv2_spmc.cli.parser import Parser
 from nnunetv2_spmc.cli.runner import command
 from nnunetv2_spmc.common.nnunet_folders import preprocessed_folder
 from nnunetv2_spmc.training.planned_files import check_planned_files
@@ -33,7 +34,7 @@ BACKENDS = {"cuda": "nccl", "cpu": "gloo"}
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the arguments of nnUNetv2_train."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="torchrun ... -m nnunetv2_spmc.train",
         description="nnUNetv2_train in several processes, on one or several machines.",
     )

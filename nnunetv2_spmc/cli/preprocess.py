@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
+from nnunetv2_spmc.cli.parser import Parser
 from nnunetv2_spmc.cli.runner import command
 
 # What nnUNetv2_preprocess starts: the 3D full resolution needs more memory per process.
 DEFAULT_PROCESSES = {"2d": 8, "3d_fullres": 4, "3d_lowres": 8}
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """Return the parser of the command."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="nnUNetv2_spmc_preprocess",
         description="Preprocess the unlabeled cases (imagesUn) of a dataset that "
         "nnUNetv2_plan_and_preprocess has planned. Finished cases are skipped, so an interrupted "

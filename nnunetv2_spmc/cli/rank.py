@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from nnunetv2_spmc.cli.parser import Parser
 from nnunetv2_spmc.cli.runner import command
 
 # as in inference.ranking, which takes seconds to import
@@ -22,9 +23,9 @@ Cases of which nothing was predicted have no score and come last. Cases that can
 which a file is truncated for example, are named and left out; the exit status is 1 then."""
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """Return the parser of the command."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="nnUNetv2_spmc_rank",
         description="Order unlabeled cases by how much annotating them should help.",
         epilog=EPILOG,

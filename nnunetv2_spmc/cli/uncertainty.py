@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from nnunetv2_spmc.cli.parser import Parser
 from nnunetv2_spmc.cli.runner import command
 
 EPILOG = """\
@@ -19,9 +20,9 @@ Cases that cannot be read, of which a file is truncated for example, are named a
 exit status is 1 then."""
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """Return the parser of the command."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="nnUNetv2_spmc_uncertainty",
         description="Segment images and write where the model is unsure, in the images' geometry.",
         epilog=EPILOG,

@@ -43,5 +43,13 @@ def reason_of(error: BaseException) -> str:
 
 def failure_lines(failed: Mapping[str, str], num_cases: int) -> str:
     """Say which of so many cases failed and why, one line each, and in the last how many."""
-    lines = [f"failed: {case}: {reason}" for case, reason in failed.items()]
+    lines = [one_line(f"failed: {case}: {reason}") for case, reason in failed.items()]
     return "\n".join([*lines, f"{len(failed)} of {num_cases} cases failed."])
+
+
+def one_line(text: str) -> str:
+    """Escape what breaks a line, turns it about or cannot be printed: file names hold anything."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")
+        for letter in text
+    )

@@ -11,12 +11,13 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.common.leftovers import remove_leftovers, temporary_name
+from nnunetv2_spmc.common.text import check_name
 
 try:
     import resource
@@ -34,6 +35,26 @@ class WriteError(DataError):
 
 
 @contextmanager
+def made_folder(folder: Path) -> Iterator[Path]:
+    """Create a folder and those above it; what is new and still empty goes if anything is raised.
+
+    Raises:
+        WriteError: it could not be created.
+    """
+    check_name(folder, WriteError)
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        with writing(folder, folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+    except BaseException:
+        for path in new:
+            with suppress(OSError):  # it holds what another run, or an earlier step, has written
+                path.rmdir()
+        raise
+
+
+@contextmanager
 def whole_file(path: Path, check: Check | None = None) -> Iterator[Path]:
     """Yield a temporary path, which becomes `path` if nothing is raised; nothing stays otherwise.
 
@@ -45,12 +66,15 @@ def whole_file(path: Path, check: Check | None = None) -> Iterator[Path]:
     Raises:
         WriteError: it could not be written.
     """
+    check_name(path, WriteError)
     file = path.parent / temporary_name(WRITING_PREFIX) / path.name
+    is_one_of_several = path.parent.name.startswith(WRITING_PREFIX)  # see `whole_files`
+    name = path.parents[1] / path.name if is_one_of_several else path
     try:
-        with writing(file, path, check):
+        with writing(file, name, check):
             file.parent.mkdir(exist_ok=True)
             yield file
-        with writing(file, path):
+        with writing(file, name):
             os.replace(file, path)
     finally:
         shutil.rmtree(file.parent, ignore_errors=True)
@@ -96,6 +120,7 @@ def whole_files(folder: Path) -> Iterator[Path]:
     Raises:
         WriteError: a file could not be moved.
     """
+    check_name(folder, WriteError)
     temporary = folder / temporary_name(WRITING_PREFIX)
     shutil.rmtree(temporary, ignore_errors=True)  # a killed process of the same number
     try:
@@ -127,17 +152,19 @@ def whole_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     Raises:
         WriteError: it could not be created, or is there already.
     """
+    check_name(path, WriteError)
     prefix = f"{WRITING_PREFIX}{path.name}-"
     remove_leftovers(path.parent, prefix)
     temporary = path.with_name(temporary_name(prefix))
-    try:
-        with writing(temporary, path):
-            temporary.mkdir(parents=True)
-        yield temporary
-        with writing(temporary, path):
-            _replace_folder(temporary, path, overwrite)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with made_folder(path.parent):
+        try:
+            with writing(temporary, path):
+                temporary.mkdir()
+            yield temporary
+            with writing(temporary, path):
+                _replace_folder(temporary, path, overwrite)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _replace_folder(new: Path, path: Path, overwrite: bool) -> None:
@@ -150,7 +177,8 @@ def _replace_folder(new: Path, path: Path, overwrite: bool) -> None:
         if old.exists():
             os.replace(old, path)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    if old.exists():  # under the name of what is not finished, it goes even if this run is killed
+        os.replace(old, new)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnunetv2_spmc.common.errors import DataError, reason_of
+from nnunetv2_spmc.common.text import check_name
 from nnunetv2_spmc.evaluation.classes import Classes
 from nnunetv2_spmc.raw.cases import name_some
 from nnunetv2_spmc.raw.checks import (
@@ -103,7 +104,7 @@ def find_reader(dataset_json: Mapping[str, Any], examples: Sequence[Path]) -> ty
         DataError: If no reader can read any of the examples.
     """
     for example in filter(Path.is_file, examples):
-        with contextlib.suppress(RuntimeError, TypeError):
+        with contextlib.suppress(RuntimeError, TypeError, DataError):
             return _reader_for(dataset_json, example)
     raise DataError(
         f"No reader of nnU-Net can read {name_some(map(str, examples))}: get them again, or name "
@@ -114,6 +115,7 @@ def find_reader(dataset_json: Mapping[str, Any], examples: Sequence[Path]) -> ty
 def _reader_for(dataset_json: Mapping[str, Any], example: Path) -> type:
     from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 
+    check_name(example)
     # it prints the traceback of each reader that it tries
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         reader: type = determine_reader_writer_from_dataset_json(

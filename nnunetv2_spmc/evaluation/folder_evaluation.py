@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from nnunetv2_spmc import __version__
 from nnunetv2_spmc.common.errors import DataError
-from nnunetv2_spmc.common.whole_file import write_json
+from nnunetv2_spmc.common.whole_file import made_folder, whole_files, write_json
 from nnunetv2_spmc.common.worker_pool import run_cases
 from nnunetv2_spmc.evaluation.case_files import find_reader, pair_cases, read_pair
 from nnunetv2_spmc.evaluation.case_metrics import METRICS, ClassMetrics, case_metrics
@@ -104,11 +104,10 @@ class Evaluation:
 
     def write(self, folder: Path) -> tuple[Path, Path]:
         """Write metrics.csv and metrics.json into a folder and return their paths."""
-        folder.mkdir(parents=True, exist_ok=True)
-        csv_file, json_file = folder / METRICS_CSV, folder / METRICS_JSON
-        write_metrics_csv(csv_file, self.rows)
-        write_json(self.as_json(), json_file, allow_nan=False)
-        return csv_file, json_file
+        with made_folder(folder), whole_files(folder) as new:
+            write_metrics_csv(new / METRICS_CSV, self.rows)
+            write_json(self.as_json(), new / METRICS_JSON, allow_nan=False)
+        return folder / METRICS_CSV, folder / METRICS_JSON
 
 
 def _table_row(label: str, summary: ClassSummary) -> list[str]:

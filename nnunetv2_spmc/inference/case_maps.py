@@ -21,6 +21,7 @@ from nnunetv2_spmc.inference.trained_model import TrainedModel
 from nnunetv2_spmc.losses import common_difficulty, confidence
 from nnunetv2_spmc.raw.scan import check_scan
 from nnunetv2_spmc.unlabeled.image_checks import check_voxels, reading_problem
+from nnunetv2_spmc.unlabeled.resampled_size import check_resampled_size
 
 NO_MEMORY = "there was not enough memory"
 SUSPICIOUS_MAIN, SUSPICIOUS_SECOND = 1, 2  # values in the map; 3: suspicious in both
@@ -114,6 +115,12 @@ def _preprocessed(
     data, properties = _read(model, images)
     preprocessor = predictor.configuration_manager.preprocessor_class(verbose=False)
     try:
+        resampling = check_resampled_size(
+            data, properties, predictor.plans_manager, predictor.configuration_manager
+        )
+    except DataError as error:
+        raise DataError(f"{images[0]}: {error}") from None
+    try:
         data, _, properties = preprocessor.run_case_npy(
             data,
             None,
@@ -122,8 +129,8 @@ def _preprocessed(
             predictor.configuration_manager,
             predictor.dataset_json,
         )
-    except MemoryError as error:
-        raise DataError(f"{images[0]} cannot be preprocessed: {NO_MEMORY}.") from error
+    except MemoryError:
+        raise DataError(f"{images[0]}: {NO_MEMORY}: {resampling}") from None
     except Exception as error:  # what preprocessors and resampling raise on odd images
         raise DataError(f"{images[0]} cannot be preprocessed: {reason_of(error)}.") from error
     return torch.from_numpy(np.asarray(data, dtype=np.float32)), properties

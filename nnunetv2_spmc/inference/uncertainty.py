@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.common.leftovers import remove_leftovers
-from nnunetv2_spmc.common.whole_file import WRITING_PREFIX, WriteError
+from nnunetv2_spmc.common.whole_file import WRITING_PREFIX, WriteError, made_folder
 from nnunetv2_spmc.inference.case_maps import predict_case
 from nnunetv2_spmc.inference.map_files import write_maps
 from nnunetv2_spmc.inference.trained_model import TrainedModel
@@ -79,7 +79,8 @@ def write_uncertainty(
             summary.failed[case] = str(error)
             continue
         try:
-            write_maps(output_folder, case, maps, reader_writer, model.file_ending)
+            with made_folder(output_folder):
+                write_maps(output_folder, case, maps, reader_writer, model.file_ending)
         except WriteError as error:
             summary.failed[case] = str(error)
             break

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from nnunetv2_spmc.common.errors import DataError
-from nnunetv2_spmc.common.whole_file import whole_file
+from nnunetv2_spmc.common.whole_file import made_folder, whole_file
 from nnunetv2_spmc.evaluation.text_table import text_table
 from nnunetv2_spmc.inference.case_maps import predict_case
 from nnunetv2_spmc.inference.ranking import (
@@ -133,8 +133,11 @@ def rank(
 
 def write_ranking(path: Path, ranked: Sequence[RankedCase]) -> None:
     """Write a CSV file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with (
+        made_folder(path.parent),
+        whole_file(path) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
         writer = csv.DictWriter(file, RANKING_COLUMNS, lineterminator="\n")
         writer.writeheader()
         for number, case in enumerate(ranked, start=1):

@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol, get_args
 import SimpleITK as sitk
 
 from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.common.text import check_name
 from nnunetv2_spmc.raw.label_definition import label_values, mistakes
 
 Role = Literal["labeled", "validation", "unlabeled", "test"]
@@ -206,6 +207,8 @@ def _check_identifiers(cases: Iterable[RawCase]) -> None:
     # Case-insensitive file systems would let one file replace the other.
     seen: dict[str, str] = {}
     for case in cases:
+        for source in (*case.images, *([case.label] if case.label is not None else [])):
+            check_name(Path(str(source)))
         key = case.identifier.casefold()
         if key in seen:
             raise ConversionError(

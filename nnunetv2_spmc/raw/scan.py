@@ -16,6 +16,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunetv2_spmc.common.errors import DataError, reason_of
+from nnunetv2_spmc.common.text import check_name
 from nnunetv2_spmc.raw.detached_data import find_voxels, pair_image
 from nnunetv2_spmc.raw.geometry import check_placement, check_spacing
 from nnunetv2_spmc.raw.nifti_check import NIFTI_ENDINGS, PAIR_ENDING, check_nifti
@@ -114,6 +115,7 @@ def _ending(file: Path, endings: Sequence[str]) -> str:
 
 
 def _check_there(file: Path) -> None:
+    check_name(file)  # the libraries that read it would end the program
     if file.is_dir():
         raise DataError(f"{file} is a folder, not a file; name a file")
     if file.is_symlink() and not file.exists():

@@ -7,7 +7,9 @@ the dataset's name only when everything in it is right. Layout: `raw_layout`.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +26,7 @@ from nnunetv2_spmc.common.nnunet_folders import (
     raw_folder,
 )
 from nnunetv2_spmc.common.signals import termination_raises
-from nnunetv2_spmc.common.whole_file import whole_folder, write_json
+from nnunetv2_spmc.common.whole_file import made_folder, whole_file, whole_folder, write_json
 from nnunetv2_spmc.common.worker_pool import run_cases
 from nnunetv2_spmc.raw.case_writer import CaseRecord, write_case
 from nnunetv2_spmc.raw.cases import ConversionError, RawDataset, check_dataset
@@ -91,7 +93,12 @@ def write_raw_dataset(dataset: RawDataset, options: WriteOptions) -> ConversionS
         _check_writable(splits_file.parents[1], PREPROCESSED)
     if options.dry_run:
         return ConversionSummary(dataset, target, splits, splits_file, dry_run=True)
-    with termination_raises(), whole_folder(target, overwrite=options.overwrite) as staging:
+    with (
+        termination_raises(),
+        made_folder(splits_file.parent) if splits_file and splits is not None else nullcontext(),
+        _restored_on_failure(splits_file),
+        whole_folder(target, overwrite=options.overwrite) as staging,
+    ):
         records = _write_cases(dataset, staging, options)
         raise_problems(dataset, records)
         dataset = dataset.without_unused_labels({v for r in records for v in r.label_values})
@@ -195,6 +202,24 @@ def _write_cases(dataset: RawDataset, folder: Path, options: WriteOptions) -> li
         ) from error
 
 
+@contextmanager
+def _restored_on_failure(file: Path | None) -> Iterator[None]:
+    """Give splits_final.json back as it was if the dataset that it belongs to is not published."""
+    if file is None:
+        yield
+        return
+    old = file.read_bytes() if file.is_file() else None
+    try:
+        yield
+    except BaseException:
+        if old is None:
+            file.unlink(missing_ok=True)
+        elif not file.is_file() or file.read_bytes() != old:
+            with whole_file(file) as temporary:
+                temporary.write_bytes(old)
+        raise
+
+
 def _publish_splits(splits: Splits | None, file: Path | None) -> bool:
     """Write or remove splits_final.json; return whether preprocessed data lies beside it."""
     if file is None:
@@ -202,6 +227,5 @@ def _publish_splits(splits: Splits | None, file: Path | None) -> bool:
     if splits is None:
         file.unlink(missing_ok=True)
     else:
-        file.parent.mkdir(parents=True, exist_ok=True)
         write_json(splits, file)
     return file.parent.is_dir() and any(p.name != SPLITS_FINAL for p in file.parent.iterdir())

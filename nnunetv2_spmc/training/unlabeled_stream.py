@@ -62,11 +62,12 @@ class UnlabeledStream:
         """Refuse a configuration whose labeled cases are not preprocessed."""
         trainer = self.trainer
         if not Path(trainer.preprocessed_dataset_folder).is_dir():
+            plans, name = trainer.plans_manager, trainer.configuration_name
+            number = int(plans.dataset_name.removeprefix("Dataset").partition("_")[0])
             raise DataError(
-                f"{trainer.plans_manager.dataset_name} is not preprocessed for "
-                f"{trainer.configuration_name}: {trainer.preprocessed_dataset_folder} does not "
-                "exist; run nnUNetv2_plan_and_preprocess (or nnUNetv2_preprocess) for this "
-                "configuration."
+                f"{plans.dataset_name} is not preprocessed for {name}: "
+                f"{trainer.preprocessed_dataset_folder} does not exist; run nnUNetv2_preprocess "
+                f"-d {number} -plans_name {plans.plans_name} -c {name}."
             )
 
     def find_cases(self) -> None:

@@ -22,6 +22,7 @@ from nnunetv2_spmc.common.worker_pool import run_cases
 from nnunetv2_spmc.raw.cases import name_some
 from nnunetv2_spmc.unlabeled.cases import CASE_ENDINGS, FAILED_FOLDER, case_problem
 from nnunetv2_spmc.unlabeled.image_checks import check_image, is_finite, reading_problem
+from nnunetv2_spmc.unlabeled.resampled_size import check_resampled_size
 
 if TYPE_CHECKING:
     from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -138,7 +139,16 @@ def _checking(preprocessor_class: Any, num_channels: int, files: Sequence[str]) 
             self, data: np.ndarray, seg: None, properties: dict[str, Any], *args: Any, **kwargs: Any
         ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
             check_image(data, num_channels, files)
-            data, mask, properties = super().run_case_npy(data, seg, properties, *args, **kwargs)
+            resampling = check_resampled_size(data, properties, *args[:2])
+            try:
+                data, mask, properties = super().run_case_npy(
+                    data, seg, properties, *args, **kwargs
+                )
+            except MemoryError:
+                raise DataError(
+                    f"there was not enough memory: {resampling}; if the spacing is right, use "
+                    "fewer processes (-np)"
+                ) from None
             if not is_finite(data):
                 raise DataError("the preprocessed image has NaN or infinite voxels")
             # nnUNetDataLoader reads it from every case; unlabeled cases have no class to sample.

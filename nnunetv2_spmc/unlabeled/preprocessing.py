@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.common.leftovers import remove_leftovers, temporary_name
+from nnunetv2_spmc.common.whole_file import made_folder
 from nnunetv2_spmc.raw.cases import name_some
 from nnunetv2_spmc.raw.label_definition import label_warnings
 from nnunetv2_spmc.unlabeled.case_worker import CaseOutcome, PreprocessingJob, process_cases
@@ -181,8 +182,8 @@ def preprocess_cases(
         options: How to run.
     """
     folder = target.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    write_record(target)
+    with made_folder(folder):
+        write_record(target)
     remove_leftovers(folder, UNFINISHED_PREFIX)
     skipped = set() if options.verify else set(finished) & set(cases)
     outcomes = [CaseOutcome(identifier, "skipped") for identifier in skipped]

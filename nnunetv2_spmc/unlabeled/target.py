@@ -13,6 +13,7 @@ from nnunetv2_spmc.common.nnunet_folders import (
     number_of,
     preprocessed_folder,
     raw_dataset_folder,
+    raw_folder,
     refuse_path,
 )
 from nnunetv2_spmc.raw.dataset_json import channel_names, read_dataset_json
@@ -140,6 +141,11 @@ def find_target(
     folder = preprocessed_folder(must_exist=True) / dataset_name
     plans_file = folder / f"{plans_identifier}.json"
     dataset_file = folder / "dataset.json"
+    if plans_file.is_file() and not dataset_file.is_file():  # planning again might replace them
+        raise DataError(
+            f"{dataset_file} does not exist; plans that nnUNetv2_move_plans_between_datasets has "
+            f"moved come without it: copy {raw_folder() / dataset_name / 'dataset.json'} there."
+        )
     for file in (plans_file, dataset_file):
         if not os.path.lexists(file):
             found_plans = [path.stem for path in folder.glob("*Plans*.json")]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import pytest
 import SimpleITK as sitk
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 
+from nnunetv2_spmc.common import whole_file
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.raw.cases import (
     ConversionError,
@@ -453,6 +455,56 @@ def test_overwriting_replaces_or_removes_the_fixed_split(nnunet_folders) -> None
     summary = write_raw_dataset(dataset(), WriteOptions(overwrite=True))
     assert not splits.exists()
     assert "preprocess again" in str(summary)
+
+
+def refuse_to_replace(monkeypatch, folder: Path) -> None:
+    """Let a folder keep its name, as one that is in use does on some systems."""
+    replace_file = os.replace
+
+    def replace_other(source: Path, target: Path) -> None:
+        if Path(target) == folder:
+            raise PermissionError(errno.EACCES, "Permission denied", str(target))
+        replace_file(source, target)
+
+    monkeypatch.setattr(os, "replace", replace_other)
+
+
+@pytest.mark.parametrize("number", [1, 3, 4])
+def test_a_dataset_that_cannot_be_published_leaves_no_split(
+    nnunet_folders, monkeypatch, number
+) -> None:
+    refuse_to_replace(monkeypatch, nnunet_folders.raw / "Dataset510_Liver")
+    with pytest.raises(DataError, match="Dataset510_Liver could not be written: Permission"):
+        write_raw_dataset(dataset(base=cases(labeled=number)), WriteOptions())
+    assert list(nnunet_folders.raw.iterdir()) == list(nnunet_folders.preprocessed.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [2, 5])
+def test_a_dataset_that_cannot_be_overwritten_keeps_its_split(
+    nnunet_folders, monkeypatch, number
+) -> None:
+    splits = nnunet_folders.preprocessed / "Dataset510_Liver" / "splits_final.json"
+    folder = write_raw_dataset(dataset(base=cases(labeled=3)), WriteOptions()).folder
+    before = splits.read_bytes(), sorted(folder.rglob("*"))
+
+    def stop(new: Path, path: Path, overwrite: bool) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(whole_file, "_replace_folder", stop)
+    with pytest.raises(KeyboardInterrupt):
+        write_raw_dataset(dataset(base=cases(labeled=number)), WriteOptions(overwrite=True))
+    assert (splits.read_bytes(), sorted(folder.rglob("*"))) == before
+    assert list(nnunet_folders.raw.iterdir()) == [folder]
+    assert list(splits.parent.iterdir()) == [splits]
+
+
+def test_a_refused_conversion_leaves_no_folder_above_it(nnunet_folders, tmp_path) -> None:
+    options = WriteOptions(raw=tmp_path / "new" / "raw", preprocessed=tmp_path / "other" / "pre")
+    bad = dataset(labeled_case(label=Volume(value=9)), base=cases(labeled=3))
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(ConversionError, match="label values"):
+        write_raw_dataset(bad, options)
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_one_labeled_case_is_warned_of(nnunet_folders) -> None:

@@ -138,6 +138,14 @@ def test_maps_that_ulimit_cuts_are_not_published(model, phantom_runs, tmp_path, 
     assert "Wrote 1 of 1 cases" in capsys.readouterr().out
 
 
+def test_a_folder_into_which_no_map_fits_is_not_left(model, phantom_runs, tmp_path):
+    out = tmp_path / "new" / "maps"
+    arguments = ("-i", phantom_runs.raw / "imagesTs", "-o", out, "-m", model)
+    with file_size_limit(5_000), pytest.raises(SystemExit):
+        run(uncertainty, *arguments, "-device", "cpu", "--disable_tta")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_maps_are_not_published_on_a_full_disk(model, phantom_runs, small_disk, capsys):
     small_disk.resize(16)
     out = small_disk.folder

@@ -655,3 +655,22 @@ def test_training_without_any_usable_case_is_an_error(dataset):
         spoil_garbage(file)
     with pytest.raises(DataError, match="None of the 3 unlabeled cases"):
         ensure(dataset)
+
+
+def test_moved_plans_without_a_dataset_json_get_it_copied_not_planned_over(dataset) -> None:
+    raw, preprocessed = dataset
+    (preprocessed / "dataset.json").unlink()
+    with pytest.raises(DataError, match=rf"copy {raw / 'dataset.json'} there") as refused:
+        run()
+    assert "plan_and_preprocess" not in str(refused.value)
+
+
+def test_a_spacing_that_no_memory_holds_fails_its_case_before_memory_is_asked_for(
+    dataset, write_volume
+) -> None:
+    for channel in range(CHANNELS):
+        file = dataset[0] / "imagesUn" / f"huge_{channel:04d}.nii.gz"
+        write_volume(file, seed=channel, spacing=(900, 900, 900))
+    reason = run().failed["huge"]
+    assert "its spacing of 900 x 900 x 900 mm makes " in reason
+    assert "processes" not in reason
