@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
+from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from torch.backends import cudnn
 from torch.distributed.elastic.multiprocessing.errors import record
 
@@ -24,6 +25,7 @@ from nnunetv2_spmc import discovery
 from nnunetv2_spmc.cli.parser import Parser
 from nnunetv2_spmc.cli.runner import command
 from nnunetv2_spmc.common.nnunet_folders import preprocessed_folder
+from nnunetv2_spmc.training.planned_files import check_planned_files
 from nnunetv2_spmc.training.processes import end_process_group
 from nnunetv2_spmc.training.warm_start import load_pretrained_main_branch
 
@@ -87,6 +89,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def train(args: argparse.Namespace, device: torch.device) -> None:
     """Build the trainer and run it; mirrors nnunetv2.run.run_training.run_ddp (2.8.1)."""
+    dataset = maybe_convert_to_dataset_name(args.dataset_name_or_id)
+    check_planned_files(dataset, args.p, args.configuration)
     trainer: Any = get_trainer_from_args(
         args.dataset_name_or_id, args.configuration, args.fold, args.tr, args.p, args.c, device
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +16,11 @@ from nnunetv2_spmc.common.nnunet_folders import (
     raw_folder,
     refuse_path,
 )
+from nnunetv2_spmc.raw.dataset_json import channel_names, read_dataset_json
 from nnunetv2_spmc.raw.layout import IMAGES_UNLABELED
-from nnunetv2_spmc.unlabeled.cases import (
-    raw_unlabeled_cases,
-    unlabeled_folder,
-)
+from nnunetv2_spmc.raw.plans_json import check_channels, check_classes, read_plans
+from nnunetv2_spmc.unlabeled.cases import unlabeled_folder
+from nnunetv2_spmc.unlabeled.raw_images import ImageFolder, raw_unlabeled_cases
 
 if TYPE_CHECKING:
     from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -84,15 +84,14 @@ class UnlabeledTarget:
         return self.plans_manager.get_configuration(self.configuration_name)
 
     @property
-    def num_channels(self) -> int:
-        """How many channels a case has."""
-        names = self.dataset_json.get("channel_names") or self.dataset_json["modality"]
-        return len(names)
+    def channels(self) -> list[str]:
+        """The names of the channels of a case."""
+        return channel_names(self.dataset_json)
 
-    def raw_cases(self, *, required: bool = True) -> dict[str, list[str]]:
+    def raw_cases(self, *, required: bool = True) -> ImageFolder:
         """Return the cases of imagesUn as `raw_unlabeled_cases` does."""
         ending = self.dataset_json["file_ending"]
-        return raw_unlabeled_cases(self.raw_folder, ending, self.num_channels, required=required)
+        return raw_unlabeled_cases(self.raw_folder, ending, self.channels, required=required)
 
     @property
     def command(self) -> str:
@@ -148,25 +147,21 @@ def find_target(
             f"moved come without it: copy {raw_folder() / dataset_name / 'dataset.json'} there."
         )
     for file in (plans_file, dataset_file):
-        if not file.is_file():
-            others = sorted(path.stem for path in folder.glob("*Plans*.json"))
+        if not os.path.lexists(file):
+            found_plans = [path.stem for path in folder.glob("*Plans*.json")]
+            others = sorted(name for name in found_plans if not name.endswith("_unlabeled"))
             found = f" (its plans: {', '.join(others)}; choose with -p)" if others else ""
             raise DataError(
                 f"{file} does not exist{found}; plan the dataset first, with "
                 f"nnUNetv2_plan_and_preprocess -d {number_of(dataset_name)}."
             )
-    plans_manager = PlansManager(_load_json(plans_file))
-    dataset_json = _load_json(dataset_file)
+    remedy = "plan the dataset again"
+    plans_manager = PlansManager(read_plans(plans_file, remedy, configuration))
+    dataset_json = read_dataset_json(dataset_file, remedy)
     target = UnlabeledTarget(
         dataset_name, plans_manager, configuration, dataset_json, folder, plans_identifier
     )
     target.check()
+    check_classes(plans_manager, configuration, plans_file, remedy)
+    check_channels(plans_manager, configuration, target.channels, plans_file, remedy)
     return target
-
-
-def _load_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{file} is not valid JSON ({error}); plan the dataset again.") from error
-    return dict(content)
