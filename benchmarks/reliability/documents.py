@@ -132,7 +132,7 @@ def plans() -> Iterator[BadInput]:
         ("an unknown normalization", f"{parent}/normalization_schemes", ["Nope"], ("Nope",)),
     ):
         yield BadInput(name, "preprocess", _edited(key, value), names)
-    yield BadInput("plans copied under another name", "preprocess", _copied_plans, ("myplans",))
+    yield BadInput("plans copied and edited", "preprocess", _copied_plans, ("myplans",))
     yield BadInput("two configurations in one folder", "preprocess", _two_in_one, ("spacing",))
     yield BadInput("an unknown configuration", "preprocess", _unknown, ("3d_nothing",))
     settings: tuple[tuple[str, Any], ...] = (
@@ -167,7 +167,8 @@ def _edit(file: Path, key: str, value: Any) -> None:
 
 def _copied_plans(here: Here) -> Arguments:
     file = here.preprocessed / "nnUNetPlans.json"
-    shutil.copy(file, file.with_name("myplans.json"))
+    copy = Path(shutil.copy(file, file.with_name("myplans.json")))
+    _edit(copy, "configurations/2d/spacing", [3.5, 3.5])
     return (*PREPROCESS, "-p", "myplans")
 
 
