@@ -132,7 +132,7 @@ def plans() -> Iterator[BadInput]:
         ("an unknown normalization", f"{parent}/normalization_schemes", ["Nope"], ("Nope",)),
     ):
         yield BadInput(name, "preprocess", _edited(key, value), names)
-    yield BadInput("plans copied under another name", "preprocess", _copied_plans, ("myplans",))
+    yield BadInput("plans copied and edited", "preprocess", _copied_plans, ("myplans",))
     yield BadInput("two configurations in one folder", "preprocess", _two_in_one, ("spacing",))
     yield BadInput("an unknown configuration", "preprocess", _unknown, ("3d_nothing",))
     settings: tuple[tuple[str, Any], ...] = (
@@ -167,7 +167,8 @@ def _edit(file: Path, key: str, value: Any) -> None:
 
 def _copied_plans(here: Here) -> Arguments:
     file = here.preprocessed / "nnUNetPlans.json"
-    shutil.copy(file, file.with_name("myplans.json"))
+    copy = Path(shutil.copy(file, file.with_name("myplans.json")))
+    _edit(copy, "configurations/2d/spacing", [3.5, 3.5])
     return (*PREPROCESS, "-p", "myplans")
 
 
@@ -248,10 +249,10 @@ def metrics() -> Iterator[BadInput]:
         ("a Dice of 2", good + _row("c9", "2").encode(), ("c9", "2")),
         ("a Dice of -1", good + _row("c9", "-1").encode(), ("c9", "-1")),
         ("a Dice of inf", good + _row("c9", "inf").encode(), ("c9", "inf")),
-        ("a Dice of text", good + _row("c9", "good").encode(), ("c9", "good")),
+        ("a Dice of text", good + _row("c9", "good").encode(), ("line 5",)),
         ("a case twice", good + _row("c1", "0.5").encode(), ("c1",)),
         ("no column dice", good.replace(b"dice", b"dyce", 1), ("dice",)),
-        ("UTF-16", good.decode().encode("utf-16"), ("metrics.csv",)),
+        ("UTF-16 that does not say so", good.decode().encode("utf-16-le"), ("metrics.csv",)),
         ("not UTF-8", good + b"\xff\xfe,1", ("metrics.csv",)),
         ("a field of a megabyte", good + b"x" * 1_000_000, ("metrics.csv",)),
         ("a NUL byte", good.replace(b"c1", b"c\0"), ("metrics.csv",)),

@@ -20,7 +20,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from benchmarks import long_csv
-from benchmarks.reliability.conversions import command_lines, definitions, dicom, layouts
+from benchmarks.reliability.command_lines import command_lines
+from benchmarks.reliability.conversions import definitions, layouts
+from benchmarks.reliability.dicom_folders import dicom
 from benchmarks.reliability.documents import checkpoints, json_files, metrics, plans
 from benchmarks.reliability.sandbox import (
     CONFIGURATION,

@@ -72,6 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     arguments = parser.parse_args(argv)
     if arguments.k < 0:
         parser.error(f"-k must be at least 0, got {arguments.k}")
+    if arguments.o is not None and arguments.o.is_dir():
+        parser.error(
+            f"{arguments.o} is a folder; name a file such as {arguments.o / 'ranking.csv'}"
+        )
     from nnunetv2_spmc.common.whole_file import refuse_another_file
 
     if arguments.o is not None:
@@ -96,8 +100,11 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         fold, arguments.chk, device=arguments.device, mirroring=not arguments.disable_tta
     )
     check_score(model, arguments.score)
-    cases = input_cases(arguments.i or dataset / IMAGES_UNLABELED, model)
-    measured, features, failed = measure_cases(model, cases, read_groups(dataset))
+    images = input_cases(arguments.i or dataset / IMAGES_UNLABELED, model)
+    measured, features, failed = measure_cases(model, images.cases, read_groups(dataset))
+    failed = images.failed | failed
+    if images.note:
+        print(images.note)
     try:
         if measured:
             ranked = rank(
@@ -114,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
                 print(f"Wrote {arguments.o}.")
     finally:
         if failed:
-            print(failure_lines(failed, len(cases)), file=sys.stderr)
+            print(failure_lines(failed, len(images.all_cases)), file=sys.stderr)
     return 1 if failed else None
 
 

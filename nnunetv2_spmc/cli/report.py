@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,8 @@ def build_parser() -> Parser:
         prog="nnUNetv2_spmc_report",
         description="Write one HTML page about trainings: what was trained on what, curves, "
         "metrics of the validation cases, worst and best cases, a viewer. The page needs no "
-        "network. Unfinished trainings are shown as far as they got.",
+        "network. Unfinished trainings are shown as far as they got. What is damaged is left out "
+        "and named; the exit status is 1 then.",
         epilog="Images are read from nnUNet_raw, references from nnUNet_preprocessed: set both as "
         "for nnU-Net.",
     )
@@ -46,8 +48,8 @@ def build_parser() -> Parser:
 
 
 @command()
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command."""
+def main(argv: Sequence[str] | None = None) -> int | None:
+    """Run the command; name what is not on the page because it is damaged."""
     parser = build_parser()
     arguments = parser.parse_args(argv)
     if arguments.cases < 0:
@@ -70,6 +72,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     for note in report.notes:
         print(f"note: {note}")
     print(f"Wrote {arguments.o} ({arguments.o.stat().st_size / 1e6:.1f} MB).")
+    for what, reason in report.failed.items():
+        print(f"failed: {what}: {reason}", file=sys.stderr)
+    return 1 if report.failed else None
 
 
 if __name__ == "__main__":

@@ -70,22 +70,25 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     model = load_model(
         fold, arguments.chk, device=arguments.device, mirroring=not arguments.disable_tta
     )
-    cases = input_cases(arguments.i, model)
+    images = input_cases(arguments.i, model)
     note = missing_parts(model, arguments.tau)
     if note is not None:
         print(f"note: {note}")
     summary = write_uncertainty(
         model,
-        cases,
+        images.cases,
         arguments.o,
         tau=arguments.tau,
         skip_finished=arguments.continue_prediction,
     )
     skipped = f", {len(summary.skipped)} were there already" if summary.skipped else ""
-    print(f"Wrote {len(summary.written)} of {len(cases)} cases to {arguments.o}{skipped}.")
-    if summary.failed:
-        print(failure_lines(summary.failed, len(cases)), file=sys.stderr)
-    return 1 if summary.failed else None
+    number, failed = len(images.all_cases), images.failed | summary.failed
+    if images.note:
+        print(images.note)
+    print(f"Wrote {len(summary.written)} of {number} cases to {arguments.o}{skipped}.")
+    if failed:
+        print(failure_lines(failed, number), file=sys.stderr)
+    return 1 if failed else None
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ RANKING_COLUMNS = ["rank", *(field.name for field in dataclasses.fields(RankedCa
 
 def measure_cases(
     model: TrainedModel,
-    cases: Mapping[str, Sequence[Path]],
+    cases: Mapping[str, Sequence[str | Path]],
     groups: Mapping[str, str],
     log: Callable[[str], None] = print,
 ) -> tuple[list[RankedCase], np.ndarray, dict[str, str]]:
@@ -54,7 +54,7 @@ def measure_cases(
     for number, (case, images) in enumerate(cases.items(), start=1):
         try:
             with pooled_bottleneck(model.main.network) as pooled:
-                maps = predict_case(model, images)
+                maps = predict_case(model, [Path(image) for image in images])
         except DataError as error:
             failed[case] = str(error)
             continue

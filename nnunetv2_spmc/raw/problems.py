@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,10 +18,10 @@ SPACING_FACTOR = 1.5
 
 
 def raise_problems(dataset: RawDataset, records: Sequence[CaseRecord]) -> None:
-    """Raise the first problem in full, with the names of the other cases that have one."""
+    """Raise the first problem in full, with the other cases: their reason where it is another."""
     bad = [record for record in records if record.problem]
     if len(bad) > 1:
-        others = name_some([record.identifier for record in bad[1:]], limit=10)
+        others = name_some(_with_other_reasons(bad), limit=10)
         first = bad[0].problem.rstrip(".")
         raise ConversionError(
             f"{first}. {count_of(len(bad) - 1, 'more case')} with problems: {others}."
@@ -34,6 +36,26 @@ def raise_problems(dataset: RawDataset, records: Sequence[CaseRecord]) -> None:
                 "two names; remove one of them."
             )
     _refuse_without_foreground(dataset, records)
+
+
+def _with_other_reasons(bad: Sequence[CaseRecord]) -> list[str]:
+    """Name all cases but the first, 'case06 (has 1 NaN or infinite voxels)'; equals have no reason.
+
+    Reasons are equal if they differ in numbers only.
+    """
+    reasons = [_reason(record) for record in bad]
+    kinds = [re.sub(r"[\d.]+", "", reason) for reason in reasons]
+    return [
+        record.identifier if kind == kinds[0] else f"{record.identifier} ({reason})"
+        for record, reason, kind in zip(bad[1:], reasons[1:], kinds[1:], strict=True)
+    ]
+
+
+def _reason(record: CaseRecord) -> str:
+    """Return what is wrong with a case, without its files and the remedy."""
+    problem = record.problem.removeprefix(f"Case {record.identifier}: ").rstrip(".")
+    reason, _, _ = problem.partition("; ")
+    return " ".join(word for word in reason.split() if os.sep not in word)
 
 
 def _refuse_without_foreground(dataset: RawDataset, records: Sequence[CaseRecord]) -> None:

@@ -7,7 +7,6 @@ file holds several volumes), a geometry that can be, and of a type that is read 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import SimpleITK as sitk
 
-from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.common.errors import DataError, reason_of
 from nnunetv2_spmc.common.text import check_name
 from nnunetv2_spmc.raw.detached_data import find_voxels, pair_image
 from nnunetv2_spmc.raw.geometry import check_placement, check_spacing
@@ -197,7 +196,7 @@ def execute(reader: sitk.ImageFileReader | sitk.ImageSeriesReader, file: Path) -
 
 
 def _unreadable(file: Path, error: RuntimeError, linked_as: Path | None = None) -> DataError:
-    reason = _reason(error).replace(str(linked_as or file), str(file))
+    reason = reason_of(error).replace(str(linked_as or file), str(file))
     if "orthonormal" in reason:
         return DataError(
             f"{file} has an sform whose axes are not quite at right angles, and SimpleITK does not "
@@ -241,12 +240,3 @@ class Quiet:
 
     def __exit__(self, *_: object) -> None:
         sitk.ProcessObject.SetGlobalWarningDisplay(self._shown)
-
-
-def _reason(error: RuntimeError) -> str:
-    """The line of ITK's message that says most, without the `errno` of some earlier call."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith("Reason:")]
-    return re.sub(r"^sitk::ERROR: |ITK ERROR: |\(0x[0-9a-f]+\)", "", (telling or lines)[-1]).rstrip(
-        ".!"
-    )

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from nnunetv2_spmc.common.errors import SPMCError
+from nnunetv2_spmc.common.errors import DataError, SPMCError
 from nnunetv2_spmc.common.whole_file import whole_file
 
 CHECKPOINT_KEY = "semi_supervised"
@@ -49,21 +50,40 @@ def not_finite(weights: Mapping[str, Any]) -> list[str]:
     return [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
 
 
-def read_checkpoint(path: Path, *, mmap: bool = False) -> dict[str, Any]:
+def read_checkpoint(path: Path, *, mmap: bool = True) -> dict[str, Any]:
     """Read a checkpoint of nnU-Net or of this package.
 
+    Args:
+        path: the file.
+        mmap: leave the tensors on disk until they are used.
+
     Raises:
-        CheckpointError: it is empty, damaged or something else; says what to do.
+        DataError: the file is absent, damaged or no checkpoint.
     """
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise DataError(f"{path} {what}; finish the training, or name another checkpoint.")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=False, mmap=mmap)
-    except (FileNotFoundError, PermissionError, MemoryError):
-        raise
-    except Exception as error:  # a damaged file may raise anything
-        raise unreadable(path, error) from error
-    if not isinstance(checkpoint, dict) or "network_weights" not in checkpoint:
-        raise CheckpointError(f"{path} is no checkpoint of nnU-Net; {_without(path)}.")
-    return checkpoint
+        content = torch.load(path, map_location="cpu", weights_only=False, mmap=mmap)
+        _check_content(content)
+    except Exception as error:  # a damaged pickle may raise anything
+        raise DataError(
+            f"{path} is no whole checkpoint of nnU-Net ({type(error).__name__}); copy it anew, or "
+            "name another checkpoint."
+        ) from error
+    return content
+
+
+def _check_content(content: Any) -> None:
+    """Raise a KeyError or a TypeError for what is no checkpoint."""
+    kinds = {"network_weights": Mapping, "init_args": Mapping, "trainer_name": str}
+    for key, kind in kinds.items():
+        if not isinstance(content[key], kind):
+            raise TypeError(key)
+    if not isinstance(content["init_args"]["configuration"], str):
+        raise TypeError("configuration")
+    if not all(isinstance(tensor, Tensor) for tensor in content["network_weights"].values()):
+        raise TypeError("network_weights")
 
 
 def unreadable(path: Path, error: Exception) -> CheckpointError:
@@ -75,7 +95,10 @@ def unreadable(path: Path, error: Exception) -> CheckpointError:
             "configuration and the trainer that it was trained with."
         )
     is_empty = path.is_file() and path.stat().st_size == 0
-    what = "empty" if is_empty else f"damaged ({reason})"
+    is_other = isinstance(error, (KeyError, TypeError))
+    what = (
+        "no checkpoint of nnU-Net" if is_other else "empty" if is_empty else f"damaged ({reason})"
+    )
     return CheckpointError(f"{path} is {what}; {_without(path)}.")
 
 
@@ -97,7 +120,12 @@ def read_extra_state(path: Path) -> dict[str, Any]:
         CheckpointError: the checkpoint comes from another kind of trainer, or from an
             unreleased version of this package.
     """
-    checkpoint = read_checkpoint(path, mmap=True)
+    try:
+        checkpoint = read_checkpoint(path)
+    except DataError as error:
+        if not path.is_file() or not isinstance(error.__cause__, Exception):
+            raise
+        raise unreadable(path, error.__cause__) from error
     if CHECKPOINT_KEY not in checkpoint:
         raise CheckpointError(
             f"{path} was written by {checkpoint.get('trainer_name', 'another program')} and has "
@@ -111,9 +139,15 @@ def own_state(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Return what this package stored in a checkpoint; nothing if a stock trainer wrote it.
 
     Raises:
-        CheckpointError: it has the form of an unreleased version, which did not name the method.
+        CheckpointError: it is damaged, or has the form of an unreleased version, which did not name
+            the method.
     """
     state: dict[str, Any] = checkpoint.get(CHECKPOINT_KEY, {})
+    is_damaged = not isinstance(state, Mapping) or not all(
+        isinstance(state.get(key, {}), Mapping) for key in ("parts", "settings")
+    )
+    if is_damaged:
+        raise CheckpointError(f"{path} is damaged ({CHECKPOINT_KEY!r}); copy it anew.")
     if state and "method" not in state:
         raise CheckpointError(
             f"{path} was written by an unreleased version of nnunetv2-spmc, whose form this "
@@ -133,7 +167,8 @@ def check_method(state: Mapping[str, Any], method: str, path: Path) -> None:
 
 def next_epoch(path: Path) -> int:
     """Read the epoch with which a training goes on from a checkpoint."""
-    return int(read_checkpoint(path, mmap=True)["current_epoch"])
+    checkpoint = torch.load(path, map_location="cpu", weights_only=False, mmap=True)
+    return int(checkpoint["current_epoch"])
 
 
 def check_length(trained: int, epochs: int, path: Path) -> None:

@@ -40,6 +40,7 @@ from nnunetv2_spmc.training.checkpoint import (
 )
 from nnunetv2_spmc.training.commands import how_to_predict, labeled_preprocessing
 from nnunetv2_spmc.training.few_labels import ensure_fold_exists
+from nnunetv2_spmc.training.planned_files import check_planned
 from nnunetv2_spmc.training.processes import device_of_process, distributed
 from nnunetv2_spmc.training.progress import Progress, validation_lines
 from nnunetv2_spmc.training.seeds import Seeds
@@ -103,6 +104,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         device: torch.device = torch.device("cuda"),  # noqa: B008 (nnU-Net's signature)
     ) -> None:
         # before nnU-Net creates the output folder, so that a refusal leaves nothing behind
+        check_planned(plans, configuration, dataset_json)
         check_training(plans, configuration, dataset_json)
         resolved = self.resolved_settings(dataset_json)
         super().__init__(plans, configuration, fold, dataset_json, device)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.common.json_files import read_any_json
 from nnunetv2_spmc.common.whole_file import write_json
 from nnunetv2_spmc.raw.cases import name_some
 from nnunetv2_spmc.raw.layout import SPLITS_FINAL
 from nnunetv2_spmc.raw.splits import NNUNET_FOLDS, Splits, leave_one_out
 
 Log = Callable[[str], None]
+REMEDY = "mend it, or delete it to make new folds"
 
 
 def ensure_fold_exists(
@@ -108,13 +111,16 @@ def _with_added_cases(
 
 
 def _read(file: Path) -> Splits | None:
-    if not file.is_file():
+    if not os.path.lexists(file):
         return None
-    try:
-        splits = json.loads(file.read_text(encoding="utf-8"))
-        return [{"train": list(split["train"]), "val": list(split["val"])} for split in splits]
-    except (ValueError, TypeError, KeyError) as error:
+    splits = read_any_json(file, REMEDY)
+    if not isinstance(splits, list) or not splits or not all(map(_is_fold, splits)):
         raise DataError(
-            f"{file} is not a list of folds with 'train' and 'val' ({error}); mend it, or delete "
-            "it to make new folds."
-        ) from error
+            f"{file} is not a list of folds with 'train' and 'val', lists of cases; {REMEDY}."
+        )
+    return [{"train": split["train"], "val": split["val"]} for split in splits]
+
+
+def _is_fold(split: Any) -> bool:
+    parts = [split.get(part) for part in ("train", "val")] if isinstance(split, dict) else [None]
+    return all(isinstance(p, list) and all(isinstance(case, str) for case in p) for p in parts)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.common.json_files import check_keys, read_json
 from nnunetv2_spmc.common.nnunet_folders import (
     RAW,
     RESULTS,
@@ -25,6 +26,9 @@ from nnunetv2_spmc.common.nnunet_folders import (
     refuse_path,
 )
 from nnunetv2_spmc.common.whole_file import whole_file
+from nnunetv2_spmc.raw.plans_json import check_configurations
+
+ARGUMENT_KEYS = {"strides": list, "n_conv_per_stage_decoder": list}
 
 LARGEST = 10_000  # what is more was not meant
 
@@ -143,11 +147,9 @@ def add_small_configuration(
     name = name or f"{configuration}_small"
     refuse_path(name, "--name")
     plans_file = find_plans(dataset, plans)
-    try:
-        content = json.loads(plans_file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{plans_file} is not valid JSON ({error}); plan again.") from error
+    content = read_json(plans_file, "plan again", {"configurations": dict})
     configurations = content["configurations"]
+    check_configurations(configurations, plans_file, "plan again", configuration)
     planned = configurations.get(configuration, {})
     if "architecture" not in planned:
         complete = [key for key, values in configurations.items() if "architecture" in values]
@@ -155,6 +157,13 @@ def add_small_configuration(
             f"{plans_file} has no configuration {configuration} with an architecture of its own; "
             f"take one of {', '.join(complete)}."
         )
+    check_keys(
+        planned["architecture"]["arch_kwargs"],
+        ARGUMENT_KEYS,
+        plans_file,
+        "plan again",
+        inside=f"configurations.{configuration}.architecture.arch_kwargs",
+    )
     if "inherits_from" not in configurations.get(name, {"inherits_from": configuration}):
         raise DataError(
             f"{name} in {plans_file} is planned by nnU-Net and would be lost; choose another name "

@@ -24,10 +24,11 @@ from nnunetv2_spmc.loading.paired_loader import (
 from nnunetv2_spmc.loading.watched import InThisProcess, WatchedDataset, Workers, cases_named
 from nnunetv2_spmc.raw.layout import IMAGES_UNLABELED
 from nnunetv2_spmc.training.commands import labeled_preprocessing
-from nnunetv2_spmc.unlabeled.cases import describe_failures, test_cases, unlabeled_folder
+from nnunetv2_spmc.unlabeled.cases import describe_failures, unlabeled_folder
 from nnunetv2_spmc.unlabeled.leak_checks import check_no_leak, read_groups
 from nnunetv2_spmc.unlabeled.plans_check import plans_file_name
 from nnunetv2_spmc.unlabeled.preprocessing import PreprocessingOptions
+from nnunetv2_spmc.unlabeled.raw_images import test_cases
 from nnunetv2_spmc.unlabeled.target import UnlabeledTarget
 from nnunetv2_spmc.unlabeled.training_cases import ensure_unlabeled_preprocessed
 

@@ -58,7 +58,8 @@ def fill_parts(network: nn.Module, file: Path | None = None) -> str:
     file = pretrained_weights_file() if file is None else file
     stored: Mapping[str, Any] = {}
     if file is not None and file.is_file():
-        stored = read_checkpoint(file).get(CHECKPOINT_KEY, {}).get("parts", {})
+        checkpoint = read_checkpoint(file, mmap=False)
+        stored = checkpoint.get(CHECKPOINT_KEY, {}).get("parts", {})
     main = network.get_submodule(MAIN_PREFIX[:-1]).state_dict()
     named = network.named_parameters(remove_duplicate=False)
     learned = {name for name, parameter in named if parameter.requires_grad}
@@ -108,10 +109,11 @@ def read_pretrained_main_branch(main: nn.Module, file: Path) -> dict[str, Tensor
     Raises:
         CheckpointError: there is no such checkpoint, or it is of another architecture; names the
             first tensor that differs.
+        DataError: it is damaged.
     """
     if not file.is_file():
         raise CheckpointError(f"{file} does not exist; give -pretrained_weights a checkpoint.")
-    stored = read_checkpoint(file)["network_weights"]
+    stored = read_checkpoint(file, mmap=False)["network_weights"]
     own = main.state_dict()
     transferred = [key for key in own if SEGMENTATION_LAYERS not in key]
     for key in transferred:

@@ -7,17 +7,18 @@ measured on them too good. Where that is wanted (transductive learning) it has t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nnunetv2_spmc.common.errors import DataError
-from nnunetv2_spmc.raw.cases import name_some
+from nnunetv2_spmc.common.json_files import check_keys, read_json
+from nnunetv2_spmc.raw.cases import count_of, name_some
 from nnunetv2_spmc.raw.layout import IMAGES_TEST, IMAGES_TRAIN, SPLIT_FILE
-from nnunetv2_spmc.unlabeled.cases import image_files
+from nnunetv2_spmc.unlabeled.raw_images import image_files
 
 SAMPLE_BYTES = 1 << 16
 REMEDY = (
@@ -74,16 +75,12 @@ def read_groups(dataset_folder: Path) -> dict[str, str]:
         DataError: If the file cannot be read.
     """
     file = dataset_folder / SPLIT_FILE
-    if not file.is_file():
+    if not os.path.lexists(file):
         return {}
-    try:
-        groups = json.loads(file.read_text(encoding="utf-8")).get("groups") or {}
-        return {str(identifier): str(key) for identifier, key in groups.items()}
-    except (ValueError, AttributeError) as error:
-        raise DataError(
-            f"{file} cannot be read ({error}); repair it, or remove it if no patient has several "
-            "cases."
-        ) from error
+    remedy = "repair it, or remove it if no patient has several cases"
+    groups = read_json(file, remedy).get("groups") or {}
+    check_keys({"groups": groups}, {"groups": dict}, file, remedy)
+    return {str(identifier): str(key) for identifier, key in groups.items()}
 
 
 def check_raw_dataset(
@@ -112,6 +109,12 @@ def check_raw_dataset(
     check_no_leak(labeled, unlabeled, (), test, groups, allow_overlap=allow_overlap, log=log)
     found = []
     for name, others in ((IMAGES_TRAIN, labeled), (IMAGES_TEST, test)):
+        unreadable = [i for i in others if not all(os.access(f, os.R_OK) for f in others[i])]
+        if unreadable and log is not None:
+            log(
+                f"note: {count_of(len(unreadable), 'case')} of {name} cannot be read, so no "
+                f"unlabeled case is compared with them: {name_some(unreadable)}."
+            )
         pairs = {  # those of one name have been found above
             ours: theirs
             for ours, theirs in identical_cases(unlabeled, others).items()
@@ -128,17 +131,27 @@ def identical_cases(
 ) -> dict[str, str]:
     """Return the cases whose files equal another case's byte by byte, with that other case.
 
-    Most files differ in size or in a sample of their bytes; only the rest is read whole.
+    Most files differ in size or in a sample of their bytes; only the rest is read whole. A case
+    that cannot be read equals no other.
     """
     left, right = dict(cases), dict(others)
     for fingerprint in (_size, _sample, _digest):
-        ours = {i: tuple(fingerprint(Path(f)) for f in files) for i, files in left.items()}
-        theirs = {i: tuple(fingerprint(Path(f)) for f in files) for i, files in right.items()}
+        ours, theirs = _fingerprints(left, fingerprint), _fingerprints(right, fingerprint)
         common = set(ours.values()) & set(theirs.values())
-        left = {i: left[i] for i in left if ours[i] in common}
-        right = {i: right[i] for i in right if theirs[i] in common}
+        left = {i: left[i] for i in ours if ours[i] in common}
+        right = {i: right[i] for i in theirs if theirs[i] in common}
     by_content = {theirs[i]: i for i in right}
     return {i: by_content[ours[i]] for i in left}
+
+
+def _fingerprints(
+    cases: Mapping[str, Sequence[str]], fingerprint: Callable[[Path], Any]
+) -> dict[str, tuple[Any, ...]]:
+    found = {}
+    for identifier, files in cases.items():
+        with contextlib.suppress(OSError):
+            found[identifier] = tuple(fingerprint(Path(file)) for file in files)
+    return found
 
 
 def _size(file: Path) -> int:

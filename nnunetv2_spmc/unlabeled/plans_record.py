@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnunetv2_spmc import __version__
 from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.common.json_files import read_json
 from nnunetv2_spmc.common.whole_file import write_json
 
 if TYPE_CHECKING:
@@ -74,11 +75,8 @@ def check_record(target: UnlabeledTarget, finished: Collection[str]) -> None:
             )
         return
     plans = relevant_plans(target)
-    try:
-        recorded = json.loads(file.read_text(encoding="utf-8"))["plans"]
-        differing = [key for key in plans if recorded.get(key) != plans[key]]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{file} is damaged; make the cases anew with {remedy}.") from error
+    recorded = read_json(file, f"make the cases anew with {remedy}", {"plans": dict})["plans"]
+    differing = [key for key in plans if recorded.get(key) != plans[key]]
     if differing and target.calls_itself_otherwise:
         raise DataError(
             f"{target.calls_itself_otherwise} (the cases in {target.folder} were made with another "

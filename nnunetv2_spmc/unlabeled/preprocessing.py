@@ -116,15 +116,20 @@ def preprocess_unlabeled(
     _refuse_parts_that_overwrite(target, options)
     for warning in label_warnings(target.dataset_json):
         options.log(warning)
-    cases = target.raw_cases()
-    check_leaks(target, cases, options)
+    images = target.raw_cases()
+    if images.note:
+        options.log(images.note)
+    check_leaks(target, images.cases, options)
     if options.overwrite:
         _remove(target.folder)
         record_file(target.folder).unlink(missing_ok=True)
     finished = finished_cases(target.folder)
     check_record(target, finished)
-    part = {i: cases[i] for i in sorted(cases)[options.part_id :: options.num_parts]}
-    return preprocess_cases(target, part, finished, options)
+    part = images.all_cases[options.part_id :: options.num_parts]
+    cases = {i: images.cases[i] for i in part if i in images.cases}
+    report = preprocess_cases(target, cases, finished, options)
+    report.failed.update({i: images.failed[i] for i in part if i in images.failed})
+    return report
 
 
 def _remove(folder: Path) -> None:
@@ -201,7 +206,7 @@ def _job(target: UnlabeledTarget, *, verify: bool) -> PreprocessingJob:
         plans_manager=target.plans_manager,
         configuration_manager=target.configuration_manager,
         dataset_json=target.dataset_json,
-        num_channels=target.num_channels,
+        num_channels=len(target.channels),
         verify=verify,
     )
 

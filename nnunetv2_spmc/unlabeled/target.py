@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,14 +16,15 @@ from nnunetv2_spmc.common.nnunet_folders import (
     number_of,
     preprocessed_folder,
     raw_dataset_folder,
-    raw_folder,
     refuse_path,
 )
+from nnunetv2_spmc.raw.dataset_json import channel_names, read_dataset_json
 from nnunetv2_spmc.raw.layout import IMAGES_UNLABELED
-from nnunetv2_spmc.unlabeled.cases import (
-    raw_unlabeled_cases,
-    unlabeled_folder,
-)
+from nnunetv2_spmc.raw.plans_json import check_channels, check_classes, read_plans
+from nnunetv2_spmc.unlabeled.cases import unlabeled_folder
+from nnunetv2_spmc.unlabeled.raw_images import ImageFolder, raw_unlabeled_cases
+
+REMEDY = "plan the dataset again"
 
 if TYPE_CHECKING:
     from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -86,10 +87,9 @@ class UnlabeledTarget:
         return self.plans_manager.get_configuration(self.configuration_name)
 
     @property
-    def num_channels(self) -> int:
-        """How many channels a case has."""
-        names = self.dataset_json.get("channel_names") or self.dataset_json["modality"]
-        return len(names)
+    def channels(self) -> list[str]:
+        """The names of the channels of a case."""
+        return channel_names(self.dataset_json)
 
     def labeled_cases(self) -> list[str]:
         """Return the preprocessed labeled cases, or raise DataError if there is none."""
@@ -113,10 +113,10 @@ class UnlabeledTarget:
             )
         return cases
 
-    def raw_cases(self, *, required: bool = True) -> dict[str, list[str]]:
+    def raw_cases(self, *, required: bool = True) -> ImageFolder:
         """Return the cases of imagesUn as `raw_unlabeled_cases` does."""
         ending = self.dataset_json["file_ending"]
-        return raw_unlabeled_cases(self.raw_folder, ending, self.num_channels, required=required)
+        return raw_unlabeled_cases(self.raw_folder, ending, self.channels, required=required)
 
     @property
     def labeled_folder(self) -> Path:
@@ -179,6 +179,7 @@ def find_target(
     """
     target = _planned(find_dataset(dataset_name_or_id), configuration, plans_identifier)
     target.check()
+    _check_content(target)
     return target
 
 
@@ -203,6 +204,7 @@ def find_training_target(
         ) from None
     target = _planned(name, configuration, plans_identifier)
     target.check_configuration()
+    _check_content(target)
     return target
 
 
@@ -218,30 +220,30 @@ def _planned(dataset_name: str, configuration: str, plans_identifier: str) -> Un
     folder = preprocessed_folder(must_exist=True) / dataset_name
     plans_file = folder / f"{plans_identifier}.json"
     dataset_file = folder / "dataset.json"
+    raw = folder_if_set(RAW) or Path(RAW)
     if plans_file.is_file() and not dataset_file.is_file():  # planning again might replace them
         raise DataError(
             f"{dataset_file} does not exist; plans that nnUNetv2_move_plans_between_datasets has "
-            f"moved come without it: copy {raw_folder() / dataset_name / 'dataset.json'} there."
+            f"moved come without it: copy {raw / dataset_name / 'dataset.json'} there."
         )
     for file in (plans_file, dataset_file):
-        if not file.is_file():
-            plans = {path.stem for path in folder.glob("*Plans*.json")}
-            others = sorted(name for name in plans if not name.endswith("_unlabeled"))  # records
+        if not os.path.lexists(file):
+            found_plans = [path.stem for path in folder.glob("*Plans*.json")]
+            others = sorted(name for name in found_plans if not name.endswith("_unlabeled"))
             found = f" (its plans: {', '.join(others)}; choose with -p)" if others else ""
             raise DataError(
                 f"{file} does not exist{found}; plan the dataset first, with "
                 f"nnUNetv2_plan_and_preprocess -d {number_of(dataset_name)}."
             )
-    plans_manager = PlansManager(_load_json(plans_file))
-    dataset_json = _load_json(dataset_file)
+    plans_manager = PlansManager(read_plans(plans_file, REMEDY, configuration))
+    dataset_json = read_dataset_json(dataset_file, REMEDY)
     return UnlabeledTarget(
         dataset_name, plans_manager, configuration, dataset_json, folder, plans_identifier
     )
 
 
-def _load_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{file} is not valid JSON ({error}); plan the dataset again.") from error
-    return dict(content)
+def _check_content(target: UnlabeledTarget) -> None:
+    """Raise DataError if classes or channels of the plans do not fit those of dataset.json."""
+    named = (target.plans_manager, target.configuration_name)
+    check_classes(*named, target.plans_file, REMEDY)
+    check_channels(*named, target.channels, target.plans_file, REMEDY)

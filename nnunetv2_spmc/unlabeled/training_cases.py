@@ -10,12 +10,12 @@ from nnunetv2_spmc.raw.layout import IMAGES_UNLABELED
 from nnunetv2_spmc.unlabeled.cases import describe_failures, failed_cases, finished_cases
 from nnunetv2_spmc.unlabeled.plans_record import check_record
 from nnunetv2_spmc.unlabeled.preprocessing import (
-    Cases,
     Log,
     PreprocessingOptions,
     check_leaks,
     preprocess_cases,
 )
+from nnunetv2_spmc.unlabeled.raw_images import ImageFolder
 from nnunetv2_spmc.unlabeled.target import UnlabeledTarget
 
 
@@ -41,18 +41,22 @@ def ensure_unlabeled_preprocessed(
     target.check()
     finished = finished_cases(target.folder)
     check_record(target, finished)
-    cases = target.raw_cases(required=required) if target.has_images else {}
-    if not cases:
+    images = target.raw_cases(required=required) if target.has_images else None
+    if images is None or not images.all_cases:
         return _cases_without_images(target, finished, required, options.log)
+    if images.note:
+        options.log(images.note)
+    cases = images.cases
     failed = failed_cases(target.folder, cases)
     missing = sorted(set(cases) - set(finished) - set(failed))
     if missing:
-        _announce(target, len(missing), len(cases), allowed_to_run, options.log)
+        _announce(target, len(missing), len(images.all_cases), allowed_to_run, options.log)
         check_leaks(target, cases, options)
         report = preprocess_cases(target, {i: cases[i] for i in missing}, (), options)
         failed |= report.failed
         finished += report.finished
-    return _usable_cases(target, cases, finished, failed, options.log)
+    failed = {i: reason for i, reason in failed.items() if i not in finished} | images.failed
+    return _usable_cases(target, images, finished, failed, options.log)
 
 
 def _cases_without_images(
@@ -87,29 +91,29 @@ def _announce(
 
 def _usable_cases(
     target: UnlabeledTarget,
-    cases: Cases,
+    images: ImageFolder,
     finished: Collection[str],
     failed: Mapping[str, str],
     log: Log,
 ) -> list[str]:
-    """Return the finished cases that are in imagesUn; say what is left out."""
+    """Return the finished cases that are whole in imagesUn; say what is left out."""
     finished = set(finished)
-    removed = sorted(finished - set(cases))
+    removed = sorted(finished - set(images.all_cases))
     if removed:
         log(
             f"Not used, because no longer in {IMAGES_UNLABELED}: "
             f"{len(removed)} preprocessed cases ({name_some(removed)})."
         )
-    failed = {i: reason for i, reason in failed.items() if i not in finished}
     if failed:
         log(
             f"Left out, because preprocessing failed: {len(failed)} unlabeled cases "
             f"({describe_failures(failed)}). Mend or remove them and run {target.command}"
         )
-    usable = sorted(finished & set(cases))
+    usable = sorted(finished & set(images.cases))
     if not usable:
+        number = len(images.all_cases)
         raise DataError(
-            f"None of the {len(cases)} unlabeled cases of {target.dataset_name} could be "
+            f"None of the {number} unlabeled cases of {target.dataset_name} could be "
             f"preprocessed ({describe_failures(failed, 1)}); mend them and run {target.command}."
         )
     return usable

@@ -256,7 +256,7 @@ def test_pretrained_weights_that_are_none_are_named(folder, capsys):
     torch.save([1, 2, 3], "w.pth")
     arguments = ["500", "2d_small", "0", *CPU, "-pretrained_weights", "w.pth"]
     said = refused(arguments, capsys)
-    assert said == "error: w.pth is no checkpoint of nnU-Net; take another one."
+    assert said.startswith("error: w.pth is no whole checkpoint of nnU-Net (")
 
 
 def test_a_mistake_of_the_program_keeps_its_traceback(folder, monkeypatch):

@@ -10,6 +10,7 @@ from nnunetv2_spmc.common.setting_checks import SettingsError
 from nnunetv2_spmc.common.whole_file import WriteError
 from nnunetv2_spmc.inference.export import ExportError
 from nnunetv2_spmc.raw.cases import ConversionError
+from nnunetv2_spmc.reports.run_files import AbsentError
 from nnunetv2_spmc.training.checkpoint import CheckpointError
 from nnunetv2_spmc.training.memory import DeviceMemoryError
 from nnunetv2_spmc.training.stability import DivergedError
@@ -20,6 +21,7 @@ FAMILY = {
     DataError: ValueError,
     ConversionError: ValueError,
     WriteError: ValueError,
+    AbsentError: ValueError,
     SettingsError: ValueError,
     UnsupportedError: NotImplementedError,
     CheckpointError: RuntimeError,

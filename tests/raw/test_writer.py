@@ -297,6 +297,20 @@ def test_all_bad_cases_are_reported(nnunet_folders, on_disk) -> None:
         write_raw_dataset(dataset(*bad, base=on_disk), WriteOptions(processes=2))
 
 
+def test_another_reason_than_that_of_the_first_bad_case_is_said(
+    nnunet_folders, on_disk, write_volume, tmp_path
+) -> None:
+    array = np.random.default_rng(0).normal(size=(4, 6, 8)).astype(np.float32)
+    array[1, 2, 3] = np.nan
+    with_nan = ImageFile(write_volume(tmp_path / "nan.nrrd", array))
+    bad = (
+        RawCase("bad0", (ImageFile(Path("0.nii")),), "unlabeled"),
+        RawCase("bad1", (with_nan,), "unlabeled"),
+    )
+    with pytest.raises(ConversionError, match=r": bad1 \(has 1 NaN or infinite voxels\)\.$"):
+        write_raw_dataset(dataset(*bad, base=on_disk), WriteOptions())
+
+
 def test_header_noise_is_removed(nnunet_folders) -> None:
     noisy = replace(LABEL, spacing=(1.00001, 1, 2), origin=(0.001, 0, 0))
     folder = write_raw_dataset(dataset(labeled_case(label=noisy)), WriteOptions()).folder
