@@ -33,6 +33,7 @@ STRANGERS = {("networks", "losses")}  # below, and yet they know nothing of each
 
 PARTS = {  # of a trainer: they name it in their type hints, and import nothing of it
     ("stopping", "configured"),
+    ("resuming", "configured"),
     ("unlabeled_stream", "semi_supervised"),
     ("pseudo_label_dice", "semi_supervised"),
     ("passes", "semi_supervised"),

@@ -14,6 +14,7 @@ REQUIRED = {
     "convert": "folder",
     "plan": "small -d 500 -c 2d --name mine",
     "preprocess": " ".join(PREPROCESS),
+    "train": "500 2d_small 0 -device cpu",
     "trainers": "",
     "export": "-i MODEL -o out/x",
     "evaluate": "-ref MODEL -pred MODEL",
@@ -30,7 +31,7 @@ def command_lines() -> Iterator[BadInput]:
         for name, more, names in (
             ("an unknown option", "-zzz 3", ("-zzz",)),
             ("an unknown long option", "--no-such-option", ("--no-such-option",)),
-            ("an option of nnU-Net's", "-num_gpus 2", ("-num_gpus",)),
+            ("an option of another command", "-part_of 2", ("-part_of",)),
             ("a short form of a long option", "--hel", ("--hel",)),
         ):
             yield BadInput(name, command, _line(f"{line} {more}"), names)

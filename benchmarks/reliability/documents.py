@@ -135,15 +135,6 @@ def plans() -> Iterator[BadInput]:
     yield BadInput("plans copied and edited", "preprocess", _copied_plans, ("myplans",))
     yield BadInput("two configurations in one folder", "preprocess", _two_in_one, ("spacing",))
     yield BadInput("an unknown configuration", "preprocess", _unknown, ("3d_nothing",))
-    settings: tuple[tuple[str, Any], ...] = (
-        ("tau", 7),
-        ("epochs", 1e23),
-        ("lambda_max", "much"),
-        ("epoch", 3),
-    )
-    for key, number in settings:
-        make = _setting(key, number)
-        yield BadInput(f"the setting {key}: {number}", "preprocess", make, (key,), goes_on=True)
 
 
 def _edited(key: str, value: Any) -> Callable[[Here], Arguments]:
@@ -181,16 +172,6 @@ def _two_in_one(here: Here) -> Arguments:
 
 def _unknown(here: Here) -> Arguments:
     return ("-d", "500", "-c", "3d_nothing", "-np", "0", "--no_pbar")
-
-
-def _setting(key: str, value: Any) -> Callable[[Here], Arguments]:
-    def make(here: Here) -> Arguments:
-        result = _preprocess(here)
-        for folder in (here.raw, here.preprocessed):
-            _edit(folder / "dataset.json", "spmc", {key: value})
-        return result
-
-    return make
 
 
 # ---- checkpoints --------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ CHANGES: dict[str, tuple[str, ...]] = {  # what a command may write although an 
     "rank": ("out/*",),
     "evaluate": ("out/*",),
     "report": ("out/*",),
+    "train": ("nnUNet_results/*",),
 }
 
 

@@ -36,6 +36,7 @@ from benchmarks.reliability.sandbox import (
 )
 from benchmarks.reliability.scans import folders_of_scans, formats, scans
 from benchmarks.reliability.tables import PAGE, fill, tables
+from benchmarks.reliability.trainings import trainings
 from nnunetv2_spmc import discovery
 
 GROUPS = {
@@ -46,7 +47,8 @@ GROUPS = {
     "definitions": definitions,
     "layouts": layouts,
     "JSON files": json_files,
-    "plans and settings": plans,
+    "plans": plans,
+    "trainings": trainings,
     "checkpoints": checkpoints,
     "metrics": metrics,
     "command lines": command_lines,

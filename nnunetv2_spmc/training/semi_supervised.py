@@ -206,8 +206,8 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
         self.check_resumed_settings()
         if self.uses_unlabeled_data:
             self.stream.find_cases()
-        if self._resumed_from is not None:
-            if changes := self.stream.changes(self._resumed_from["unlabeled_cases"]):
+        if self.resumed_from is not None:
+            if changes := self.stream.changes(self.resumed_from["unlabeled_cases"]):
                 refuse_to_resume(changes, self.print_to_log_file)
         elif self._main_was_loaded():
             self.print_to_log_file(fill_parts(unwrapped(self.joint_network)))

@@ -309,7 +309,7 @@ def test_other_minutes_between_checkpoints_are_no_change(trained, make_trainer):
     resumed.run_training()  # no refusal
     resumed = make_trainer(epochs=1)
     resumed.load_checkpoint(str(final(trained)))
-    del resumed._resumed_from["settings"]["save_minutes"]  # of an older version
+    del resumed.resumed_from["settings"]["save_minutes"]  # of an older version
     resumed.run_training()
 
 
