@@ -51,13 +51,19 @@ def _not_clear(rows: Sequence[long_csv.Row]) -> str:
 
 
 def _examples(rows: Sequence[long_csv.Row]) -> str:
-    """What was said about some inputs: the last line of each."""
+    """What was said about some inputs."""
     said = {(row["command"], row["input"]): row["said"] for row in rows}
     return "\n\n".join(
-        f"{name} (`{command}`):\n\n    {said[command, name].splitlines()[-1]}"
+        f"{name} (`{command}`):\n\n    {_sentence(said[command, name])}"
         for command, name in EXAMPLES
         if (command, name) in said
     )
+
+
+def _sentence(said: str) -> str:
+    """Return the line that says what is wrong; others may follow it."""
+    lines = said.splitlines()
+    return next((line for line in lines if line.startswith(("error:", "failed:"))), lines[-1])
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ input is a row of benchmarks/results/reliability.csv; the exit status is 1 if a 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import subprocess
 import sys
@@ -155,12 +156,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _without(root: str, outcome: Outcome) -> Outcome:
-    """Leave the sandbox's path out of what was said."""
-    import dataclasses
-
-    said = outcome.said.replace(f"{root}/", "").replace(root, ".")
-    why = outcome.why.replace(f"{root}/", "")
-    return dataclasses.replace(outcome, said=said, why=why)
+    """Leave the paths of the sandbox and of the clone out of what was said."""
+    clone = str(long_csv.RESULTS.parents[1])
+    cleaned = [outcome.said, outcome.why]
+    for path in (f"{root}/", root, f"{clone}/"):
+        cleaned = [text.replace(path, "." if path == root else "") for text in cleaned]
+    return dataclasses.replace(outcome, said=cleaned[0], why=cleaned[1])
 
 
 if __name__ == "__main__":
