@@ -21,15 +21,14 @@ from nnunetv2_spmc.raw.cases import (
 )
 from nnunetv2_spmc.raw.checks import (
     check_finite,
-    content_digest,
     geometry_difference,
     mapped_label,
-    orientation_code,
     same_header,
 )
 from nnunetv2_spmc.raw.layout import image_file, label_file
 from nnunetv2_spmc.raw.nifti_check import check_gzip
 from nnunetv2_spmc.raw.reader import ImageFile
+from nnunetv2_spmc.raw.scan_facts import NO_FACTS, ScanFacts, facts_of
 
 
 @dataclass(frozen=True)
@@ -38,9 +37,7 @@ class CaseRecord:
 
     identifier: str
     problem: str = ""
-    digest: str = ""
-    orientation: str = ""
-    spacing_mm: tuple[float, ...] = ()
+    facts: ScanFacts = NO_FACTS
     label_values: tuple[int, ...] = ()  # as written; none where there is no label
     is_slice: bool = False
 
@@ -64,7 +61,7 @@ def write_case(case: RawCase, *, folder: Path, rules: LabelRules, link: bool) ->
 def _write_case(case: RawCase, folder: Path, rules: LabelRules, link: bool) -> CaseRecord:
     images = [source.read() for source in case.images]
     reference = images[0]
-    digest = content_digest(images)
+    facts = facts_of(images)
     for channel, (image, source) in enumerate(zip(images, case.images, strict=True)):
         difference = geometry_difference(image, reference)
         if difference:
@@ -81,9 +78,7 @@ def _write_case(case: RawCase, folder: Path, rules: LabelRules, link: bool) -> C
         values = _write_label(case, case.label, reference, folder / label_file(case), rules, link)
     return CaseRecord(
         case.identifier,
-        digest=digest,
-        orientation=orientation_code(reference),
-        spacing_mm=reference.GetSpacing(),
+        facts=facts,
         label_values=values,
         is_slice=1 in reference.GetSize(),
     )

@@ -35,10 +35,10 @@ def raise_problems(dataset: RawDataset, records: Sequence[CaseRecord]) -> None:
 
 
 def _same_scans(records: Sequence[CaseRecord]) -> list[tuple[str, str]]:
-    first: dict[str, str] = {}
+    first: dict[tuple[str, ...], str] = {}
     pairs = []
     for record in records:
-        other = first.setdefault(record.digest, record.identifier)
+        other = first.setdefault(record.facts.digests, record.identifier)
         if other != record.identifier:
             pairs.append((other, record.identifier))
     return pairs
@@ -73,15 +73,15 @@ def _grid_warnings(dataset: RawDataset, records: Sequence[CaseRecord]) -> list[s
     labeled = [r for r in records if role[r.identifier] in ("labeled", "validation")]
     unlabeled = [r for r in records if role[r.identifier] == "unlabeled"]
     warnings = []
-    known = {record.orientation for record in labeled}
-    new = sorted({record.orientation for record in unlabeled} - known)
+    known = {record.facts.orientation for record in labeled}
+    new = sorted({record.facts.orientation for record in unlabeled} - known)
     if new:
         warnings.append(
             f"Unlabeled scans are oriented {', '.join(new)}, labeled ones "
             f"{', '.join(sorted(known))}; nnU-Net does not reorient: bring them to one orientation."
         )
-    ours = np.median([record.spacing_mm for record in unlabeled], axis=0)
-    theirs = np.median([record.spacing_mm for record in labeled], axis=0)
+    ours = np.median([record.facts.spacing_mm for record in unlabeled], axis=0)
+    theirs = np.median([record.facts.spacing_mm for record in labeled], axis=0)
     if np.any(np.maximum(ours / theirs, theirs / ours) > SPACING_FACTOR):
         warnings.append(
             f"The median spacing of unlabeled scans, {_millimetres(ours)}, is far from that of "

@@ -114,6 +114,15 @@ class H5Volume:
         return image
 
 
+def read_file(path: Path) -> sitk.Image:
+    """Return the image of a file as it is, of any dimension; nothing is checked.
+
+    Raises:
+        ConversionError: SimpleITK cannot read it.
+    """
+    return _execute(sitk.ImageFileReader(), path)
+
+
 class _Quiet:
     """Keep ITK's warnings off the screen; what matters is checked here and raised."""
 
