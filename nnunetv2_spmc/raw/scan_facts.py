@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,7 +41,7 @@ class ScanFacts:
 
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` takes."""
-        return asdict(self)
+        return dict(json.loads(json.dumps(asdict(self))))
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> ScanFacts:

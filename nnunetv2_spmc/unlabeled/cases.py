@@ -4,7 +4,8 @@ nnUNet_preprocessed/Dataset510_Liver/
   nnUNetPlans_3d_fullres/                stock
   nnUNetPlans_3d_fullres_unlabeled/      one case: ID.b2nd, ID_seg.b2nd, ID.pkl
     failed/ID.txt                        why a case could not be preprocessed
-  nnUNetPlans_3d_fullres_unlabeled.json  the plans they were made with
+  nnUNetPlans_3d_fullres_unlabeled.json  the plans they were made with, the files that were made
+  spmc_scans.json                        what is known of all scans by content
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.raw.cases import name_some
-from nnunetv2_spmc.raw.layout import IMAGES_TEST, IMAGES_UNLABELED
+from nnunetv2_spmc.raw.layout import IMAGES_UNLABELED
 
 # The data file comes last: nnU-Net lists the cases of a folder by it.
 CASE_ENDINGS = ("_seg.b2nd", ".pkl", ".b2nd")
@@ -31,11 +32,6 @@ def unlabeled_folder(preprocessed_folder: str | Path) -> Path:
     """Return the folder of the unlabeled cases that belongs to one of labeled cases."""
     folder = Path(preprocessed_folder)
     return folder.with_name(f"{folder.name}_unlabeled")
-
-
-def test_cases(dataset_folder: Path, file_ending: str) -> list[str]:
-    """Return the identifiers of the images in imagesTs."""
-    return sorted(image_files(dataset_folder / IMAGES_TEST, file_ending))
 
 
 def image_files(folder: Path, file_ending: str) -> dict[str, dict[int, str]]:

@@ -17,8 +17,10 @@ from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.common.leftovers import remove_leftovers, temporary_name
 from nnunetv2_spmc.unlabeled.case_worker import CaseOutcome, PreprocessingJob, process_cases
 from nnunetv2_spmc.unlabeled.cases import finished_cases
+from nnunetv2_spmc.unlabeled.dataset_cases import without_annotated
 from nnunetv2_spmc.unlabeled.leak_checks import check_raw_dataset
 from nnunetv2_spmc.unlabeled.plans_record import check_record, record_file, write_record
+from nnunetv2_spmc.unlabeled.preprocessed_files import exchanged_cases, note_files
 from nnunetv2_spmc.unlabeled.target import UnlabeledTarget, find_target
 
 Log = Callable[[str], None]
@@ -109,7 +111,9 @@ def preprocess_unlabeled(
     options = options or PreprocessingOptions()
     target = find_target(dataset_name_or_id, configuration, plans_identifier)
     _refuse_parts_that_overwrite(target, options)
-    cases = target.raw_cases()
+    cases = without_annotated(
+        target.raw_folder, target.dataset_json, target.raw_cases(), options.log
+    )
     check_leaks(target, cases, options)
     if options.overwrite:
         if target.folder.is_dir():
@@ -117,6 +121,7 @@ def preprocess_unlabeled(
         record_file(target.folder).unlink(missing_ok=True)
     finished = finished_cases(target.folder)
     check_record(target, finished)
+    finished = _without_exchanged(target, finished, options.log)
     part = {i: cases[i] for i in sorted(cases)[options.part_id :: options.num_parts]}
     return preprocess_cases(target, part, finished, options)
 
@@ -129,12 +134,24 @@ def _refuse_parts_that_overwrite(target: UnlabeledTarget, options: Preprocessing
         )
 
 
+def _without_exchanged(target: UnlabeledTarget, finished: list[str], log: Log) -> list[str]:
+    """Have the cases done again whose files are not those that were made from their scans."""
+    exchanged = exchanged_cases(target, finished)
+    for case, what in exchanged.items():
+        log(f"{case} is done again: its preprocessed file is not its own but {what}.")
+        (target.folder / f"{case}.b2nd").unlink()
+    return [case for case in finished if case not in exchanged]
+
+
 def check_leaks(target: UnlabeledTarget, cases: Cases, options: PreprocessingOptions) -> None:
     """Refuse unlabeled cases that are labeled or test cases too, unless that is accepted."""
     check_raw_dataset(
         target.raw_folder,
         target.dataset_json,
         cases,
+        record_folder=target.preprocessed_dataset,
+        num_processes=options.num_processes,
+        show_progress=options.show_progress,
         allow_overlap=options.allow_overlap,
         log=options.log,
     )
@@ -166,6 +183,7 @@ def preprocess_cases(
             outcomes += process_cases(job, to_do, options.num_processes, progress)
     finally:
         shutil.rmtree(job.temporary_folder, ignore_errors=True)
+    note_files(target, [o.identifier for o in outcomes if o.status in ("done", "redone")])
     return _report(folder, outcomes)
 
 

@@ -50,8 +50,12 @@ class UnlabeledTarget:
     @property
     def folder(self) -> Path:
         """The folder of the preprocessed unlabeled cases."""
-        labeled = self.configuration_manager.data_identifier
-        return unlabeled_folder(self.preprocessed_dataset / labeled)
+        return unlabeled_folder(self.labeled_folder)
+
+    @property
+    def labeled_folder(self) -> Path:
+        """The folder of the preprocessed labeled cases."""
+        return self.preprocessed_dataset / self.configuration_manager.data_identifier
 
     @property
     def configuration_manager(self) -> ConfigurationManager:

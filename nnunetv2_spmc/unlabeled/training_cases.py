@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
 
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.raw.cases import name_some
 from nnunetv2_spmc.raw.layout import IMAGES_UNLABELED
 from nnunetv2_spmc.unlabeled.cases import describe_failures, failed_cases, finished_cases
+from nnunetv2_spmc.unlabeled.dataset_cases import moved_line, without_annotated
 from nnunetv2_spmc.unlabeled.plans_record import check_record
+from nnunetv2_spmc.unlabeled.preprocessed_files import refuse_exchanged
 from nnunetv2_spmc.unlabeled.preprocessing import (
     Cases,
     Log,
@@ -16,6 +19,7 @@ from nnunetv2_spmc.unlabeled.preprocessing import (
     check_leaks,
     preprocess_cases,
 )
+from nnunetv2_spmc.unlabeled.scan_record import read_scan_record
 from nnunetv2_spmc.unlabeled.target import UnlabeledTarget
 
 
@@ -41,9 +45,14 @@ def ensure_unlabeled_preprocessed(
     target.check()
     finished = finished_cases(target.folder)
     check_record(target, finished)
-    cases = target.raw_cases(required=required) if target.has_images else {}
-    if not cases:
+    images = target.raw_cases(required=required) if target.has_images else {}
+    if not images:
+        finished = _known_without_images(target, finished, options.log)
         return _cases_without_images(target, finished, required, options.log)
+    cases = without_annotated(target.raw_folder, target.dataset_json, images, options.log)
+    if not cases and not required:
+        return []
+    finished = [i for i in finished if i in cases or i not in images]
     failed = failed_cases(target.folder, cases)
     missing = sorted(set(cases) - set(finished) - set(failed))
     if missing:
@@ -52,7 +61,27 @@ def ensure_unlabeled_preprocessed(
         report = preprocess_cases(target, {i: cases[i] for i in missing}, (), options)
         failed |= report.failed
         finished += report.finished
-    return _usable_cases(target, cases, finished, failed, options.log)
+    usable = _usable_cases(target, cases, finished, failed, options.log)
+    refuse_exchanged(target, usable)
+    return usable
+
+
+def _known_without_images(target: UnlabeledTarget, finished: list[str], log: Log) -> list[str]:
+    """Take out what nnU-Net has preprocessed with a label since, and what is of no known scan."""
+    folder = target.labeled_folder
+    labeled = set(os.listdir(folder)) if folder.is_dir() else set()
+    moved = [i for i in finished if {f"{i}.b2nd", f"{i}.npz"} & labeled]
+    if moved:
+        log(moved_line(moved))
+    record = read_scan_record(target.preprocessed_dataset)
+    known = record.folders.get(IMAGES_UNLABELED, finished) if record else finished
+    unknown = [i for i in finished if i not in known and i not in moved]
+    if unknown and record:
+        log(
+            f"Not used, because {IMAGES_UNLABELED} had no such scan on {record.date}: "
+            f"{len(unknown)} preprocessed cases ({name_some(unknown)})."
+        )
+    return [i for i in finished if i not in moved and i not in unknown]
 
 
 def _cases_without_images(
@@ -64,6 +93,7 @@ def _cases_without_images(
             f"nnUNet_raw has no {target.dataset_name}/{IMAGES_UNLABELED}; using the cases in "
             f"{target.folder}."
         )
+        refuse_exchanged(target, finished)
     elif required:
         raise DataError(
             f"There is no unlabeled case: {target.folder} is empty, and nnUNet_raw has no "
@@ -107,6 +137,12 @@ def _usable_cases(
             f"({describe_failures(failed)}). Mend or remove them and run {target.command}"
         )
     usable = sorted(finished & set(cases))
+    if not cases:
+        raise DataError(
+            f"There is no unlabeled case any more: all in {IMAGES_UNLABELED} of "
+            f"{target.dataset_name} have a label by now; put other scans there, or train with "
+            "nnUNetTrainer."
+        )
     if not usable:
         raise DataError(
             f"None of the {len(cases)} unlabeled cases of {target.dataset_name} could be "

@@ -543,3 +543,67 @@ def test_training_without_any_usable_case_is_an_error(dataset):
         spoil_garbage(file)
     with pytest.raises(DataError, match="None of the 3 unlabeled cases"):
         ensure(dataset)
+
+
+def annotate(raw, identifier, move):
+    for file in (raw / "imagesUn").glob(f"{identifier}_*"):
+        (shutil.move if move else shutil.copy)(file, raw / "imagesTr")
+    label = np.zeros((12, 24, 24), np.uint8)
+    write_image(raw / "labelsTr" / f"{identifier}.nii.gz", label)
+
+
+@pytest.mark.parametrize("move", [True, False])
+@pytest.mark.parametrize("preprocessed_before", [True, False])
+def test_a_case_that_was_annotated_since_leaves_the_unlabeled_ones(
+    dataset, move, preprocessed_before
+):
+    if preprocessed_before:
+        run()
+    annotate(dataset[0], "u1", move)
+    logged = []
+    run(log=logged.append)
+    assert ensure(dataset, log=logged.append) == ["u0", "u2"]
+    sentence = "Annotated since, now labeled cases and no longer used as unlabeled ones: u1."
+    assert move or logged.count(sentence) == 2
+
+
+def test_a_case_in_images_tr_without_a_label_is_still_refused(dataset):
+    annotate(dataset[0], "u1", move=False)
+    (dataset[0] / "labelsTr" / "u1.nii.gz").unlink()
+    with pytest.raises(DataError, match="unlabeled and at the same time labeled: u1"):
+        run()
+
+
+def test_an_annotated_case_under_another_name_is_refused(dataset):
+    annotate(dataset[0], "u1", move=False)
+    for file in (dataset[0] / "imagesUn").glob("u1_*"):
+        file.rename(file.with_name(file.name.replace("u1", "copy")))
+    with pytest.raises(DataError, match=r"case in imagesTr: copy \(= u1\)"):
+        run()
+
+
+def test_without_raw_data_a_case_that_is_preprocessed_with_a_label_is_left_out(dataset, folder):
+    run()
+    shutil.rmtree(dataset[0])
+    labeled = folder.with_name("nnUNetPlans_3d_fullres")
+    labeled.mkdir()
+    shutil.copy(folder / "u1.b2nd", labeled)
+    logged = []
+    assert ensure(dataset, log=logged.append) == ["u0", "u2"]
+    assert "Annotated since" in logged[0]
+
+
+def test_when_all_cases_were_annotated_there_is_no_unlabeled_case_any_more(dataset):
+    for identifier in UNLABELED:
+        annotate(dataset[0], identifier, move=False)
+    with pytest.raises(DataError, match=r"no unlabeled case any more: all in imagesUn .* label"):
+        ensure(dataset)
+
+
+def test_a_scan_that_was_replaced_by_a_test_scan_is_found(dataset):
+    run()
+    (dataset[0] / "imagesTs").mkdir()
+    for file in (dataset[0] / "imagesUn").glob("u1_*"):
+        shutil.copy(file, dataset[0] / "imagesTs" / file.name.replace("u1", "late"))
+    with pytest.raises(DataError, match=r"case in imagesTs: u1 \(= late\)"):
+        run()
