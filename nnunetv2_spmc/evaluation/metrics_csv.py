@@ -12,6 +12,7 @@ from nnunetv2_spmc.common.whole_file import whole_file
 from nnunetv2_spmc.evaluation.case_metrics import METRICS, STATUSES, ClassMetrics
 
 METRICS_CSV = "metrics.csv"
+METRICS_JSON = "metrics.json"  # beside it: means, and how they came about
 METRICS_COLUMNS = [field.name for field in dataclasses.fields(ClassMetrics)]
 
 

@@ -26,6 +26,7 @@ LABELS_TEST = "labelsTs"
 SPLIT_FILE = "split.json"
 SPLITS_FINAL = "splits_final.json"  # nnU-Net's, in nnUNet_preprocessed
 SETTINGS_KEY = "spmc"
+OVERLAP_KEY = "spmc_overlap"  # in the dataset.json of a model and of what it predicts
 FILE_ENDING = ".nii.gz"
 FOLDERS: dict[Role, tuple[str, str]] = {
     "labeled": (IMAGES_TRAIN, LABELS_TRAIN),

@@ -29,6 +29,7 @@ def record_rows(report: Report) -> list[tuple[str, list[str]]]:
             "validation cases": "the training cases"
             if run.fold == "all"
             else _or_unknown(validated),
+            "overlap of unlabeled and evaluated cases": run.overlap or "not allowed",
             "classes": ", ".join(run.classes),
             "channels": ", ".join(run.dataset_json["channel_names"].values()),
             "patch size, batch size": _patch(run),

@@ -23,7 +23,7 @@ from nnunetv2_spmc.loading.paired_loader import (
     started,
 )
 from nnunetv2_spmc.raw.cases import name_some
-from nnunetv2_spmc.raw.layout import IMAGES_TEST, IMAGES_UNLABELED
+from nnunetv2_spmc.raw.layout import IMAGES_TEST, IMAGES_UNLABELED, OVERLAP_KEY
 from nnunetv2_spmc.unlabeled.cases import unlabeled_folder
 from nnunetv2_spmc.unlabeled.dataset_cases import annotated_since
 from nnunetv2_spmc.unlabeled.leak_checks import current_record
@@ -124,8 +124,12 @@ class UnlabeledStream:
             ),
         ]
         self.overlap = "; ".join(filter(None, found))
-        if allowed and not self.overlap:
+        if not allowed:
+            return
+        if not self.overlap:
             log("Overlap allowed: no unlabeled case is a labeled, validation or test case.")
+        # nnU-Net writes it beside the model, and from there beside every prediction
+        trainer.dataset_json[OVERLAP_KEY] = self.overlap or "none found"
 
     def paired(self, labeled: nnUNetDataLoader) -> Loader:
         """Pair a labeled loader with one of unlabeled patches; itself if there are none."""

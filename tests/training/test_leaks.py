@@ -86,6 +86,8 @@ def test_allowed_overlap_is_in_the_log_and_in_the_checkpoint(
     state = torch.load(tmp_path / "checkpoint.pth", weights_only=False)["semi_supervised"]
     assert state["settings"]["allow_overlap"] is True
     assert "(= late)" in state["overlap"]
+    model = json.loads((Path(trainer.output_folder_base) / "dataset.json").read_text())
+    assert model["spmc_overlap"] == state["overlap"]
 
 
 def test_allowed_overlap_that_is_none_is_said(make_trainer, log_of):
