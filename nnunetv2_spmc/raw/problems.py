@@ -8,6 +8,7 @@ import numpy as np
 
 from nnunetv2_spmc.raw.case_writer import CaseRecord
 from nnunetv2_spmc.raw.cases import ConversionError, RawDataset, count_of, name_some
+from nnunetv2_spmc.raw.lookalikes import lookalike_warnings, lookalikes
 from nnunetv2_spmc.raw.splits import Splits
 
 # Median spacings further apart than this factor are worth a warning.
@@ -58,6 +59,7 @@ def warnings_of(
         f"{one} and {other} are the same scan; remove one, or it counts twice."
         for one, other in _same_scans(records)
     ]
+    warnings += _lookalikes(dataset, records)
     empty = [r.identifier for r in records if r.empty_label]
     if empty:
         warnings.append(
@@ -65,6 +67,18 @@ def warnings_of(
         )
     warnings += _grid_warnings(dataset, records)
     return tuple(warnings)
+
+
+def _lookalikes(dataset: RawDataset, records: Sequence[CaseRecord]) -> list[str]:
+    """Warn of near-duplicates; those with the same digest are warned of as the same scan."""
+    digests = {record.identifier: record.facts.digests for record in records}
+    pictures = {
+        record.identifier: record.facts.thumbnail
+        for record in records
+        if record.facts.thumbnail is not None
+    }
+    pairs = [pair for pair in lookalikes(pictures) if digests[pair[0]] != digests[pair[1]]]
+    return lookalike_warnings(pairs, {case.identifier: case.patient for case in dataset.cases})
 
 
 def _grid_warnings(dataset: RawDataset, records: Sequence[CaseRecord]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import SimpleITK as sitk
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.raw.checks import orientation_code
 from nnunetv2_spmc.raw.reader import read_file
+from nnunetv2_spmc.raw.thumbnails import thumbnail
 from nnunetv2_spmc.raw.voxel_digest import voxel_digest
 
 PERCENTILES = (0.5, *range(5, 100, 5), 99.5)
@@ -31,6 +32,7 @@ class ScanFacts:
         size: Voxels along x, y, z.
         spacing_mm: Along x, y, z.
         intensities: The `PERCENTILES` of the voxels, per channel.
+        thumbnail: Of the first channel; not in JSON.
     """
 
     digests: tuple[str, ...]
@@ -38,14 +40,21 @@ class ScanFacts:
     size: tuple[int, ...] = ()
     spacing_mm: tuple[float, ...] = ()
     intensities: tuple[tuple[float, ...], ...] = ()
+    thumbnail: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` takes."""
-        return dict(json.loads(json.dumps(asdict(self))))
+        content = asdict(replace(self, thumbnail=None))
+        del content["thumbnail"]
+        return dict(json.loads(json.dumps(content)))
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> ScanFacts:
-        """Return what `to_json` was called on; KeyError or TypeError for anything else."""
+        """Return what `to_json` was called on, but for the thumbnail.
+
+        Raises:
+            KeyError, TypeError: It is something else.
+        """
         return cls(
             tuple(content["digests"]),
             content["orientation"],
@@ -68,6 +77,7 @@ def facts_of(images: Sequence[sitk.Image]) -> ScanFacts:
         size=first.GetSize(),
         spacing_mm=first.GetSpacing(),
         intensities=tuple(_percentiles(image) for image in images),
+        thumbnail=thumbnail(first),
     )
 
 

@@ -26,7 +26,7 @@ from nnunetv2_spmc.raw.cases import name_some
 from nnunetv2_spmc.raw.layout import IMAGES_TEST, IMAGES_UNLABELED, OVERLAP_KEY
 from nnunetv2_spmc.unlabeled.cases import unlabeled_folder
 from nnunetv2_spmc.unlabeled.dataset_cases import annotated_since
-from nnunetv2_spmc.unlabeled.leak_checks import current_record
+from nnunetv2_spmc.unlabeled.leak_checks import current_record, warn_of_lookalikes
 from nnunetv2_spmc.unlabeled.overlap import check_contents, check_no_leak, check_validated
 from nnunetv2_spmc.unlabeled.preprocessing import PreprocessingOptions
 from nnunetv2_spmc.unlabeled.target import UnlabeledTarget
@@ -101,10 +101,11 @@ class UnlabeledStream:
             return
         allowed, log = trainer.settings.allow_overlap, trainer.print_to_log_file
         validation = [] if trainer.fold == "all" else validation
+        folder = Path(trainer.preprocessed_dataset_folder_base)
         record = current_record(
             trainer.plans_manager.dataset_name,
             trainer.dataset_json,
-            Path(trainer.preprocessed_dataset_folder_base),
+            folder,
             log,
             num_processes=get_allowed_n_proc_DA(),
         )
@@ -123,6 +124,7 @@ class UnlabeledStream:
                 self.annotated.intersection(validation), allow_overlap=allowed, log=log
             ),
         ]
+        warn_of_lookalikes(folder, record, log)
         self.overlap = "; ".join(filter(None, found))
         if not allowed:
             return

@@ -10,6 +10,7 @@ from typing import Any
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.common.nnunet_folders import raw_dataset_folder
 from nnunetv2_spmc.raw.layout import IMAGES_TEST, IMAGES_TRAIN, SPLIT_FILE
+from nnunetv2_spmc.raw.lookalikes import lookalike_warnings
 from nnunetv2_spmc.raw.scan_facts import facts_of_files
 from nnunetv2_spmc.unlabeled.dataset_cases import raw_cases
 from nnunetv2_spmc.unlabeled.overlap import check_contents, check_no_leak, same_contents
@@ -20,6 +21,7 @@ from nnunetv2_spmc.unlabeled.scan_record import (
     read_scan_record,
     update_scan_record,
 )
+from nnunetv2_spmc.unlabeled.thumbnail_record import pairs_that_look_alike
 
 __all__ = ["check_no_leak", "check_raw_dataset", "identical_cases", "read_groups"]
 
@@ -68,7 +70,16 @@ def check_raw_dataset(
     if record.groups != groups:  # it knows patients that split.json no longer states
         check_no_leak((), unlabeled, (), test, record.groups, allow_overlap=allow_overlap, log=log)
     check_contents(record, unlabeled, allow_overlap=allow_overlap, log=log)
+    if record_folder is not None and log is not None:
+        warn_of_lookalikes(record_folder, record, log)
     return record
+
+
+def warn_of_lookalikes(record_folder: Path, record: ScanRecord, log: Log) -> None:
+    """Warn of scans that are probably near-duplicates, or of one patient."""
+    pairs = pairs_that_look_alike(record_folder, record.names())
+    for warning in lookalike_warnings(pairs, record.groups):
+        log(f"warning: {warning}")
 
 
 def current_record(

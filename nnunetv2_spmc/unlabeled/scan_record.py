@@ -23,6 +23,7 @@ from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.common.whole_file import WriteError, whole_file
 from nnunetv2_spmc.common.worker_pool import run_cases
 from nnunetv2_spmc.raw.scan_facts import ScanFacts, facts_of_files
+from nnunetv2_spmc.unlabeled.thumbnail_record import store_thumbnails
 
 RECORD_FILE = "spmc_scans.json"
 FEW_SCANS = 16  # are read in this process: starting others would take longer
@@ -50,6 +51,14 @@ class ScanRecord:
         """Return the digests of the scans of a folder, by identifier."""
         scans = self.folders.get(folder, {})
         return {identifier: tuple(scan["facts"]["digests"]) for identifier, scan in scans.items()}
+
+    def names(self) -> dict[str, list[str]]:
+        """Return the scans that have a digest in their first channel, by that digest."""
+        names: dict[str, list[str]] = {}
+        for folder in self.folders:
+            for identifier, digests in self.digests(folder).items():
+                names.setdefault(digests[0], []).append(identifier)
+        return names
 
     def facts(self, folder: str) -> dict[str, ScanFacts]:
         """Return all that is known of the scans of a folder, by identifier."""
@@ -104,6 +113,11 @@ def update_scan_record(
             facts = _read([cases[folder][i] for folder, i, _ in part], num_processes, progress)
             for (folder, identifier, state), scan in zip(part, facts, strict=True):
                 folders[folder][identifier] = {"files": state, "facts": scan.to_json()}
+            if preprocessed_dataset:
+                store_thumbnails(
+                    preprocessed_dataset,
+                    {f.digests[0]: f.thumbnail for f in facts if f.thumbnail is not None},
+                )
             _write(record, preprocessed_dataset, log)
     is_new = (merged, folders) != (known.groups, known.folders)
     if not to_read and (is_new or known.date[:DAY] != record.date[:DAY]):

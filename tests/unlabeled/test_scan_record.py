@@ -6,8 +6,9 @@ import os
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from scipy import ndimage
 
-from nnunetv2_spmc.unlabeled import scan_record
+from nnunetv2_spmc.unlabeled import scan_record, thumbnail_record
 from nnunetv2_spmc.unlabeled.leak_checks import check_raw_dataset
 from nnunetv2_spmc.unlabeled.scan_record import (
     RECORD_FILE,
@@ -134,3 +135,82 @@ def test_a_dataset_without_images_of_test_cases_forgets_them(tmp_path, cases):
     (tmp_path / "imagesTs").rmdir()
     check_raw_dataset(tmp_path, dataset_json, cases["imagesUn"], record_folder=tmp_path)
     assert read_scan_record(tmp_path).digests("imagesTs") == {}
+
+
+def anatomy(seed):
+    random = np.random.default_rng(seed)
+    return ndimage.gaussian_filter(random.normal(size=(24, 28, 30)), 2).astype(np.float32)
+
+
+def write_anatomy(file, array):
+    sitk.WriteImage(sitk.GetImageFromArray(array), str(file))
+    return [str(file)]
+
+
+@pytest.fixture
+def alike(tmp_path):
+    """Folder -> cases, of which t in imagesTs is u of imagesUn with a changed voxel."""
+    changed = anatomy(1)
+    changed[0, 0, 0] = 9
+    arrays = {"imagesTr": {"l": anatomy(0)}, "imagesUn": {"u": anatomy(1)}, "imagesTs": {}}
+    arrays["imagesTs"]["t"] = changed
+    for folder in arrays:
+        (tmp_path / folder).mkdir()
+    return {
+        folder: {
+            i: write_anatomy(tmp_path / folder / f"{i}_0000.nii.gz", array)
+            for i, array in arrays[folder].items()
+        }
+        for folder in arrays
+    }
+
+
+def warnings_of(tmp_path, alike):
+    logged = []
+    check_raw_dataset(
+        tmp_path,
+        {"file_ending": ".nii.gz"},
+        alike["imagesUn"],
+        record_folder=tmp_path,
+        log=logged.append,
+    )
+    return logged
+
+
+def test_near_duplicates_are_warned_of_at_every_start(tmp_path, alike):
+    for _ in range(2):
+        (warning,) = warnings_of(tmp_path, alike)
+        assert warning.startswith("warning: Scans look alike")
+        assert "t and u (1.00); probably one patient: use --group-by" in warning
+    (tmp_path / "split.json").write_text(json.dumps({"groups": {"l": "p", "u": "q", "t": "r"}}))
+    (warning,) = warnings_of(tmp_path, alike)
+    assert "different patient keys" in warning
+
+
+def test_only_new_scans_are_compared_with_the_others(tmp_path, alike, monkeypatch):
+    compared = []
+    lookalikes = thumbnail_record.lookalikes
+
+    def noting(pictures, new):
+        compared.append((len(pictures), len(new)))
+        return lookalikes(pictures, new)
+
+    monkeypatch.setattr(thumbnail_record, "lookalikes", noting)
+    warnings_of(tmp_path, alike)
+    warnings_of(tmp_path, alike)
+    assert compared == [(3, 3)]
+    alike["imagesUn"]["v"] = write_anatomy(tmp_path / "imagesUn" / "v_0000.nii.gz", anatomy(5))
+    assert len(warnings_of(tmp_path, alike)) == 1
+    assert compared == [(3, 3), (4, 1)]
+
+
+def test_a_scan_that_was_replaced_no_longer_looks_alike(tmp_path, alike):
+    assert len(warnings_of(tmp_path, alike)) == 1
+    write_anatomy(tmp_path / "imagesTs" / "t_0000.nii.gz", anatomy(8))
+    assert warnings_of(tmp_path, alike) == []
+
+
+def test_without_the_thumbnails_only_the_warnings_are_missing(tmp_path, alike):
+    warnings_of(tmp_path, alike)
+    (tmp_path / "spmc_thumbnails.npz").write_bytes(b"damaged")
+    assert warnings_of(tmp_path, alike) == []
