@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from nnunetv2_spmc.raw.case_writer import CaseRecord
 from nnunetv2_spmc.raw.cases import ConversionError, RawDataset, count_of, name_some
 from nnunetv2_spmc.raw.lookalikes import lookalike_warnings, lookalikes
+from nnunetv2_spmc.raw.sites import SiteComparison, compare_sites
 from nnunetv2_spmc.raw.splits import Splits
-
-# Median spacings further apart than this factor are worth a warning.
-SPACING_FACTOR = 1.5
 
 
 def raise_problems(dataset: RawDataset, records: Sequence[CaseRecord]) -> None:
@@ -65,7 +61,7 @@ def warnings_of(
         warnings.append(
             f"{count_of(len(empty), 'label')} with nothing but background: {name_some(empty)}."
         )
-    warnings += _grid_warnings(dataset, records)
+    warnings += site_comparison(dataset, records).warnings
     return tuple(warnings)
 
 
@@ -81,28 +77,11 @@ def _lookalikes(dataset: RawDataset, records: Sequence[CaseRecord]) -> list[str]
     return lookalike_warnings(pairs, {case.identifier: case.patient for case in dataset.cases})
 
 
-def _grid_warnings(dataset: RawDataset, records: Sequence[CaseRecord]) -> list[str]:
+def site_comparison(dataset: RawDataset, records: Sequence[CaseRecord]) -> SiteComparison:
     """Compare labeled and unlabeled scans; nnU-Net does not reorient them."""
     role = {case.identifier: case.role for case in dataset.cases}
-    labeled = [r for r in records if role[r.identifier] in ("labeled", "validation")]
-    unlabeled = [r for r in records if role[r.identifier] == "unlabeled"]
-    warnings = []
-    known = {record.facts.orientation for record in labeled}
-    new = sorted({record.facts.orientation for record in unlabeled} - known)
-    if new:
-        warnings.append(
-            f"Unlabeled scans are oriented {', '.join(new)}, labeled ones "
-            f"{', '.join(sorted(known))}; nnU-Net does not reorient: bring them to one orientation."
-        )
-    ours = np.median([record.facts.spacing_mm for record in unlabeled], axis=0)
-    theirs = np.median([record.facts.spacing_mm for record in labeled], axis=0)
-    if np.any(np.maximum(ours / theirs, theirs / ours) > SPACING_FACTOR):
-        warnings.append(
-            f"The median spacing of unlabeled scans, {_millimetres(ours)}, is far from that of "
-            f"labeled ones, {_millimetres(theirs)}."
-        )
-    return warnings
-
-
-def _millimetres(spacing: np.ndarray) -> str:
-    return " x ".join(f"{value:.3g}" for value in spacing) + " mm"
+    return compare_sites(
+        [r.facts for r in records if role[r.identifier] in ("labeled", "validation")],
+        [r.facts for r in records if role[r.identifier] == "unlabeled"],
+        dataset.channel_names,
+    )

@@ -92,6 +92,7 @@ def facts_of_files(files: Sequence[str]) -> ScanFacts:
 def _percentiles(image: sitk.Image) -> tuple[float, ...]:
     voxels = sitk.GetArrayViewFromImage(image).reshape(-1)
     sample = voxels[:: max(1, voxels.size // SAMPLED_VOXELS)]
+    sample = sample[np.isfinite(sample)]
     if not sample.size:
         return ()
     return tuple(float(f"{p:.5g}") for p in np.percentile(sample, PERCENTILES))

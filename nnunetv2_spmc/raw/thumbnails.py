@@ -38,13 +38,14 @@ def thumbnail(image: sitk.Image) -> np.ndarray | None:
     if array.ndim != 3 or not array.size or array.dtype.kind not in "iuf":
         return None
     small = _reduced(array, 2 * SIDE)
+    small[~np.isfinite(small)] = 0
     sigma = [max(0.0, 0.45 * (length / SIDE - 1)) for length in small.shape]
     smooth = ndimage.gaussian_filter(small, sigma)
     centers = [(np.arange(SIDE) + 0.5) * length / SIDE - 0.5 for length in small.shape]
     grid = np.meshgrid(*centers, indexing="ij")
     cells = ndimage.map_coordinates(smooth, grid, order=1, mode="nearest")
     low, high = np.percentile(cells, (0.5, 99.5))
-    if not (np.isfinite(low) and high > low):
+    if high <= low:
         return np.zeros((SIDE,) * 3, np.uint8)
     return np.rint(np.clip((cells - low) / (high - low), 0, 1) * 255).astype(np.uint8)
 

@@ -15,12 +15,15 @@ from tqdm import tqdm
 
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.common.leftovers import remove_leftovers, temporary_name
+from nnunetv2_spmc.raw.layout import IMAGES_TRAIN, IMAGES_UNLABELED
+from nnunetv2_spmc.raw.sites import SiteComparison, compare_sites
 from nnunetv2_spmc.unlabeled.case_worker import CaseOutcome, PreprocessingJob, process_cases
 from nnunetv2_spmc.unlabeled.cases import finished_cases
 from nnunetv2_spmc.unlabeled.dataset_cases import without_annotated
 from nnunetv2_spmc.unlabeled.leak_checks import check_raw_dataset
 from nnunetv2_spmc.unlabeled.plans_record import check_record, record_file, write_record
 from nnunetv2_spmc.unlabeled.preprocessed_files import exchanged_cases, note_files
+from nnunetv2_spmc.unlabeled.scan_record import ScanRecord
 from nnunetv2_spmc.unlabeled.target import UnlabeledTarget, find_target
 
 Log = Callable[[str], None]
@@ -114,7 +117,8 @@ def preprocess_unlabeled(
     cases = without_annotated(
         target.raw_folder, target.dataset_json, target.raw_cases(), options.log
     )
-    check_leaks(target, cases, options)
+    record = check_leaks(target, cases, options)
+    tell_sites_apart(target, record, options.log)
     if options.overwrite:
         if target.folder.is_dir():
             shutil.rmtree(target.folder)
@@ -143,9 +147,9 @@ def _without_exchanged(target: UnlabeledTarget, finished: list[str], log: Log) -
     return [case for case in finished if case not in exchanged]
 
 
-def check_leaks(target: UnlabeledTarget, cases: Cases, options: PreprocessingOptions) -> None:
+def check_leaks(target: UnlabeledTarget, cases: Cases, options: PreprocessingOptions) -> ScanRecord:
     """Refuse unlabeled cases that are labeled or test cases too, unless that is accepted."""
-    check_raw_dataset(
+    return check_raw_dataset(
         target.raw_folder,
         target.dataset_json,
         cases,
@@ -154,6 +158,32 @@ def check_leaks(target: UnlabeledTarget, cases: Cases, options: PreprocessingOpt
         show_progress=options.show_progress,
         allow_overlap=options.allow_overlap,
         log=options.log,
+    )
+
+
+def tell_sites_apart(target: UnlabeledTarget, record: ScanRecord, log: Log) -> None:
+    """Say how the unlabeled scans differ from the labeled ones."""
+    comparison = sites_of(target, record)
+    for line in comparison.lines():
+        log(line)
+    for warning in comparison.warnings:
+        log(f"warning: {warning}")
+
+
+def sites_of(target: UnlabeledTarget, record: ScanRecord) -> SiteComparison:
+    """Compare the unlabeled scans with the labeled ones, CT within the plans' intensities."""
+    names = target.dataset_json.get("channel_names") or target.dataset_json["modality"]
+    statistics = target.plans_manager.foreground_intensity_properties_per_channel
+    windows = {
+        int(channel): (values["percentile_00_5"], values["percentile_99_5"])
+        for channel, values in statistics.items()
+        if {"percentile_00_5", "percentile_99_5"} <= values.keys()
+    }
+    return compare_sites(
+        list(record.facts(IMAGES_TRAIN).values()),
+        list(record.facts(IMAGES_UNLABELED).values()),
+        [names[channel] for channel in sorted(names, key=int)],
+        windows,
     )
 
 

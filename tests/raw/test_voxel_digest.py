@@ -124,6 +124,15 @@ def test_a_file_that_cannot_be_read_is_known_by_its_bytes(tmp_path):
     assert facts[0] == facts[1] != facts[2]
 
 
+@pytest.mark.filterwarnings("error")
+def test_voxels_that_are_not_finite_cause_no_warning(tmp_path):
+    array = VOXELS.astype(np.float32)
+    array[0, 0, :3] = np.inf, -np.inf, np.nan
+    file = str(tmp_path / "scan.nrrd")
+    sitk.WriteImage(image_of(array), file)
+    assert np.isfinite(facts_of_files([file]).intensities).all()
+
+
 def test_facts_survive_json(tmp_path):
     file = str(tmp_path / "scan.nii.gz")
     sitk.WriteImage(image_of(VOXELS), file)

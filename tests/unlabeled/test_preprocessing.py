@@ -607,3 +607,16 @@ def test_a_scan_that_was_replaced_by_a_test_scan_is_found(dataset):
         shutil.copy(file, dataset[0] / "imagesTs" / file.name.replace("u1", "late"))
     with pytest.raises(DataError, match=r"case in imagesTs: u1 \(= late\)"):
         run()
+
+
+def test_preprocessing_says_how_unlabeled_scans_differ(dataset):
+    for file in (dataset[0] / "imagesUn").iterdir():
+        image = SimpleITK.DICOMOrient(SimpleITK.ReadImage(str(file)), "RPS")
+        SimpleITK.WriteImage(image + 1024, str(file))
+    logged = []
+    run(log=logged.append)
+    text = "\n".join(logged)
+    assert "orientation" in logged[1]
+    assert "warning: unlabeled scans are oriented RPS, labeled ones LPS" in text
+    assert "warning: the median intensity of unlabeled scans, 11" in text
+    assert "T1, normalized" in text
