@@ -27,7 +27,7 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 GOOD: Verdict = VERDICTS[0]
 UNFINISHED = re.compile(r"(^|[/.])(tmp|temp|writing|partial)", re.IGNORECASE)
 CHANGES: dict[str, tuple[str, ...]] = {  # what a command may write although an input is bad
-    "preprocess": ("nnUNet_preprocessed/*_unlabeled*",),
+    "preprocess": ("nnUNet_preprocessed/*_unlabeled*", "nnUNet_preprocessed/*spmc_*"),
     "uncertainty": ("out/*",),
     "rank": ("out/*",),
     "evaluate": ("out/*",),

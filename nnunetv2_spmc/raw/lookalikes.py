@@ -12,7 +12,7 @@ from nnunetv2_spmc.raw.thumbnails import coarse, fine, moved, similarity, unit_v
 # Scans of two patients reach 0.69 in ACDC, 0.75 in Hippocampus, 0.82 in BraTS and 0.86 in LA (whose
 # patients are not published); copies that are cropped or shifted by a tenth have 0.88 and more.
 ALIKE = 0.88
-WORTH_A_LOOK = 0.55  # of the coarse comparison
+WORTH_A_LOOK = 0.4  # of the coarse comparison
 BEST_PARTNERS = 5  # of each scan are compared finely
 
 Pair = tuple[str, str, float]  # two scans and how much they look alike, 1 at most
@@ -45,9 +45,10 @@ def lookalikes(
         for j in map(int, np.argsort(-best)[:BEST_PARTNERS]):
             if best[j] >= WORTH_A_LOOK and (j, i) not in candidates:
                 candidates[i, j] = int(values[:, j].argmax())
+    details = {i: fine(thumbnails[names[i]]) for pair in candidates for i in pair}
     found = []
     for (i, j), start in candidates.items():
-        value = similarity(fine(thumbnails[names[i]]), fine(thumbnails[names[j]]), start)
+        value = similarity(details[i], details[j], start)
         if value >= alike:
             found.append(as_pair(names[i], names[j], value))
     return sorted(found, key=most_alike_first)
