@@ -21,6 +21,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nnunetv2_spmc.common.text import read_text
 from nnunetv2_spmc.dataset_conversion import Converter
 from nnunetv2_spmc.dataset_conversion.arguments import (
     add_allow_missing,
@@ -209,8 +210,8 @@ def find_patients(source: Path) -> tuple[dict[str, Patient], bool]:
 
 def _patients_of_challenge(root: Path) -> dict[str, Patient]:
     patients: dict[str, Patient] = {}
-    for path in sorted(root.glob("patient*/patient*_frame*.nii*")):
-        match = re.fullmatch(r"((patient\d{3})_frame(\d+))\.nii(?:\.gz)?", path.name)
+    for path in sorted(root.glob("patient*/patient*_frame*.*")):
+        match = re.fullmatch(r"((patient\d{3})_frame(\d+))\.(?i:nii(?:\.gz)?)", path.name)
         if not match:
             continue
         stem, name, frame = match.groups()
@@ -231,7 +232,8 @@ def _patients_of_challenge(root: Path) -> dict[str, Patient]:
 
 def _nifti(folder: Path, stem: str) -> Path | None:
     """Return the one NIfTI file of a name, compressed or not."""
-    found = [path for ending in NIFTI_ENDINGS if (path := folder / f"{stem}{ending}").is_file()]
+    named = sorted(folder.glob(f"{stem}.*"))
+    found = [p for p in named if p.name[len(stem) :].lower() in NIFTI_ENDINGS and p.is_file()]
     if len(found) > 1:
         raise ConversionError(f"{found[0]} and {found[1]} are both there; remove one of them.")
     return found[0] if found else None
@@ -248,8 +250,13 @@ def _add_volume(patient: Patient, frame: int, image: ImageSource, label: ImageSo
 def _end_diastole(info: Path) -> int | None:
     if not info.is_file():
         return None
-    match = re.search(r"^ED:\s*(\d+)", info.read_text(encoding="utf-8"), re.MULTILINE)
-    return int(match[1]) if match else None
+    match = re.search(r"^ED:\s*(\d{1,4})\b", read_text(info), re.MULTILINE)
+    if match is None:
+        raise ConversionError(
+            f"{info} does not say which frame is end-diastole, as in 'ED: 1'; get it again, or "
+            "remove it: the earlier frame counts as end-diastole then."
+        )
+    return int(match[1])
 
 
 def _patients_of_h5(root: Path) -> dict[str, Patient]:

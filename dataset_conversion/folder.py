@@ -50,6 +50,7 @@ class LabelDefinition:
     labels: Mapping[str, int | tuple[int, ...]]
     label_map: Mapping[int, int] = field(default_factory=dict)
     regions_class_order: tuple[int, ...] = ()
+    trust_grid: bool = False  # a label of its image's shape lies on it, whatever its header says
 
 
 def convert_folder(
@@ -98,6 +99,7 @@ def convert_folder(
         label_map=classes.label_map,
         label_advice="name them in --labels or map them with --map OLD=NEW",
         regions_class_order=classes.regions_class_order,
+        trust_label_grid=classes.trust_grid,
         seed=split.seed,
         options=_recorded(layout, classes, split),
         left_out=assignment.left_out,
@@ -185,6 +187,7 @@ def _recorded(
         "labels": layout.labels and relative_name(layout.labels, layout.images),
         "channel_files": dict(layout.channel_files),
         "label_file": layout.label_file,
+        "trust_label_grid": classes.trust_grid,
         "label_files": dict(layout.label_files),
         "label_suffix": layout.label_suffix,
         "later_mask_counts": layout.later_mask_counts,
@@ -213,6 +216,7 @@ def _convert(arguments: argparse.Namespace, options: WriteOptions) -> Conversion
             labels=parse_labels(arguments.labels),
             label_map=parse_label_map(arguments.map),
             regions_class_order=tuple(arguments.regions_class_order),
+            trust_grid=arguments.trust_label_grid,
         ),
         split_request(arguments),
         dataset_id=arguments.d,

@@ -70,6 +70,8 @@ def _add_labels(parser: argparse.ArgumentParser) -> None:
     add("--later-mask-counts", action="store_true", help=text)
     text = "change label values, as 255=1"
     add("--map", nargs="+", default=(), metavar="OLD=NEW", help=text)
+    text = "labels of their image's shape lie on it, whatever their header says: take the image's"
+    add("--trust-label-grid", action="store_true", help=text)
 
 
 def _add_classes(parser: argparse.ArgumentParser) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,7 +98,8 @@ def matches(folder: Path, pattern: str) -> list[Path]:
     """Return what a pattern fits in a folder, without hidden files.
 
     Raises:
-        ConversionError: For a pattern that is absolute or none at all.
+        ConversionError: For a pattern that is absolute or none at all, or leads to a link to
+            nothing.
     """
     try:
         found = sorted(folder.glob(pattern))
@@ -106,9 +108,25 @@ def matches(folder: Path, pattern: str) -> list[Path]:
             f"The pattern {pattern!r} cannot be looked for below {folder}; give one that is "
             "relative to it, as '*_t1.nii.gz'."
         ) from error
+    place = folder
+    for part in Path(pattern).parts:  # glob passes over links to nothing, but for those of a *
+        place /= part
+        if place.is_symlink() and not place.exists():
+            raise ConversionError(
+                f"{place} is a link to {os.readlink(place)}, which does not exist; get it, or "
+                "remove the link."
+            )
     return [path for path in found if not path.name.startswith(".")]
 
 
 def source_of(path: Path) -> ImageSource:
-    """Return how to read a file, or a folder with a DICOM series."""
+    """Return how to read a file, or a folder with a DICOM series.
+
+    Raises:
+        ConversionError: For a folder that is named as a file.
+    """
+    if path.is_dir() and strip_ending(path.name) != path.name:
+        raise ConversionError(
+            f"{path} is a folder, though it is named as a file; take the file out of it."
+        )
     return DicomSeries(path) if path.is_dir() else ImageFile(path)

@@ -21,7 +21,6 @@ from nnunetv2_spmc.dataset_conversion.folder_labels import (
     with_label,
 )
 from nnunetv2_spmc.raw.cases import ConversionError, ImageSource, count_of, name_some
-from nnunetv2_spmc.raw.dicom import DicomSeries
 from nnunetv2_spmc.raw.reader import ImageFile
 from nnunetv2_spmc.raw.sources import is_unread, parts_of
 
@@ -134,7 +133,7 @@ def _flat_images(layout: FolderLayout) -> dict[str, tuple[ImageSource, ...]]:
                 f"{folder} can only be one channel, but --channels names {len(layout.channels)}; "
                 "say which file or folder in it is which channel with --channel-files."
             )
-        images[folder.name] = (DicomSeries(folder),)
+        images[folder.name] = (source_of(folder),)
     return images
 
 

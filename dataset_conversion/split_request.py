@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunetv2_spmc.common.text import read_text
 from nnunetv2_spmc.dataset_conversion.arguments import add_seed
 from nnunetv2_spmc.dataset_conversion.folder_files import strip_ending
 from nnunetv2_spmc.dataset_conversion.patient_names import grouping_hint, patient_keys
@@ -143,7 +145,7 @@ def parse_selection(text: str | None) -> Selection | None:
     """Read N, a fraction, a file with a case on each line, or names joined by commas."""
     if text is None:
         return None
-    if re.fullmatch(r"-?\d+", text):
+    if re.fullmatch(r"-?\d{1,18}", text):
         if int(text) < 1:
             raise ConversionError(f"At least one case has to be asked for, got {text}.")
         return int(text)
@@ -151,8 +153,8 @@ def parse_selection(text: str | None) -> Selection | None:
         if not 0 < float(text) < 1:
             raise ConversionError(f"A fraction lies between 0 and 1, got {text}.")
         return float(text)
-    if Path(text).is_file():
-        lines = Path(text).read_text(encoding="utf-8").splitlines()
+    if os.path.isfile(text):  # many names are longer than a path may be: Path raises
+        lines = read_text(Path(text)).splitlines()
         names = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     elif Path(text).suffix in (".txt", ".list", ".csv") or "/" in text:
         raise ConversionError(f"The list {text} does not exist.")

@@ -28,11 +28,12 @@ LAYERS = (  # from top to bottom
     "raw",
     "common",
 )
-ABOVE_ALL = ("__init__", "train")  # modules beside the folders: load_run, torchrun's command
+ABOVE_ALL = ("__init__", "train")  # modules beside the folders: load_run, the name of a command
 STRANGERS = {("networks", "losses")}  # below, and yet they know nothing of each other
 
 PARTS = {  # of a trainer: they name it in their type hints, and import nothing of it
     ("stopping", "configured"),
+    ("resuming", "configured"),
     ("unlabeled_stream", "semi_supervised"),
     ("pseudo_label_dice", "semi_supervised"),
     ("passes", "semi_supervised"),

@@ -160,12 +160,14 @@ def test_options_of_stock_training_work(workspace, arguments, expected):
 def test_continuing_under_other_settings_is_refused(workspace):
     output = run(
         'export nnUNet_extTrainer="$(nnUNetv2_spmc_trainers)" '
-        "nnUNet_spmc_settings='{\"epochs\": 9}'; "
+        "nnUNet_spmc_settings='{\"tau\": 0.6}'; "
         "nnUNetv2_train 510 3d_fullres 0 -tr nnUNetTrainerSPMC --c -device cpu",
         workspace,
         expect=1,
     )
-    assert "The run to continue was started differently: epochs: 2 -> 9;" in output.splitlines()[-1]
+    refusal = output.splitlines()[-1]
+    assert "The run to continue was started differently: " in refusal
+    assert "; tau: 0.7 -> 0.6." in refusal
 
 
 def test_every_command_line_of_the_readme_is_one_of_ours_or_of_nnunet():

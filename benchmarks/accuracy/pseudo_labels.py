@@ -43,7 +43,7 @@ from nnunetv2_spmc.inference.trained_model import load_model
 from nnunetv2_spmc.networks.unwrap import unwrapped
 from nnunetv2_spmc.training.checkpoint import CHECKPOINT_KEY
 from nnunetv2_spmc.training.passes import labeled_pass, step_of, unlabeled_pass
-from nnunetv2_spmc.unlabeled.cases import raw_unlabeled_cases
+from nnunetv2_spmc.unlabeled.raw_images import raw_unlabeled_cases
 
 TERMS = {  # of the loss of a step -> whether lambda(t) and beta weigh it
     "supervised": (False, False),
@@ -62,7 +62,7 @@ def count_voxels(fold: Path, checkpoint: Path, raw: Path, device: str) -> Counts
     if manager.has_regions or manager.has_ignore_label:
         raise SystemExit("error: regions and ignore labels are not counted here.")
     ending = model.file_ending
-    files = raw_unlabeled_cases(raw, ending, model.num_channels)
+    files = raw_unlabeled_cases(raw, ending, model.channels).cases
     counts = Counts(
         manager.num_segmentation_heads, model.settings["tau"], model.settings["temperature"]
     )

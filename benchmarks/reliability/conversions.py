@@ -1,17 +1,15 @@
-"""Definitions, layouts and DICOM folders that no dataset can be made of, and wrong commands."""
+"""Definitions and layouts that no dataset can be made of."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import SimpleITK as sitk
 
 from benchmarks.reliability.sandbox import BadInput, Here
-from benchmarks.reliability.scans import FOLDER, PREPROCESS, convert_folder, folder_dataset
+from benchmarks.reliability.scans import FOLDER, convert_folder, folder_dataset
 
 Arguments = Sequence[str | Path]
 
@@ -212,169 +210,3 @@ def _of_nothing(converter: str) -> Callable[[Here], Arguments]:
         return (converter, "-i", here.root / "mine", "-d", "520", "-np", "1")
 
     return make
-
-
-# ---- DICOM --------------------------------------------------------------------------------------
-
-Slice = dict[str, Any]
-
-
-def dicom() -> Iterator[BadInput]:
-    """Series whose slices do not form one volume."""
-    for name, change, names in (
-        ("a missing slice", lambda s: s[:4] + s[5:], ("slice",)),
-        ("two slices at one position", lambda s: [*s, s[3] | {"number": 99}], ("position",)),
-        (
-            "four time points",
-            lambda s: [x | {"number": n} for n in range(4) for x in s],
-            ("volumes",),
-        ),
-        ("a tilted gantry", _tilted, ("tilt",)),
-        ("mixed orientations", _one_turned, ("orientation",)),
-        ("two series", _two_series, ("series",)),
-        ("one slice of another size", _one_larger, ("size",)),
-        ("colours", lambda s: [x | {"rgb": True} for x in s], ("values per voxel",)),
-        ("no positions", lambda s: [x | {"position": None} for x in s], ("position",)),
-        ("uneven slices", _uneven, ("slice",)),
-        ("a slice cut short", _one_cut, ("slice_03",)),
-        ("nothing but a text", lambda s: [], ("mine",)),
-    ):
-        yield BadInput(f"DICOM: {name}", "convert", _series(change), ("scan", *names))
-
-
-def _series(change: Callable[[list[Slice]], list[Slice]]) -> Callable[[Here], Arguments]:
-    def make(here: Here) -> Arguments:
-        target = folder_dataset(here)
-        folder = target / "images" / "scan"
-        folder.mkdir()
-        (folder / "readme.txt").write_text("a scan from mine\n")
-        slices = [{"number": n, "position": (0.0, 0.0, 2.5 * n)} for n in range(10)]
-        for index, one in enumerate(change(slices)):
-            _write_slice(folder / f"slice_{index:02d}.dcm", **one)
-        return convert_folder(target)
-
-    return make
-
-
-def _tilted(slices: list[Slice]) -> list[Slice]:
-    return [s | {"position": (0.0, 0.7 * n, 2.5 * n)} for n, s in enumerate(slices)]
-
-
-def _one_turned(slices: list[Slice]) -> list[Slice]:
-    return [*slices[:-1], slices[-1] | {"orientation": (0, 1, 0, 0, 0, -1)}]
-
-
-def _two_series(slices: list[Slice]) -> list[Slice]:
-    return [*slices, *(s | {"series": "1.2.3.9"} for s in slices)]
-
-
-def _one_larger(slices: list[Slice]) -> list[Slice]:
-    return [*slices[:-1], slices[-1] | {"rows": 20}]
-
-
-def _uneven(slices: list[Slice]) -> list[Slice]:
-    return [s | {"position": (0.0, 0.0, float(n * n))} for n, s in enumerate(slices)]
-
-
-def _one_cut(slices: list[Slice]) -> list[Slice]:
-    return [s | {"cut": n == 3} for n, s in enumerate(slices)]
-
-
-def _write_slice(
-    file: Path,
-    *,
-    number: int,
-    position: tuple[float, ...] | None,
-    orientation: tuple[float, ...] = (1, 0, 0, 0, 1, 0),
-    series: str = "1.2.3.4",
-    rows: int = 16,
-    rgb: bool = False,
-    cut: bool = False,
-) -> None:
-    from pydicom.dataset import Dataset, FileMetaDataset
-    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
-
-    voxels = np.random.default_rng(number).integers(0, 99, (rows, 16, 3 if rgb else 1), np.uint8)
-    values: Mapping[str, Any] = {
-        "SOPClassUID": CTImageStorage,
-        "SOPInstanceUID": f"{series}.{file.stem.rpartition('_')[2].lstrip('0') or 0}",
-        "SeriesInstanceUID": series,
-        "StudyInstanceUID": "1.2.3",
-        "Modality": "CT",
-        "InstanceNumber": number,
-        "ImagePositionPatient": None if position is None else list(position),
-        "ImageOrientationPatient": list(orientation),
-        "PixelSpacing": [1.0, 1.0],
-        "SliceThickness": 2.5,
-        "Rows": rows,
-        "Columns": 16,
-        "SamplesPerPixel": voxels.shape[2],
-        "PhotometricInterpretation": "RGB" if rgb else "MONOCHROME2",
-        "PlanarConfiguration": 0 if rgb else None,
-        "BitsAllocated": 8,
-        "BitsStored": 8,
-        "HighBit": 7,
-        "PixelRepresentation": 0,
-        "PixelData": voxels.tobytes(),
-    }
-    dataset = Dataset()
-    for keyword, value in values.items():
-        if value is not None:
-            setattr(dataset, keyword, value)
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.file_meta.MediaStorageSOPClassUID = CTImageStorage
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    dataset.save_as(file, enforce_file_format=True)
-    if cut:
-        content = file.read_bytes()
-        file.write_bytes(content[: len(content) - 100])
-
-
-# ---- command lines ------------------------------------------------------------------------------
-
-REQUIRED = {
-    "convert": "folder",
-    "plan": "small -d 500 -c 2d --name mine",
-    "preprocess": " ".join(PREPROCESS),
-    "trainers": "",
-    "export": "-i MODEL -o out/x",
-    "evaluate": "-ref MODEL -pred MODEL",
-    "compare": "a=out b=out",
-    "uncertainty": "-i out -o out/x -m MODEL",
-    "rank": "-d 500 -m MODEL",
-    "report": "-o out/x.html MODEL",
-}
-
-
-def command_lines() -> Iterator[BadInput]:
-    """Options that no command has, that have no value, or that a habit shortens."""
-    for command, line in REQUIRED.items():
-        for name, more, names in (
-            ("an unknown option", "-zzz 3", ("-zzz",)),
-            ("an unknown long option", "--no-such-option", ("--no-such-option",)),
-            ("an option of nnU-Net's", "-num_gpus 2", ("-num_gpus",)),
-            ("a short form of a long option", "--hel", ("--hel",)),
-        ):
-            yield BadInput(name, command, _line(f"{line} {more}"), names)
-    for command, line, names in (
-        ("uncertainty", "-i out -o out/x -m MODEL -d 500", ("-d",)),
-        ("export", "-i MODEL -o out/x -fold 0", ("-fold",)),
-        ("preprocess", "-d 501 -c 2d", ("501",)),
-        ("preprocess", "-d Dataset500 -c 2d", ("Dataset500",)),
-        ("preprocess", "-d 500 -c 2d -num_parts 2 -part_id 5", ("part_id",)),
-        ("rank", "-d 500 -m gone", ("gone",)),
-        ("report", "-o out/x.html gone", ("gone",)),
-        ("compare", "a=gone b=out", ("gone",)),
-        ("evaluate", "-ref gone -pred out", ("gone",)),
-        ("plan", "small -d 500 -c 3d_gone", ("3d_gone",)),
-        ("plan", "small -d 500 -c 2d --name ../x", ("../x",)),
-        ("plan", "small -d 500 -c 2d --features 0 4", ("features",)),
-        ("plan", "small -d 500 -c 2d --patch-size 7", ("patch",)),
-        ("trainers", "--shell cobol", ("cobol",)),
-    ):
-        yield BadInput(f"{line}", command, _line(line), names)
-
-
-def _line(line: str) -> Callable[[Here], Arguments]:
-    return lambda here: [str(here.model) if w == "MODEL" else w for w in line.split()]

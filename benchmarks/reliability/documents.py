@@ -132,18 +132,9 @@ def plans() -> Iterator[BadInput]:
         ("an unknown normalization", f"{parent}/normalization_schemes", ["Nope"], ("Nope",)),
     ):
         yield BadInput(name, "preprocess", _edited(key, value), names)
-    yield BadInput("plans copied under another name", "preprocess", _copied_plans, ("myplans",))
+    yield BadInput("plans copied and edited", "preprocess", _copied_plans, ("myplans",))
     yield BadInput("two configurations in one folder", "preprocess", _two_in_one, ("spacing",))
     yield BadInput("an unknown configuration", "preprocess", _unknown, ("3d_nothing",))
-    settings: tuple[tuple[str, Any], ...] = (
-        ("tau", 7),
-        ("epochs", 1e23),
-        ("lambda_max", "much"),
-        ("epoch", 3),
-    )
-    for key, number in settings:
-        make = _setting(key, number)
-        yield BadInput(f"the setting {key}: {number}", "preprocess", make, (key,), goes_on=True)
 
 
 def _edited(key: str, value: Any) -> Callable[[Here], Arguments]:
@@ -167,7 +158,8 @@ def _edit(file: Path, key: str, value: Any) -> None:
 
 def _copied_plans(here: Here) -> Arguments:
     file = here.preprocessed / "nnUNetPlans.json"
-    shutil.copy(file, file.with_name("myplans.json"))
+    copy = Path(shutil.copy(file, file.with_name("myplans.json")))
+    _edit(copy, "configurations/2d/spacing", [3.5, 3.5])
     return (*PREPROCESS, "-p", "myplans")
 
 
@@ -180,16 +172,6 @@ def _two_in_one(here: Here) -> Arguments:
 
 def _unknown(here: Here) -> Arguments:
     return ("-d", "500", "-c", "3d_nothing", "-np", "0", "--no_pbar")
-
-
-def _setting(key: str, value: Any) -> Callable[[Here], Arguments]:
-    def make(here: Here) -> Arguments:
-        result = _preprocess(here)
-        for folder in (here.raw, here.preprocessed):
-            _edit(folder / "dataset.json", "spmc", {key: value})
-        return result
-
-    return make
 
 
 # ---- checkpoints --------------------------------------------------------------------------------
@@ -248,10 +230,10 @@ def metrics() -> Iterator[BadInput]:
         ("a Dice of 2", good + _row("c9", "2").encode(), ("c9", "2")),
         ("a Dice of -1", good + _row("c9", "-1").encode(), ("c9", "-1")),
         ("a Dice of inf", good + _row("c9", "inf").encode(), ("c9", "inf")),
-        ("a Dice of text", good + _row("c9", "good").encode(), ("c9", "good")),
+        ("a Dice of text", good + _row("c9", "good").encode(), ("line 5",)),
         ("a case twice", good + _row("c1", "0.5").encode(), ("c1",)),
         ("no column dice", good.replace(b"dice", b"dyce", 1), ("dice",)),
-        ("UTF-16", good.decode().encode("utf-16"), ("metrics.csv",)),
+        ("UTF-16 that does not say so", good.decode().encode("utf-16-le"), ("metrics.csv",)),
         ("not UTF-8", good + b"\xff\xfe,1", ("metrics.csv",)),
         ("a field of a megabyte", good + b"x" * 1_000_000, ("metrics.csv",)),
         ("a NUL byte", good.replace(b"c1", b"c\0"), ("metrics.csv",)),

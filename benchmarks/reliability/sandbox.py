@@ -32,6 +32,7 @@ CHANGES: dict[str, tuple[str, ...]] = {  # what a command may write although an 
     "rank": ("out/*",),
     "evaluate": ("out/*",),
     "report": ("out/*",),
+    "train": ("nnUNet_results/*",),
 }
 RECORDS = "nnUNet_preprocessed/*/spmc_*"  # of scans: brought up to date by whoever compares them
 

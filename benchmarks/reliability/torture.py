@@ -20,7 +20,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from benchmarks import long_csv
-from benchmarks.reliability.conversions import command_lines, definitions, dicom, layouts
+from benchmarks.reliability.command_lines import command_lines
+from benchmarks.reliability.conversions import definitions, layouts
+from benchmarks.reliability.dicom_folders import dicom
 from benchmarks.reliability.documents import checkpoints, json_files, metrics, plans
 from benchmarks.reliability.sandbox import (
     CONFIGURATION,
@@ -34,6 +36,7 @@ from benchmarks.reliability.sandbox import (
 )
 from benchmarks.reliability.scans import folders_of_scans, formats, scans
 from benchmarks.reliability.tables import PAGE, fill, tables
+from benchmarks.reliability.trainings import trainings
 from nnunetv2_spmc import discovery
 
 GROUPS = {
@@ -44,7 +47,8 @@ GROUPS = {
     "definitions": definitions,
     "layouts": layouts,
     "JSON files": json_files,
-    "plans and settings": plans,
+    "plans": plans,
+    "trainings": trainings,
     "checkpoints": checkpoints,
     "metrics": metrics,
     "command lines": command_lines,

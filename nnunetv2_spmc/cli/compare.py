@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from nnunetv2_spmc.cli.parser import Parser
 from nnunetv2_spmc.cli.runner import command
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """Return the parser of the command."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="nnUNetv2_spmc_compare",
         description="Compare evaluations of the same cases: mean and standard deviation over "
         "seeds, and paired differences per case to the first run with a Wilcoxon signed-rank test "
@@ -32,10 +32,11 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-@command("each file is whole or as it was")
+@command("both files are whole, or as they were")
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     arguments = build_parser().parse_args(argv)
+    from nnunetv2_spmc.common.whole_file import made_folder, whole_files
     from nnunetv2_spmc.evaluation.box_plot import draw_box_plot
     from nnunetv2_spmc.evaluation.comparison_report import compare
     from nnunetv2_spmc.evaluation.methods import read_methods
@@ -44,8 +45,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     comparison = compare(methods)
     print(comparison.text())
     if arguments.o is not None:
-        files = [comparison.write_csv(arguments.o), draw_box_plot(methods, arguments.o)]
-        print("Written: " + ", ".join(str(file) for file in files))
+        with made_folder(arguments.o), whole_files(arguments.o) as new:
+            files = [comparison.write_csv(new), draw_box_plot(methods, new)]
+        print("Written: " + ", ".join(str(arguments.o / file.name) for file in files))
 
 
 if __name__ == "__main__":

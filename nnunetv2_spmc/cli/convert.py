@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
+from nnunetv2_spmc.cli.parser import Parser
 from nnunetv2_spmc.cli.runner import command
 from nnunetv2_spmc.dataset_conversion import find_converters
 from nnunetv2_spmc.dataset_conversion.arguments import add_common, write_options
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """Return the parser with one subcommand for each converter."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="nnUNetv2_spmc_convert",
         description="Write labeled, unlabeled and test cases to nnUNet_raw/DatasetXXX_Name.",
     )
@@ -30,3 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the converter that the arguments name."""
     arguments = build_parser().parse_args(argv)
     print(arguments.convert(arguments, write_options(arguments)))
+
+
+if __name__ == "__main__":
+    main()

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from nnunetv2_spmc.cli.parser import Parser
 from nnunetv2_spmc.cli.runner import command
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """Return the parser of the command."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="nnUNetv2_spmc_evaluate",
         description="Measure predictions against references: Dice, Jaccard, HD95 and ASD per case "
         "and class or region, as MedPy defines them; distances in millimetres and in voxels. "
         "Writes metrics.csv and metrics.json.",
         epilog="A class in neither mask is counted and enters no mean. A class in one of the two "
         "only is a failure: Dice and Jaccard 0, no distance. Voxels under the ignore label of the "
-        "reference are left out. Formats without a voxel size (png) have one of 1 mm.",
+        "reference are left out. Formats without a voxel size (png) have one of 1 mm. Cases that "
+        "cannot be measured, of which a file is truncated for example, are named and left out; the "
+        "exit status is 1 then.",
     )
     add = parser.add_argument
     add("-ref", type=Path, required=True, metavar="LABELS", help="folder of the references")
@@ -48,9 +51,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 @command()
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command."""
+def main(argv: Sequence[str] | None = None) -> int | None:
+    """Run the command; name the cases that could not be measured."""
     arguments = build_parser().parse_args(argv)
+    from nnunetv2_spmc.common.errors import failure_lines
     from nnunetv2_spmc.evaluation.folder_evaluation import evaluate_folder
 
     evaluation = evaluate_folder(
@@ -62,9 +66,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         show_progress=not arguments.no_pbar,
     )
     print(evaluation.table())
-    print(*evaluation.remarks(), sep="\n")
-    files = evaluation.write(arguments.o or arguments.pred)
-    print("Written: " + ", ".join(str(file) for file in files))
+    print(*evaluation.remarks(), *evaluation.notes, sep="\n")
+    try:
+        files = evaluation.write(arguments.o or arguments.pred)
+        print("Written: " + ", ".join(str(file) for file in files))
+    finally:
+        if evaluation.failed:
+            number = len(evaluation.failed) + len({row.case for row in evaluation.rows})
+            print(failure_lines(evaluation.failed, number), file=sys.stderr)
+    return 1 if evaluation.failed else None
 
 
 if __name__ == "__main__":

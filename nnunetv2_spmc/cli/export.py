@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from nnunetv2_spmc.cli.parser import Parser
 from nnunetv2_spmc.cli.runner import command
 
 
 @command()
 def main(argv: Sequence[str] | None = None) -> None:
     """Export a model folder."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="nnUNetv2_spmc_export",
         description="Write a model folder that a machine with stock nnU-Net alone can use: "
         "trainer nnUNetTrainer, main branch only, no optimizer. Equal logits are checked first.",

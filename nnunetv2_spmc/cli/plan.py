@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from nnunetv2_spmc.cli.parser import Parser
 from nnunetv2_spmc.cli.runner import command
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """Return the parser of the command."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="nnUNetv2_spmc_plan",
         description="Add a configuration to the plans that nnU-Net has made of a dataset.",
     )
@@ -19,7 +20,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_small(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_small(commands: argparse._SubParsersAction[Parser]) -> None:
     parser = commands.add_parser(
         "small",
         help="a configuration that trains in minutes on a CPU",
@@ -30,7 +31,7 @@ def _add_small(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "made them.",
     )
     add = parser.add_argument
-    add("-d", type=int, required=True, metavar="ID", help="dataset id")
+    add("-d", required=True, metavar="ID", help="dataset id or name")
     add("-c", required=True, metavar="CONFIG", help="configuration to derive from")
     add("-p", default="nnUNetPlans", metavar="PLANS", help="plans (default: %(default)s)")
     add(

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
+from nnunetv2_spmc.cli.parser import Parser
 from nnunetv2_spmc.cli.runner import command
 
 # What nnUNetv2_preprocess starts: the 3D full resolution needs more memory per process.
 DEFAULT_PROCESSES = {"2d": 8, "3d_fullres": 4, "3d_lowres": 8}
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """Return the parser of the command."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="nnUNetv2_spmc_preprocess",
         description="Preprocess the unlabeled cases (imagesUn) of a dataset that "
         "nnUNetv2_plan_and_preprocess has planned. Finished cases are skipped, so an interrupted "
@@ -49,26 +49,30 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     from nnunetv2_spmc.unlabeled.preprocessing import PreprocessingOptions, preprocess_unlabeled
 
     failed = {}
-    for dataset in arguments.d:
-        for configuration in arguments.c:
-            processes = arguments.np
-            if processes is None:
-                processes = DEFAULT_PROCESSES.get(configuration, 4)
-            options = PreprocessingOptions(
-                num_processes=processes,
-                num_parts=arguments.num_parts,
-                part_id=arguments.part_id,
-                verify=arguments.verify,
-                overwrite=arguments.overwrite,
-                allow_overlap=arguments.allow_overlap,
-                show_progress=not arguments.no_pbar,
-                log=print,
-            )
-            report = preprocess_unlabeled(dataset, configuration, arguments.p, options)
-            print(report.summary())
-            failed.update({f"{configuration} {i}": reason for i, reason in report.failed.items()})
-    for case, reason in failed.items():
-        print(f"failed: {case}: {reason}", file=sys.stderr)
+    try:
+        for dataset in arguments.d:
+            name = f"{dataset} " if len(arguments.d) > 1 else ""
+            for configuration in arguments.c:
+                processes = arguments.np
+                if processes is None:
+                    processes = DEFAULT_PROCESSES.get(configuration, 4)
+                options = PreprocessingOptions(
+                    num_processes=processes,
+                    num_parts=arguments.num_parts,
+                    part_id=arguments.part_id,
+                    verify=arguments.verify,
+                    overwrite=arguments.overwrite,
+                    allow_overlap=arguments.allow_overlap,
+                    show_progress=not arguments.no_pbar,
+                    log=print,
+                )
+                report = preprocess_unlabeled(dataset, configuration, arguments.p, options)
+                print(report.summary())
+                for case, reason in report.failed.items():
+                    failed[f"{name}{configuration} {case}"] = reason
+    finally:  # also where a later dataset or configuration is refused
+        for case, reason in failed.items():
+            print(f"failed: {case}: {reason}", file=sys.stderr)
     return 1 if failed else None
 
 

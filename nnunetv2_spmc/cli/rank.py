@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from nnunetv2_spmc.cli.parser import Parser
 from nnunetv2_spmc.cli.runner import command
 
 # as in inference.ranking, which takes seconds to import
@@ -22,9 +23,9 @@ Cases of which nothing was predicted have no score and come last. Cases that can
 which a file is truncated for example, are named and left out; the exit status is 1 then."""
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """Return the parser of the command."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="nnUNetv2_spmc_rank",
         description="Order unlabeled cases by how much annotating them should help.",
         epilog=EPILOG,
@@ -71,6 +72,14 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     arguments = parser.parse_args(argv)
     if arguments.k < 0:
         parser.error(f"-k must be at least 0, got {arguments.k}")
+    if arguments.o is not None and arguments.o.is_dir():
+        parser.error(
+            f"{arguments.o} is a folder; name a file such as {arguments.o / 'ranking.csv'}"
+        )
+    from nnunetv2_spmc.common.whole_file import refuse_another_file
+
+    if arguments.o is not None:
+        refuse_another_file(arguments.o, "rank,case,", "ranking")
     from nnunetv2_spmc.common.errors import failure_lines
     from nnunetv2_spmc.common.nnunet_folders import find_dataset, raw_folder
     from nnunetv2_spmc.inference.trained_model import find_fold, load_model
@@ -91,8 +100,11 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         fold, arguments.chk, device=arguments.device, mirroring=not arguments.disable_tta
     )
     check_score(model, arguments.score)
-    cases = input_cases(arguments.i or dataset / IMAGES_UNLABELED, model)
-    measured, features, failed = measure_cases(model, cases, read_groups(dataset))
+    images = input_cases(arguments.i or dataset / IMAGES_UNLABELED, model)
+    measured, features, failed = measure_cases(model, images.cases, read_groups(dataset))
+    failed = images.failed | failed
+    if images.note:
+        print(images.note)
     try:
         if measured:
             ranked = rank(
@@ -109,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
                 print(f"Wrote {arguments.o}.")
     finally:
         if failed:
-            print(failure_lines(failed, len(cases)), file=sys.stderr)
+            print(failure_lines(failed, len(images.all_cases)), file=sys.stderr)
     return 1 if failed else None
 
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from nnunetv2_spmc.cli.parser import Parser
 from nnunetv2_spmc.cli.runner import command
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """Return the parser of the command."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="nnUNetv2_spmc_report",
         description="Write one HTML page about trainings: what was trained on what, curves, "
         "metrics of the validation cases, worst and best cases, a viewer. The page needs no "
-        "network. Unfinished trainings are shown as far as they got.",
+        "network. Unfinished trainings are shown as far as they got. What is damaged is left out "
+        "and named; the exit status is 1 then.",
         epilog="Images are read from nnUNet_raw, references from nnUNet_preprocessed: set both as "
         "for nnU-Net.",
     )
@@ -46,8 +48,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 @command()
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command."""
+def main(argv: Sequence[str] | None = None) -> int | None:
+    """Run the command; name what is not on the page because it is damaged."""
     parser = build_parser()
     arguments = parser.parse_args(argv)
     if arguments.cases < 0:
@@ -56,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(
             f"{arguments.o} is a folder; name a file such as {arguments.o / 'report.html'}"
         )
+    from nnunetv2_spmc.common.whole_file import refuse_another_file
+
+    refuse_another_file(arguments.o, "<!doctype html>", "report")
     from nnunetv2_spmc.reports.page import write_page
     from nnunetv2_spmc.reports.report import default_title, gather_report, unique_folders
     from nnunetv2_spmc.reports.run_record import RunRecord
@@ -67,6 +72,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     for note in report.notes:
         print(f"note: {note}")
     print(f"Wrote {arguments.o} ({arguments.o.stat().st_size / 1e6:.1f} MB).")
+    for what, reason in report.failed.items():
+        print(f"failed: {what}: {reason}", file=sys.stderr)
+    return 1 if report.failed else None
 
 
 if __name__ == "__main__":

@@ -12,13 +12,15 @@ Only a mistake in the program shows a traceback.
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import wraps
 
-from nnunetv2_spmc.common.errors import SPMCError
+from nnunetv2_spmc.common.errors import SPMCError, one_line
 from nnunetv2_spmc.common.signals import termination_raises
 
 INTERRUPTED = 130
@@ -42,9 +44,11 @@ def command(
     def decorate(body: Body) -> Callable[..., None]:
         @wraps(body)
         def main(argv: Sequence[str] | None = None) -> None:
+            _prepare_output()
             status = _status(body, argv, after_interrupt, unwind)
-            if _reader_has_gone():
-                status = status or CLOSED_PIPE
+            output = _output_status()
+            if output is not None:
+                status = status or output
             if status is not None:
                 sys.exit(status)
 
@@ -67,8 +71,10 @@ def _status(body: Body, argv: Sequence[str] | None, after_interrupt: str, unwind
     except Exception as error:
         if stopped:  # a library made another exception of it
             return 128 + stopped[0]
-        if isinstance(error, BrokenPipeError) and _reader_has_gone("\n"):
-            return CLOSED_PIPE
+        if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ENOSPC):
+            output = _output_status("\n")  # it may have been a file or a worker's pipe as well
+            if output is not None:
+                return output
         if not isinstance(error, (SPMCError, OSError)) or isinstance(error, BrokenPipeError):
             raise
         return f"error: {_sentence(error)}"
@@ -76,15 +82,33 @@ def _status(body: Body, argv: Sequence[str] | None, after_interrupt: str, unwind
 
 def _sentence(error: SPMCError | OSError) -> str:
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{os.fspath(error.filename)}: {error.strerror or 'it cannot be used'}"
-    return str(error)
+        return one_line(f"{error.filename}: {error.strerror or 'it cannot be used'}")
+    return one_line(str(error))
 
 
-def _reader_has_gone(probe: str = "") -> bool:
-    """Write what is left of the output; if nobody takes it, let Python not say so at its end."""
+def _prepare_output() -> None:
+    """Let no name be unprintable, and no file take the number of an output that is closed (>&-)."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as Python has it for stderr
+
+
+def _output_status(probe: str = "") -> Status:
+    """Write what is left of the output; return the status if that fails, None otherwise.
+
+    Python would try once more at its end, and say so.
+    """
     try:
         print(end=probe, flush=True)
-    except BrokenPipeError:
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+        if isinstance(error, BrokenPipeError):
+            return CLOSED_PIPE
+        return f"error: the output could not be written: {error.strerror}"
+    return None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from nnunetv2_spmc.cli.parser import Parser
 from nnunetv2_spmc.cli.runner import command
 
 SHELL_LINES = {
@@ -20,7 +20,7 @@ SHELL_LINES = {
 @command()
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the folder, or the line to paste into a shell."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="nnUNetv2_spmc_trainers",
         description="Print the folder that the environment variable nnUNet_extTrainer must name, "
         "so that nnUNetv2_train and nnUNetv2_predict find the trainers of this package.",

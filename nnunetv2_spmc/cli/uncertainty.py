@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from nnunetv2_spmc.cli.parser import Parser
 from nnunetv2_spmc.cli.runner import command
 
 EPILOG = """\
@@ -19,9 +20,9 @@ Cases that cannot be read, of which a file is truncated for example, are named a
 exit status is 1 then."""
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """Return the parser of the command."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="nnUNetv2_spmc_uncertainty",
         description="Segment images and write where the model is unsure, in the images' geometry.",
         epilog=EPILOG,
@@ -58,6 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     arguments = parser.parse_args(argv)
     if arguments.tau is not None and not 0 <= arguments.tau <= 1:
         parser.error(f"--tau must be in [0, 1], got {arguments.tau}")
+    from nnunetv2_spmc.raw.layout import refuse_to_write_into
+
+    refuse_to_write_into(arguments.o, arguments.i)
     from nnunetv2_spmc.common.errors import failure_lines
     from nnunetv2_spmc.inference.trained_model import find_fold, load_model
     from nnunetv2_spmc.inference.uncertainty import input_cases, missing_parts, write_uncertainty
@@ -66,22 +70,25 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     model = load_model(
         fold, arguments.chk, device=arguments.device, mirroring=not arguments.disable_tta
     )
-    cases = input_cases(arguments.i, model)
+    images = input_cases(arguments.i, model)
     note = missing_parts(model, arguments.tau)
     if note is not None:
         print(f"note: {note}")
     summary = write_uncertainty(
         model,
-        cases,
+        images.cases,
         arguments.o,
         tau=arguments.tau,
         skip_finished=arguments.continue_prediction,
     )
     skipped = f", {len(summary.skipped)} were there already" if summary.skipped else ""
-    print(f"Wrote {len(summary.written)} of {len(cases)} cases to {arguments.o}{skipped}.")
-    if summary.failed:
-        print(failure_lines(summary.failed, len(cases)), file=sys.stderr)
-    return 1 if summary.failed else None
+    number, failed = len(images.all_cases), images.failed | summary.failed
+    if images.note:
+        print(images.note)
+    print(f"Wrote {len(summary.written)} of {number} cases to {arguments.o}{skipped}.")
+    if failed:
+        print(failure_lines(failed, number), file=sys.stderr)
+    return 1 if failed else None
 
 
 if __name__ == "__main__":

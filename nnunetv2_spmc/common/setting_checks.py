@@ -19,6 +19,17 @@ def require(condition: bool, key: str, value: Any, expected: str) -> None:
         raise SettingsError(f"The setting {key} must be {expected}, got {value!r}.")
 
 
+def require_within(settings: Any, key: str, least: float, most: float) -> None:
+    """Raise a SettingsError if a number is out of range; other types pass, and None.
+
+    Before `check_types`, so that 1e23 for an integer is told its range and not its type.
+    """
+    value = getattr(settings, key)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        require(not value < least, key, value, f"at least {least}")  # NaN passes: it has no type
+        require(not value > most, key, value, f"at most {most}")
+
+
 def check_types(settings: Any) -> None:
     """Check every field of a dataclass of settings against its annotation.
 

@@ -9,9 +9,17 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
+from multiprocessing.util import register_after_fork
 from types import FrameType
 
 _STOPPING = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+
+
+_handlers: set[Callable[..., None]] = set()  # those of this module that are in use
+
+
+class _WorkerEnds(SystemExit, KeyboardInterrupt):
+    """Nobody shows its traceback: multiprocessing for the first base, nnU-Net for the second."""
 
 
 @contextmanager
@@ -74,18 +82,34 @@ def _handled_by(handle: Callable[[int], None]) -> Iterator[None]:
     def handler(signum: int, _frame: FrameType | None) -> None:
         if os.getpid() == process:
             handle(signum)
-        elif signum != signal.SIGINT:  # a forked worker: nnU-Net's end quietly at this exception
-            raise KeyboardInterrupt
+        elif signum != signal.SIGINT:  # a forked worker
+            raise _WorkerEnds(128 + signum)
         # a terminal sends Ctrl-C to workers too; one that ends before its parent breaks its queue
 
     # nohup ignores SIGHUP; None is a handler that Python could not put back
     ours = [n for n in _STOPPING if signal.getsignal(n) not in (signal.SIG_IGN, None)]
     previous = {number: signal.signal(number, handler) for number in ours}
+    _handlers.add(handler)
     try:
         yield
     finally:
+        _handlers.discard(handler)
         for number, earlier in previous.items():
             signal.signal(number, earlier)
+
+
+def _end_as_always(_: object) -> None:
+    """Let a forked worker of multiprocessing end by SIGTERM, whatever it waits for.
+
+    A pool ends its workers so. Python runs a handler when a call returns: one that waits for a lock
+    which another worker took along never does, and the pool would wait for it for ever.
+    """
+    for number in _STOPPING:
+        if number != signal.SIGINT and signal.getsignal(number) in _handlers:
+            signal.signal(number, signal.SIG_DFL)
+
+
+register_after_fork(_end_as_always, _end_as_always)  # it belongs to an object, here itself
 
 
 @contextmanager

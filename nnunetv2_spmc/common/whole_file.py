@@ -11,12 +11,13 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.common.leftovers import remove_leftovers, temporary_name
+from nnunetv2_spmc.common.text import check_name
 
 try:
     import resource
@@ -34,6 +35,26 @@ class WriteError(DataError):
 
 
 @contextmanager
+def made_folder(folder: Path) -> Iterator[Path]:
+    """Create a folder and those above it; what is new and still empty goes if anything is raised.
+
+    Raises:
+        WriteError: it could not be created.
+    """
+    check_name(folder, WriteError)
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        with writing(folder, folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+    except BaseException:
+        for path in new:
+            with suppress(OSError):  # it holds what another run, or an earlier step, has written
+                path.rmdir()
+        raise
+
+
+@contextmanager
 def whole_file(path: Path, check: Check | None = None) -> Iterator[Path]:
     """Yield a temporary path, which becomes `path` if nothing is raised; nothing stays otherwise.
 
@@ -43,17 +64,23 @@ def whole_file(path: Path, check: Check | None = None) -> Iterator[Path]:
             raise themselves.
 
     Raises:
-        WriteError: it could not be written.
+        WriteError: it could not be written, or is a folder.
     """
-    file = path.parent / temporary_name(WRITING_PREFIX) / path.name
+    check_name(path, WriteError)
+    if path.name in ("", "..") or path.is_dir():  # ".", "/" and the like have no name
+        raise WriteError(f"{path} is a folder; name a file")
+    temporary = path.parent / temporary_name(WRITING_PREFIX)
+    file = temporary / path.name
+    is_one_of_several = path.parent.name.startswith(WRITING_PREFIX)  # see `whole_files`
+    name = path.parents[1] / path.name if is_one_of_several else path
     try:
-        with writing(file, path, check):
-            file.parent.mkdir(exist_ok=True)
+        with writing(file, name, check):
+            temporary.mkdir(exist_ok=True)
             yield file
-        with writing(file, path):
+        with writing(file, name):
             os.replace(file, path)
     finally:
-        shutil.rmtree(file.parent, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_json(content: Any, path: Path, *, allow_nan: bool = True) -> None:
@@ -61,6 +88,26 @@ def write_json(content: Any, path: Path, *, allow_nan: bool = True) -> None:
     text = json.dumps(content, indent=2, allow_nan=allow_nan)
     with whole_file(path) as temporary:
         temporary.write_text(f"{text}\n", encoding="utf-8")
+
+
+def refuse_another_file(path: Path, start: str, what: str) -> None:
+    """Raise if a file that would be replaced is there and something else.
+
+    Args:
+        path: the file.
+        start: how a file of this kind begins; capitals do not matter.
+        what: it is, "page" for example.
+
+    Raises:
+        DataError: it begins otherwise: a scan or a checkpoint, given by mistake.
+    """
+    try:
+        with path.open("rb") as file:
+            found = file.read(PROBE_BYTES).lstrip()
+    except OSError:  # absent, or writing it will say so
+        return
+    if found and found[: len(start)].lower() != start.lower().encode():
+        raise DataError(f"{path} is there and no {what}; name another file, or remove it.")
 
 
 @contextmanager
@@ -76,6 +123,7 @@ def whole_files(folder: Path) -> Iterator[Path]:
     Raises:
         WriteError: a file could not be moved.
     """
+    check_name(folder, WriteError)
     temporary = folder / temporary_name(WRITING_PREFIX)
     shutil.rmtree(temporary, ignore_errors=True)  # a killed process of the same number
     try:
@@ -107,17 +155,19 @@ def whole_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     Raises:
         WriteError: it could not be created, or is there already.
     """
+    check_name(path, WriteError)
     prefix = f"{WRITING_PREFIX}{path.name}-"
     remove_leftovers(path.parent, prefix)
     temporary = path.with_name(temporary_name(prefix))
-    try:
-        with writing(temporary, path):
-            temporary.mkdir(parents=True)
-        yield temporary
-        with writing(temporary, path):
-            _replace_folder(temporary, path, overwrite)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with made_folder(path.parent):
+        try:
+            with writing(temporary, path):
+                temporary.mkdir()
+            yield temporary
+            with writing(temporary, path):
+                _replace_folder(temporary, path, overwrite)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _replace_folder(new: Path, path: Path, overwrite: bool) -> None:
@@ -130,7 +180,8 @@ def _replace_folder(new: Path, path: Path, overwrite: bool) -> None:
         if old.exists():
             os.replace(old, path)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    if old.exists():  # under the name of what is not finished, it goes even if this run is killed
+        os.replace(old, new)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.common.errors import DataError, reason_of
+from nnunetv2_spmc.common.text import check_name
 from nnunetv2_spmc.evaluation.classes import Classes
 from nnunetv2_spmc.raw.cases import name_some
 from nnunetv2_spmc.raw.checks import (
@@ -20,6 +22,10 @@ from nnunetv2_spmc.raw.checks import (
     SPACING_TOLERANCE,
 )
 from nnunetv2_spmc.raw.scan import check_scan
+from nnunetv2_spmc.unlabeled.raw_images import left_out_note, other_files
+
+# What nnU-Net and this package write beside predictions, folders of maps among it.
+BESIDE_PREDICTIONS = (".csv", ".npz", ".pkl", "/")
 
 
 class LabelMap(NamedTuple):
@@ -32,22 +38,23 @@ class LabelMap(NamedTuple):
 
 @dataclass(frozen=True)
 class CasePairs:
-    """Cases with a reference and a prediction; those whose prediction is missing."""
+    """Cases with a reference and a prediction; those whose prediction is missing; other files."""
 
     cases: tuple[str, ...]
     missing: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def pair_cases(
     reference_folder: Path, prediction_folder: Path, file_ending: str, *, allow_missing: bool
 ) -> CasePairs:
-    """Match references and predictions by name; other files, nnU-Net's JSON for example, are left.
+    """Match references and predictions by name; files of other formats are left out and named.
 
     Raises:
         DataError: If a folder has no such file, or cases are in one of the folders only.
     """
-    references = _cases_in(reference_folder, file_ending)
-    predictions = _cases_in(prediction_folder, file_ending)
+    references, reference_note = _cases_in(reference_folder, file_ending)
+    predictions, prediction_note = _cases_in(prediction_folder, file_ending)
     if reference_folder.samefile(prediction_folder):
         raise DataError(f"{reference_folder} is given as references and as predictions.")
     missing = sorted(references - predictions)
@@ -65,36 +72,55 @@ def pair_cases(
         )
     if problems:
         raise DataError(". ".join(problems) + ".")
-    return CasePairs(tuple(sorted(references & predictions)), tuple(missing))
+    notes = tuple(note for note in (reference_note, prediction_note) if note)
+    return CasePairs(tuple(sorted(references & predictions)), tuple(missing), notes)
 
 
-def _cases_in(folder: Path, file_ending: str) -> set[str]:
+def _cases_in(folder: Path, file_ending: str) -> tuple[set[str], str | None]:
+    """Return the cases of a folder, and a line about its files of other formats, if any."""
+    names = sorted(os.listdir(folder))
     cases = {
-        file.name.removesuffix(file_ending)
-        for file in folder.iterdir()
-        if file.name.endswith(file_ending) and not file.name.startswith(".")
+        name.removesuffix(file_ending)
+        for name in names
+        if name.endswith(file_ending) and not name.startswith(".")
     }
+    others = [
+        name
+        for name in other_files(folder, names, file_ending)
+        if not name.endswith(BESIDE_PREDICTIONS)
+    ]
     if not cases:
-        raise DataError(f"{folder} has no {file_ending} file, the file_ending of dataset.json.")
-    return cases
+        there = f" (there is {name_some(others)})" if others else ""
+        raise DataError(
+            f"{folder} has no {file_ending} file, the file_ending of dataset.json{there}."
+        )
+    return cases, left_out_note(folder, others, file_ending)
 
 
-def find_reader(dataset_json: Mapping[str, Any], example: Path) -> type:
-    """Return the reader class that nnU-Net chooses for a dataset.
+def find_reader(dataset_json: Mapping[str, Any], examples: Sequence[Path]) -> type:
+    """Return the reader class that nnU-Net chooses for a dataset by the first file it can read.
 
     Raises:
-        DataError: If no reader can read the example.
+        DataError: If no reader can read any of the examples.
     """
+    for example in filter(Path.is_file, examples):
+        with contextlib.suppress(RuntimeError, TypeError, DataError):
+            return _reader_for(dataset_json, example)
+    raise DataError(
+        f"No reader of nnU-Net can read {name_some(map(str, examples))}: get them again, or name "
+        "the right file_ending in dataset.json."
+    )
+
+
+def _reader_for(dataset_json: Mapping[str, Any], example: Path) -> type:
     from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 
+    check_name(example)
     # it prints the traceback of each reader that it tries
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        try:
-            reader: type = determine_reader_writer_from_dataset_json(
-                dict(dataset_json), str(example), verbose=False
-            )
-        except RuntimeError as error:
-            raise DataError(f"No reader of nnU-Net can read {example}; is it damaged?") from error
+        reader: type = determine_reader_writer_from_dataset_json(
+            dict(dataset_json), str(example), verbose=False
+        )
     return reader
 
 
@@ -114,8 +140,7 @@ def read_label_map(file: Path, reader: type, allowed: Sequence[int]) -> LabelMap
         with contextlib.redirect_stdout(io.StringIO()):
             channels, properties = reader().read_seg(str(file))
     except Exception as error:  # readers raise all kinds
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise DataError(f"{file} cannot be read ({lines[-1]})") from error
+        raise DataError(f"{file} cannot be read ({reason_of(error)})") from error
     if len(channels) != 1:
         raise DataError(f"{file} holds {len(channels)} channels, a segmentation has one")
     with np.errstate(invalid="ignore"):  # NaN is found by the comparison

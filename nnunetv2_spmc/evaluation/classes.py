@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_spmc.common.errors import DataError
-from nnunetv2_spmc.raw.cases import IGNORE
+from nnunetv2_spmc.raw.label_definition import IGNORE
 
 
 @dataclass(frozen=True)

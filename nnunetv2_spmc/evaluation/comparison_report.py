@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nnunetv2_spmc.common.whole_file import whole_file
+from nnunetv2_spmc.common.whole_file import made_folder, whole_file
 from nnunetv2_spmc.evaluation.case_metrics import METRICS
 from nnunetv2_spmc.evaluation.comparison import (
     MIN_PAIRS,
@@ -101,9 +101,12 @@ class Comparison:
             for m in self.means
             for metric in METRICS
         ]
-        folder.mkdir(parents=True, exist_ok=True)
         path = folder / COMPARISON_CSV
-        with whole_file(path) as temp, temp.open("w", encoding="utf-8", newline="") as file:
+        with (
+            made_folder(folder),
+            whole_file(path) as temp,
+            temp.open("w", encoding="utf-8", newline="") as file,
+        ):
             writer = csv.DictWriter(file, rows[0], lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)

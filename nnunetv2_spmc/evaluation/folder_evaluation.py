@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from nnunetv2_spmc import __version__
 from nnunetv2_spmc.common.errors import DataError
-from nnunetv2_spmc.common.whole_file import write_json
+from nnunetv2_spmc.common.whole_file import made_folder, whole_files, write_json
 from nnunetv2_spmc.common.worker_pool import run_cases
 from nnunetv2_spmc.evaluation.case_files import find_reader, pair_cases, read_pair
 from nnunetv2_spmc.evaluation.case_metrics import METRICS, ClassMetrics, case_metrics
@@ -24,6 +24,7 @@ from nnunetv2_spmc.evaluation.metrics_csv import METRICS_CSV, METRICS_JSON, writ
 from nnunetv2_spmc.evaluation.summary import ClassSummary, summarize_classes, summarize_mean
 from nnunetv2_spmc.evaluation.text_table import TITLES, mean_and_std_text, text_table
 from nnunetv2_spmc.raw.cases import count_of, name_some
+from nnunetv2_spmc.raw.dataset_json import read_dataset_json
 from nnunetv2_spmc.raw.layout import OVERLAP_KEY
 
 DEFINITIONS = {
@@ -54,6 +55,8 @@ class Evaluation:
 
     rows: list[ClassMetrics]
     missing: tuple[str, ...]  # cases without a prediction
+    failed: dict[str, str]  # case -> why it could not be measured
+    notes: tuple[str, ...]  # about files that are left out
     settings: dict[str, Any]
 
     def as_json(self) -> dict[str, Any]:
@@ -93,6 +96,11 @@ class Evaluation:
             )
         if any(row.status == "both_empty" for row in self.rows):
             remarks.append("Both empty: class in neither mask, in no mean.")
+        if self.failed:
+            remarks.append(
+                f"Not evaluated, because they cannot be measured: {len(self.failed)} of "
+                f"{len(self.failed) + cases} cases ({name_some(self.failed)})."
+            )
         if self.missing:
             remarks.append(
                 f"Not evaluated, because there is no prediction: {len(self.missing)} of "
@@ -102,11 +110,10 @@ class Evaluation:
 
     def write(self, folder: Path) -> tuple[Path, Path]:
         """Write metrics.csv and metrics.json into a folder and return their paths."""
-        folder.mkdir(parents=True, exist_ok=True)
-        csv_file, json_file = folder / METRICS_CSV, folder / METRICS_JSON
-        write_metrics_csv(csv_file, self.rows)
-        write_json(self.as_json(), json_file, allow_nan=False)
-        return csv_file, json_file
+        with made_folder(folder), whole_files(folder) as new:
+            write_metrics_csv(new / METRICS_CSV, self.rows)
+            write_json(self.as_json(), new / METRICS_JSON, allow_nan=False)
+        return folder / METRICS_CSV, folder / METRICS_JSON
 
 
 def _table_row(label: str, summary: ClassSummary) -> list[str]:
@@ -138,26 +145,33 @@ def evaluate_folder(
         show_progress: Show a progress bar.
 
     Raises:
-        DataError: If folders or files do not fit together. Cases that fail are all named.
+        DataError: If folders or files do not fit together, or no case can be measured. A case that
+            fails beside others does not raise, it is named with its reason.
     """
     if num_processes is not None and num_processes < 0:
         raise DataError(f"The number of processes must not be negative, got {num_processes}.")
     for folder in (reference_folder, prediction_folder):
         if not folder.is_dir():
             raise DataError(f"{folder} is not a folder.")
-    dataset_json = _read_dataset_json(dataset_json_file)
+    if not os.path.lexists(dataset_json_file):
+        raise DataError(f"{dataset_json_file} does not exist; name the dataset's with -djfile.")
+    remedy = "it must be the dataset.json of the dataset"
+    dataset_json = read_dataset_json(dataset_json_file, remedy, with_channels=False)
     classes = read_classes(dataset_json, dataset_json_file)
     ending = dataset_json["file_ending"]
     pairs = pair_cases(reference_folder, prediction_folder, ending, allow_missing=allow_missing)
-    reader = find_reader(dataset_json, reference_folder / f"{pairs.cases[0]}{ending}")
+    reader = find_reader(
+        dataset_json, [reference_folder / f"{case}{ending}" for case in pairs.cases]
+    )
     job = EvaluationJob(reference_folder, prediction_folder, ending, reader, classes)
     if num_processes is None:
         num_processes = _default_processes()
-    rows = _evaluate_cases(job, pairs.cases, num_processes, show_progress=show_progress)
+    rows, failed = _evaluate_cases(job, pairs.cases, num_processes, show_progress=show_progress)
     settings = {
         "references": str(reference_folder.resolve()),
         "predictions": str(prediction_folder.resolve()),
-        "cases": len(pairs.cases),
+        "cases": len(pairs.cases) - len(failed),
+        "failed_cases": failed,
         "missing_predictions": list(pairs.missing),
         "reader": reader.__name__,
         "file_ending": ending,
@@ -166,19 +180,7 @@ def evaluate_folder(
     }
     if overlap := _allowed_overlap(dataset_json, prediction_folder):
         settings[OVERLAP_KEY] = overlap
-    return Evaluation(rows, pairs.missing, settings)
-
-
-def _read_dataset_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{file} does not exist; name the dataset's with -djfile.") from None
-    except ValueError as error:
-        raise DataError(f"{file} is not valid JSON ({error}).") from error
-    if not isinstance(content, Mapping) or not content.get("file_ending"):
-        raise DataError(f"{file} has no 'file_ending'; it must be the dataset.json of the dataset.")
-    return dict(content)
+    return Evaluation(rows, pairs.missing, failed, pairs.notes, settings)
 
 
 def _allowed_overlap(dataset_json: Mapping[str, Any], predictions: Path) -> str:
@@ -205,7 +207,7 @@ def _default_processes() -> int:
 
 def _evaluate_cases(
     job: EvaluationJob, cases: Sequence[str], num_processes: int, *, show_progress: bool
-) -> list[ClassMetrics]:
+) -> tuple[list[ClassMetrics], dict[str, str]]:
     try:
         with tqdm(total=len(cases), desc="Evaluating", disable=not show_progress) as progress:
             outcomes = run_cases(partial(_evaluate_case, job), cases, num_processes, progress)
@@ -214,13 +216,14 @@ def _evaluate_cases(
             "A worker process was killed, mostly a sign of too little memory; run it again with "
             "fewer processes (-np)."
         ) from None
-    problems = {case: o for case, o in zip(cases, outcomes, strict=True) if isinstance(o, str)}
-    if problems:
-        (first, problem), *others = problems.items()
+    failed = {case: o for case, o in zip(cases, outcomes, strict=True) if isinstance(o, str)}
+    if len(failed) == len(cases):
+        (first, problem), *others = failed.items()
         more = f" Problems with {count_of(len(others), 'more case')}: " if others else ""
         names = name_some((case for case, _ in others), limit=20) + "." if others else ""
         raise DataError(f"Case {first}: {problem}.{more}{names}")
-    return [row for outcome in outcomes if not isinstance(outcome, str) for row in outcome]
+    rows = [row for outcome in outcomes if not isinstance(outcome, str) for row in outcome]
+    return rows, failed
 
 
 def _evaluate_case(job: EvaluationJob, case: str) -> list[ClassMetrics] | str:

@@ -104,12 +104,15 @@ def _named_folders(argument: str) -> tuple[str | None, list[Path]]:
     name, equals, listed = argument.partition("=")
     if not equals:
         return None, [Path(argument)]
-    if Path(listed).is_dir():
-        return name, [Path(listed)]
-    return name, [Path(path) for path in listed.split(",")]
+    paths = [listed] if listed and Path(listed).is_dir() else listed.split(",")
+    if not name or not all(paths):  # Path("") would be the working directory
+        raise DataError(f"{argument!r} lacks a name or a folder; give NAME=FOLDER[,FOLDER...].")
+    return name, [Path(path) for path in paths]
 
 
 def _seeds(folder: Path) -> list[Seed]:
+    if folder.is_file():
+        raise DataError(f"{folder} is a file; give the folder of a {METRICS_CSV}.")
     files = [folder / METRICS_CSV]
     if not files[0].is_file():
         files = sorted(folder.glob(f"*/{METRICS_CSV}"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +16,14 @@ from nnunetv2.inference.export_prediction import (
 )
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.common.errors import DataError, reason_of
 from nnunetv2_spmc.inference.trained_model import TrainedModel
 from nnunetv2_spmc.losses import common_difficulty, confidence
 from nnunetv2_spmc.raw.scan import check_scan
-from nnunetv2_spmc.unlabeled.case_worker import check_voxels
+from nnunetv2_spmc.unlabeled.image_checks import check_voxels, reading_problem
+from nnunetv2_spmc.unlabeled.resampled_size import check_resampled_size
 
+NO_MEMORY = "there was not enough memory"
 SUSPICIOUS_MAIN, SUSPICIOUS_SECOND = 1, 2  # values in the map; 3: suspicious in both
 
 
@@ -111,6 +115,12 @@ def _preprocessed(
     data, properties = _read(model, images)
     preprocessor = predictor.configuration_manager.preprocessor_class(verbose=False)
     try:
+        resampling = check_resampled_size(
+            data, properties, predictor.plans_manager, predictor.configuration_manager
+        )
+    except DataError as error:
+        raise DataError(f"{images[0]}: {error}") from None
+    try:
         data, _, properties = preprocessor.run_case_npy(
             data,
             None,
@@ -119,33 +129,41 @@ def _preprocessed(
             predictor.configuration_manager,
             predictor.dataset_json,
         )
-    except (RuntimeError, ValueError, AssertionError) as error:
-        raise DataError(f"{images[0]} cannot be preprocessed: {_first_line(error)}") from error
+    except MemoryError:
+        raise DataError(f"{images[0]}: {NO_MEMORY}: {resampling}") from None
+    except Exception as error:  # what preprocessors and resampling raise on odd images
+        raise DataError(f"{images[0]} cannot be preprocessed: {reason_of(error)}.") from error
     return torch.from_numpy(np.asarray(data, dtype=np.float32)), properties
 
 
 def _read(model: TrainedModel, images: Sequence[Path]) -> tuple[np.ndarray, dict[str, Any]]:
     """Read the channels of a case, (C, z, y, x), as preprocessing for a training does."""
-    if len(images) > model.num_channels:
+    if len(images) > len(model.channels):
         raise _wrong_channels(model, images, len(images))
     for image in images:
         check_scan(image)
     reader = model.main.plans_manager.image_reader_writer_class()
     try:
-        data, properties = reader.read_images([str(path) for path in images])
+        with contextlib.redirect_stdout(io.StringIO()):  # readers print beside raising
+            data, properties = reader.read_images([str(path) for path in images])
+    except MemoryError as error:
+        raise DataError(f"{images[0]} cannot be read: {NO_MEMORY}.") from error
+    except Exception as error:  # readers raise all kinds
+        problem = reading_problem(images, reader)
+        raise DataError(problem or f"{images[0]} cannot be read ({reason_of(error)}).") from error
+    try:
         check_voxels(data)
-    except (RuntimeError, OSError, ValueError, AssertionError) as error:
-        raise DataError(f"{images[0]} cannot be read: {_first_line(error)}") from error
-    if len(data) != model.num_channels:
+    except DataError as error:
+        raise DataError(f"{images[0]} cannot be read: {error}.") from error
+    if len(data) != len(model.channels):
         raise _wrong_channels(model, images, len(data))
     return data, properties
 
 
 def _wrong_channels(model: TrainedModel, images: Sequence[Path], number: int) -> DataError:
-    names = ", ".join(model.main.dataset_json["channel_names"].values())
     return DataError(
         f"{images[0]} comes with {number} channels, but the model was trained with "
-        f"{model.num_channels} ({names}); give one file per channel."
+        f"{len(model.channels)} ({', '.join(model.channels)}); give one file per channel."
     )
 
 
@@ -155,8 +173,8 @@ def _predict(
     """Return labels (z, y, x) and finite probabilities (C, z, y, x) on the image's grid."""
     try:
         logits = predictor.predict_logits_from_preprocessed_data(data).cpu()
-    except RuntimeError as error:  # nnU-Net's, of infinite logits; or there is too little memory
-        raise DataError(f"{image} cannot be predicted: {_first_line(error)}") from error
+    except Exception as error:  # infinite logits, too little memory, odd mirroring axes
+        raise DataError(f"{image} cannot be predicted: {reason_of(error)}.") from error
     segmentation, probabilities = convert_predicted_logits_to_segmentation_with_correct_shape(
         logits,
         predictor.plans_manager,
@@ -181,8 +199,3 @@ def _least(confidence: torch.Tensor) -> np.ndarray:
 def _any_region(mask: torch.Tensor) -> np.ndarray:
     """Reduce a (1, R, ...) mask to (...): selected in any region."""
     return mask[0].any(dim=0).numpy()
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip(".") + "."

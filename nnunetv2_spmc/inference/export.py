@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 
-from nnunetv2_spmc.common.errors import SPMCError
+from nnunetv2_spmc.common.errors import SPMCError, reason_of
+from nnunetv2_spmc.common.json_files import read_json
 from nnunetv2_spmc.common.whole_file import whole_folder, writing
-from nnunetv2_spmc.training.checkpoint import not_finite
+from nnunetv2_spmc.inference.trained_model import COPY_AGAIN, read_model_plans
+from nnunetv2_spmc.raw.dataset_json import read_dataset_json
+from nnunetv2_spmc.training.checkpoint import not_finite, read_checkpoint
 
 FILES = ("plans.json", "dataset.json", "dataset_fingerprint.json")
+INIT_ARGUMENTS = ("plans", "configuration", "fold")
 INFERENCE_KEYS = ("network_weights", "inference_allowed_mirroring_axes")
 
 
@@ -47,6 +51,7 @@ def export_model(
 
     Raises:
         ExportError: a file is missing, the output exists, or the logits differ.
+        DataError: a file is damaged.
         WriteError: the output could not be written.
     """
     for name in FILES[:2]:
@@ -55,7 +60,7 @@ def export_model(
                 f"{model_folder} is not a model folder: it has no {name}; give the folder "
                 "TRAINER__PLANS__CONFIGURATION inside nnUNet_results/DatasetXXX_Name."
             )
-    if output_folder.exists():
+    if os.path.lexists(output_folder):
         raise ExportError(f"{output_folder} exists already; remove it or choose another folder.")
     found = sorted(path.parent.name for path in model_folder.glob(f"fold_*/{checkpoint_name}"))
     wanted = found if folds is None else [f"fold_{fold}" for fold in folds]
@@ -65,12 +70,15 @@ def export_model(
             f"{model_folder} has no {checkpoint_name} in {', '.join(missing) or 'any fold'}: "
             "finish the training, or name another file with -chk."
         )
+    fingerprint = model_folder / FILES[2]
+    if os.path.lexists(fingerprint):
+        read_json(fingerprint, "remove it, a prediction does not need it")
+    dataset_json = read_dataset_json(model_folder / "dataset.json", COPY_AGAIN)
     with whole_folder(output_folder) as temporary:
         for name in FILES:
             if (model_folder / name).is_file():
                 with writing(temporary / name, output_folder / name):
                     shutil.copyfile(model_folder / name, temporary / name)
-        dataset_json = load_json(str(model_folder / "dataset.json"))
         for fold in wanted:
             exported = stock_checkpoint(model_folder / fold / checkpoint_name, dataset_json)
             file = temporary / fold / checkpoint_name
@@ -83,11 +91,22 @@ def export_model(
 
 
 def stock_checkpoint(path: Path, dataset_json: dict[str, Any]) -> dict[str, Any]:
-    """Read a checkpoint and keep what stock nnU-Net needs for prediction."""
-    checkpoint = torch.load(path, map_location="cpu", weights_only=False)
+    """Read a checkpoint and keep what stock nnU-Net needs for prediction.
+
+    Raises:
+        DataError: it is damaged, or the plans beside it.
+        ExportError: the checkpoint lacks something, or has NaN in it.
+    """
+    checkpoint = read_checkpoint(path)
+    given = checkpoint["init_args"]
+    missing = [key for key in INFERENCE_KEYS if key not in checkpoint]
+    missing += [f"init_args.{key}" for key in INIT_ARGUMENTS if key not in given]
+    if missing:
+        raise ExportError(f"{path} has no {', '.join(missing)}; export another with -chk.")
     if not_finite(checkpoint["network_weights"]):
         raise ExportError(f"{path} has NaN or infinite weights; export another with -chk.")
-    init_args = {key: checkpoint["init_args"][key] for key in ("plans", "configuration", "fold")}
+    read_model_plans(path.parents[1], given["configuration"])
+    init_args = {key: given[key] for key in INIT_ARGUMENTS}
     return {
         **{key: checkpoint[key] for key in INFERENCE_KEYS},
         "init_args": {**init_args, "dataset_json": dataset_json},
@@ -110,19 +129,26 @@ def check_equal_logits(
             predictor.initialize_from_trained_model_folder(
                 str(folder), tuple(folds), checkpoint_name
             )
-        except RuntimeError as error:
+        except Exception as error:  # plans and checkpoints can be wrong in any way
             raise ExportError(
-                f"{folder} cannot be loaded: {error} If its trainer is of this package, set "
-                'nnUNet_extTrainer first: export nnUNet_extTrainer="$(nnUNetv2_spmc_trainers)".'
+                f"{model_folder} cannot be loaded: {reason_of(error)}. If its trainer is of this "
+                "package, set nnUNet_extTrainer first: "
+                'export nnUNet_extTrainer="$(nnUNetv2_spmc_trainers)".'
             ) from error
         predictors.append(predictor)
     for fold, weights in zip(
         folds, zip(*(p.list_of_parameters for p in predictors), strict=True), strict=True
     ):
-        ours, theirs = (
-            _logits(predictor, parameters)
-            for predictor, parameters in zip(predictors, weights, strict=True)
-        )
+        try:
+            ours, theirs = (
+                _logits(predictor, parameters)
+                for predictor, parameters in zip(predictors, weights, strict=True)
+            )
+        except RuntimeError as error:
+            raise ExportError(
+                f"Fold {fold} of {model_folder} does not fit its plans.json and dataset.json "
+                f"({reason_of(error)}); {COPY_AGAIN}."
+            ) from error
         if not torch.equal(ours.nan_to_num(), theirs.nan_to_num()):
             raise ExportError(
                 f"Fold {fold} of {model_folder} and stock nnU-Net with its weights give different "

@@ -17,7 +17,7 @@ from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.common.whole_file import files_below, whole_files, writing
 from nnunetv2_spmc.inference.case_maps import CaseMaps
 from nnunetv2_spmc.raw.scan import check_scan
-from nnunetv2_spmc.unlabeled.cases import NATURAL_IMAGE_ENDINGS
+from nnunetv2_spmc.unlabeled.raw_images import NATURAL_IMAGE_ENDINGS
 
 # as those of nnU-Net's readers and writers
 Reader = Callable[[str], tuple[np.ndarray, dict[str, Any]]]

@@ -5,27 +5,33 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor, nn
 
-from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.common.errors import DataError, reason_of
 from nnunetv2_spmc.methods import TRAINERS
 from nnunetv2_spmc.raw.cases import name_some
-from nnunetv2_spmc.training.checkpoint import CheckpointError, not_finite, own_state
+from nnunetv2_spmc.raw.dataset_json import channel_names, read_dataset_json
+from nnunetv2_spmc.raw.plans_json import check_classes, read_plans
+from nnunetv2_spmc.training.checkpoint import (
+    CheckpointError,
+    not_finite,
+    own_state,
+    read_checkpoint,
+)
 from nnunetv2_spmc.training.weights import MAIN_PREFIX
 
 FINAL_CHECKPOINT = "checkpoint_final.pth"
+COPY_AGAIN = "copy the model folder again"
 
 
 class OneOutput(nn.Module):
@@ -68,9 +74,9 @@ class TrainedModel:
         return self.settings.get("tau")
 
     @property
-    def num_channels(self) -> int:
-        """How many images a case consists of."""
-        return len(self.main.dataset_json["channel_names"])
+    def channels(self) -> list[str]:
+        """The names of the images that a case consists of."""
+        return channel_names(self.main.dataset_json)
 
     @property
     def file_ending(self) -> str:
@@ -122,25 +128,6 @@ def _checkpoints(model_folder: Path) -> list[Path]:
     return sorted(model_folder.glob("fold_*/checkpoint_*.pth"))
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint of nnU-Net or of this package; tensors stay on disk until used.
-
-    Raises:
-        DataError: the file is absent, damaged or no checkpoint.
-    """
-    if not path.is_file():
-        raise DataError(f"{path} does not exist; finish the training, or name another checkpoint.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=False, mmap=True)
-        content["network_weights"], content["init_args"]
-    except (RuntimeError, OSError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
-        raise DataError(
-            f"{path} is no whole checkpoint of nnU-Net ({type(error).__name__}); copy it anew, or "
-            "name another checkpoint."
-        ) from error
-    return content
-
-
 def load_model(
     fold_folder: Path,
     checkpoint_name: str = FINAL_CHECKPOINT,
@@ -162,19 +149,27 @@ def load_model(
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise DataError("This machine has no CUDA device that torch can use; take -device cpu.")
-    checkpoint = read_checkpoint(fold_folder / checkpoint_name)
     path = fold_folder / checkpoint_name
+    checkpoint = read_checkpoint(path)
     try:
         state = own_state(checkpoint, path)
     except CheckpointError as error:
         raise DataError(str(error)) from error
     _check_weights({**checkpoint["network_weights"], **state.get("parts", {})}, path)
-    plans = PlansManager(load_json(str(fold_folder.parent / "plans.json")))
-    dataset_json = load_json(str(fold_folder.parent / "dataset.json"))
-    configuration = plans.get_configuration(checkpoint["init_args"]["configuration"])
+    configuration_name = checkpoint["init_args"]["configuration"]
+    plans = read_model_plans(fold_folder.parent, configuration_name)
+    dataset_json = read_dataset_json(fold_folder.parent / "dataset.json", COPY_AGAIN)
+    configuration = plans.get_configuration(configuration_name)
     trainer_name = checkpoint["trainer_name"]
     trainer = _trainer_class(trainer_name, fold_folder)
-    network = _planned_network(trainer, plans, configuration, dataset_json)
+    try:
+        network = _planned_network(trainer, plans, configuration, dataset_json)
+        network.load_state_dict(checkpoint["network_weights"])
+    except Exception as error:  # plans can be wrong in any way
+        raise DataError(
+            f"{path} does not fit {fold_folder.parent / 'plans.json'} and dataset.json "
+            f"({reason_of(error)}); {COPY_AGAIN}."
+        ) from error
     name, second = _second_branch(trainer, network, state)  # before torch.compile may wrap it
 
     def predictor(branch: nn.Module) -> nnUNetPredictor:
@@ -189,7 +184,6 @@ def load_model(
         )
         return made
 
-    network.load_state_dict(checkpoint["network_weights"])
     return TrainedModel(
         fold_folder=fold_folder,
         trainer_name=trainer_name,
@@ -198,6 +192,23 @@ def load_model(
         second_name=name,
         settings=state.get("settings", {}),
     )
+
+
+def read_model_plans(model_folder: Path, configuration: str) -> PlansManager:
+    """Return the plans of a model folder.
+
+    Raises:
+        DataError: they are damaged, lack the configuration, or name a class that nnU-Net lacks.
+    """
+    file = model_folder / "plans.json"
+    plans = PlansManager(read_plans(file, COPY_AGAIN, configuration))
+    if configuration not in plans.available_configurations:
+        raise DataError(
+            f"{file} has no configuration {configuration}, which the checkpoint was trained with; "
+            f"{COPY_AGAIN}."
+        )
+    check_classes(plans, configuration, file, COPY_AGAIN)
+    return plans
 
 
 def _planned_network(
@@ -259,7 +270,7 @@ def _second_branch(
         return "", None
     defaults = trainer.default_method_settings
     own = {field.name for field in dataclasses.fields(defaults)}
-    settings = {key: value for key, value in state["settings"].items() if key in own}
+    settings = {key: value for key, value in state.get("settings", {}).items() if key in own}
     network = trainer.training_network(main, dataclasses.replace(defaults, **settings))
     # the main branch gets its weights with the planned network, which it is
     missing, unexpected = network.load_state_dict(stored, strict=False)

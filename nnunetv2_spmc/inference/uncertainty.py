@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.common.leftovers import remove_leftovers
-from nnunetv2_spmc.common.whole_file import WRITING_PREFIX, WriteError
+from nnunetv2_spmc.common.whole_file import WRITING_PREFIX, WriteError, made_folder
 from nnunetv2_spmc.inference.case_maps import predict_case
 from nnunetv2_spmc.inference.map_files import write_maps
 from nnunetv2_spmc.inference.trained_model import TrainedModel
-from nnunetv2_spmc.unlabeled.cases import NATURAL_IMAGE_ENDINGS, image_files
+from nnunetv2_spmc.raw.cases import name_some
+from nnunetv2_spmc.unlabeled.raw_images import ImageFolder, find_images
 
 
 @dataclass
@@ -24,38 +25,28 @@ class UncertaintySummary:
     failed: dict[str, str] = field(default_factory=dict)
 
 
-def input_cases(folder: Path, model: TrainedModel) -> dict[str, list[Path]]:
-    """Return the cases of a folder of images as identifier -> one file per channel.
+def input_cases(folder: Path, model: TrainedModel) -> ImageFolder:
+    """Return the cases of a folder of images.
 
     Raises:
-        DataError: the folder is absent or has no image, or a case has missing or surplus channels.
+        DataError: the folder is absent or has no image.
     """
     ending = model.file_ending
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder; give one with images CASE_0000{ending}.")
-    cases = image_files(folder, ending)
-    if not cases:
+    images = find_images(folder, ending, model.channels)
+    if not images.all_cases:
+        there = f" (there is {name_some(images.left_out)})" if images.left_out else ""
         raise DataError(
-            f"{folder} has no image: files must end in _0000{ending}, as those of the training."
+            f"{folder} has no image: files must end in _0000{ending}, as those of the training"
+            f"{there}."
         )
-    names = list(model.main.dataset_json["channel_names"].values())
-    for case, channels in cases.items():
-        is_picture = ending in NATURAL_IMAGE_ENDINGS and sorted(channels) == [0]
-        if sorted(channels) != list(range(len(names))) and not is_picture:
-            there = ", ".join(f"{channel:04d}" for channel in sorted(channels))
-            raise DataError(
-                f"The case {case} in {folder} has the channels {there}, but the model needs "
-                f"0000 to {len(names) - 1:04d} ({', '.join(names)}); add or remove files."
-            )
-    return {
-        case: [Path(channels[channel]) for channel in sorted(channels)]
-        for case, channels in cases.items()
-    }
+    return images
 
 
 def write_uncertainty(
     model: TrainedModel,
-    cases: Mapping[str, list[Path]],
+    cases: Mapping[str, Sequence[str | Path]],
     output_folder: Path,
     *,
     tau: float | None = None,
@@ -83,12 +74,13 @@ def write_uncertainty(
             summary.skipped.append(case)
             continue
         try:
-            maps = predict_case(model, images, tau)
+            maps = predict_case(model, [Path(image) for image in images], tau)
         except DataError as error:
             summary.failed[case] = str(error)
             continue
         try:
-            write_maps(output_folder, case, maps, reader_writer, model.file_ending)
+            with made_folder(output_folder):
+                write_maps(output_folder, case, maps, reader_writer, model.file_ending)
         except WriteError as error:
             summary.failed[case] = str(error)
             break

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from nnunetv2_spmc.common.errors import DataError
-from nnunetv2_spmc.common.whole_file import whole_file
+from nnunetv2_spmc.common.whole_file import made_folder, whole_file
 from nnunetv2_spmc.evaluation.text_table import text_table
 from nnunetv2_spmc.inference.case_maps import predict_case
 from nnunetv2_spmc.inference.ranking import (
@@ -33,7 +33,7 @@ RANKING_COLUMNS = ["rank", *(field.name for field in dataclasses.fields(RankedCa
 
 def measure_cases(
     model: TrainedModel,
-    cases: Mapping[str, Sequence[Path]],
+    cases: Mapping[str, Sequence[str | Path]],
     groups: Mapping[str, str],
     log: Callable[[str], None] = print,
 ) -> tuple[list[RankedCase], np.ndarray, dict[str, str]]:
@@ -54,7 +54,7 @@ def measure_cases(
     for number, (case, images) in enumerate(cases.items(), start=1):
         try:
             with pooled_bottleneck(model.main.network) as pooled:
-                maps = predict_case(model, images)
+                maps = predict_case(model, [Path(image) for image in images])
         except DataError as error:
             failed[case] = str(error)
             continue
@@ -133,8 +133,11 @@ def rank(
 
 def write_ranking(path: Path, ranked: Sequence[RankedCase]) -> None:
     """Write a CSV file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with (
+        made_folder(path.parent),
+        whole_file(path) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
         writer = csv.DictWriter(file, RANKING_COLUMNS, lineterminator="\n")
         writer.writeheader()
         for number, case in enumerate(ranked, start=1):

@@ -8,16 +8,16 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
-from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import Tensor
 
+from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.common.signals import signals_deferred
 from nnunetv2_spmc.loading.image_transforms import image_transforms
 from nnunetv2_spmc.loading.two_views import two_views
+from nnunetv2_spmc.loading.watched import InThisProcess, Workers, why_unreadable
 
 WORKERS_VARIABLE = "nnUNet_n_proc_DA"
 
@@ -66,9 +66,11 @@ class JoinedDataset:
         # an array: nnU-Net's loader draws from it at each step, and would convert a list each time
         self.identifiers = np.array(identifiers)
         self.segmentations = segmentations
+        self.last = ""  # that was loaded, or could not be
 
     def load_case(self, identifier: str) -> tuple[Any, Any, Any, dict[str, Any]]:
         """Load a case from the dataset that has it."""
+        self.last = str(identifier)
         image, segmentation, *others = self.dataset_of[identifier].load_case(identifier)
         if not self.segmentations:
             segmentation = np.empty((0, *image.shape[1:]), np.int8)
@@ -108,6 +110,7 @@ class UnlabeledDataLoader(nnUNetDataLoader):
         self.is_mixed = bool(shares)
         cases = [] if data is None else data.identifiers
         self.unlabeled_cases = {name for name in cases if name not in shares}
+        self.unreadable: dict[str, str] = {}  # unlabeled cases that are left out -> why
         images_alone = None if self.is_mixed else image_transforms(labeled.transforms)
         datasets = [dataset for dataset in (data, labeled._data) if dataset is not None]
         joined = JoinedDataset(
@@ -118,6 +121,8 @@ class UnlabeledDataLoader(nnUNetDataLoader):
         transforms = labeled.transforms if images_alone is None else images_alone
         probabilities = np.array([shares.get(name, 1.0) for name in joined.identifiers])
         first_axis = 1 if labeled.patch_size_was_2d else 0  # 2D patches are kept as (1, y, x)
+        self.indices: Any  # of nnU-Net's loader, which draws from them with these probabilities
+        self.sampling_probabilities: Any
         super().__init__(
             joined,
             batch_size,
@@ -135,9 +140,10 @@ class UnlabeledDataLoader(nnUNetDataLoader):
         """Draw a batch without target: "data" (B, channels, ...) float32 and the case "keys".
 
         With a weak view also "weak", of the shape of "data"; with sparsely annotated cases also
-        "valid", bool (B, 1, ...).
+        "valid", bool (B, 1, ...); after unlabeled cases that could not be read also "unreadable",
+        which of them and why. These are drawn no more.
         """
-        batch = super().generate_train_batch()
+        batch = self._readable_batch()
         drawn = {"data": batch["data"], "keys": batch["keys"]}
         if self.has_weak_view:
             views = batch["data"].chunk(2, dim=1)
@@ -150,7 +156,32 @@ class UnlabeledDataLoader(nnUNetDataLoader):
                 if key in self.unlabeled_cases:
                     patch[:] = True
             drawn["valid"] = unlabeled
+        if self.unreadable:
+            drawn["unreadable"] = dict(self.unreadable)
         return drawn
+
+    def _readable_batch(self) -> dict[str, Any]:
+        while True:
+            try:
+                batch: dict[str, Any] = super().generate_train_batch()
+                return batch
+            except Exception as error:  # damaged files raise anything
+                name = self._data.last
+                reason = why_unreadable(self._data, name) if name in self.unlabeled_cases else None
+                if reason is None:
+                    raise
+                self.unreadable[name] = reason
+                self._leave_out(name, error)
+
+    def _leave_out(self, name: str, error: Exception) -> None:
+        kept = self.indices != name
+        if not kept.any():
+            reason = self.unreadable[name]
+            raise DataError(f"No unlabeled case can be read; {name}: {reason}.") from error
+        self.indices = self.indices[kept]
+        if self.sampling_probabilities is not None:
+            left = self.sampling_probabilities[kept]
+            self.sampling_probabilities = left / left.sum()
 
 
 class PairedDataLoader:
@@ -201,8 +232,8 @@ def single_process_loading() -> Iterator[None]:
 
 
 def started(
-    loader: Any, seeds: Sequence[int], num_cached: int, pin_memory: bool
-) -> SingleThreadedAugmenter | NonDetMultiThreadedAugmenter:
+    loader: Any, seeds: Sequence[int | None], num_cached: int, pin_memory: bool
+) -> InThisProcess | Workers:
     """Start workers on a loader, as nnU-Net does.
 
     Args:
@@ -213,19 +244,14 @@ def started(
 
     Raises:
         RuntimeError: the first batch failed, so that errors come before training.
+        DataError: a labeled case of it cannot be read.
     """
+    augmenter: InThisProcess | Workers
     if not seeds:
-        augmenter = SingleThreadedAugmenter(loader, None)
+        augmenter = InThisProcess(loader, None)
     else:
-        augmenter = NonDetMultiThreadedAugmenter(
-            loader,
-            None,
-            num_processes=len(seeds),
-            num_cached=num_cached,
-            seeds=list(seeds),
-            pin_memory=pin_memory,
-            wait_time=0.002,
-        )
+        options = {"num_cached": num_cached, "pin_memory": pin_memory, "wait_time": 0.002}
+        augmenter = Workers(loader, seeds, **options)
         with signals_deferred():  # a worker that is forked but not yet noted would be left behind
             augmenter._start()
     next(augmenter)

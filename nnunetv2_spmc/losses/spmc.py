@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from nnunetv2_spmc.common.setting_checks import check_types, require
+from nnunetv2_spmc.common.setting_checks import check_types, require, require_within
 from nnunetv2_spmc.losses.cdps import cdps, common_difficulty
 from nnunetv2_spmc.losses.confidence import share
 from nnunetv2_spmc.losses.cps import cps
@@ -44,10 +44,11 @@ class SPMCSettings:
 
     def __post_init__(self) -> None:
         """Check types and ranges of all fields."""
+        require_within(self, "beta", 0, 10**6)
         check_types(self)
         require(0 <= self.tau <= 1, "tau", self.tau, "in [0, 1]")
-        require(self.beta >= 0, "beta", self.beta, "at least 0")
-        require(0 < self.temperature <= 1, "temperature", self.temperature, "in (0, 1]")
+        expected = "in (0, 1], and not below 1e-6"
+        require(1e-6 <= self.temperature <= 1, "temperature", self.temperature, expected)
         require(0 <= self.noise < 1, "noise", self.noise, "in [0, 1)")
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from nnunetv2_spmc.common.setting_checks import check_types, require
+from nnunetv2_spmc.common.setting_checks import check_types, require, require_within
 from nnunetv2_spmc.losses import masked_mse
 from nnunetv2_spmc.networks import EMATeacherNetwork
 from nnunetv2_spmc.networks.unwrap import Logits, full_resolution, unwrapped
@@ -26,9 +26,9 @@ class MeanTeacherSettings:
 
     def __post_init__(self) -> None:
         """Check types and ranges of all fields."""
+        require_within(self, "input_noise", 0, 10**6)
         check_types(self)
         require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "in [0, 1)")
-        require(self.input_noise >= 0, "input_noise", self.input_noise, "at least 0")
 
 
 def image_noise(images: Tensor, scale: float) -> Tensor:

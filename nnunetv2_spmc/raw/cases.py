@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
@@ -16,6 +16,8 @@ from typing import Any, Literal, Protocol, get_args
 import SimpleITK as sitk
 
 from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.common.text import check_name
+from nnunetv2_spmc.raw.label_definition import label_values, mistakes
 
 Role = Literal["labeled", "validation", "unlabeled", "test"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -26,7 +28,6 @@ SIDE_OF_ROLE: dict[Role, str] = {
     "validation": "validation",
     "test": "test",
 }
-IGNORE = "ignore"
 USE_FOLDER_CONVERTER = (
     "get the file again, or use the folder converter (nnUNetv2_spmc_convert folder) with --map"
 )
@@ -78,6 +79,7 @@ class LabelRules:
     allowed: frozenset[int]
     label_map: Mapping[int, int]
     trust_shape: bool = False
+    trust_grid: bool = False
     closed_map: bool = False
     advice: str = ""  # what to do about other values
 
@@ -111,6 +113,7 @@ class RawDataset:
     optional_labels: tuple[str, ...] = ()  # classes left out where no label holds them
     regions_class_order: tuple[int, ...] = ()
     trust_label_shape: bool = False  # a label of the image's shape and spacing is on its grid
+    trust_label_grid: bool = False  # a label of the image's shape is, whatever its header says
     settings: Mapping[str, Any] = field(default_factory=dict)  # dataset.json "spmc"
     information: Mapping[str, str] = field(default_factory=dict)  # licence, reference, ...
     configuration: str = "3d_fullres"
@@ -135,6 +138,7 @@ class RawDataset:
             frozenset(allowed_label_values(self.labels)),
             self.label_map,
             self.trust_label_shape,
+            self.trust_label_grid,
             self.closed_label_map,
             self.label_advice,
         )
@@ -168,10 +172,7 @@ def count_of(number: int, noun: str) -> str:
 
 def allowed_label_values(labels: Mapping[str, int | tuple[int, ...]]) -> set[int]:
     """Every value a label file may hold, that of the ignore label included."""
-    values: set[int] = set()
-    for value in labels.values():
-        values.update(value if isinstance(value, tuple) else (value,))
-    return values
+    return {number for value in labels.values() for number in label_values(value)}
 
 
 def check_dataset(dataset: RawDataset) -> None:
@@ -183,42 +184,31 @@ def check_dataset(dataset: RawDataset) -> None:
             f"The dataset name {dataset.name!r} may only hold letters, digits, '_' and '-'."
         )
     check_labels(dataset.labels, dataset.regions_class_order)
+    unknown = set(dataset.label_map.values()) - allowed_label_values(dataset.labels)
+    if unknown:
+        raise ConversionError(
+            f"Label values are mapped to {name_some(map(str, sorted(unknown)))}, but no label has "
+            "that value; correct --map or --labels."
+        )
     _check_identifiers(dataset.cases)
     _check_roles(dataset.cases)
     check_groups(dataset.cases)
 
 
 def check_labels(
-    labels: Mapping[str, int | tuple[int, ...]], regions_class_order: Collection[int]
+    labels: Mapping[str, int | tuple[int, ...]], regions_class_order: Sequence[int]
 ) -> None:
-    """Check the label definition by nnU-Net's rules, which it states only when planning."""
-    if labels.get("background") != 0:
-        raise ConversionError("The labels need background=0.")
-    values = allowed_label_values(labels)
-    if values != set(range(len(values))):
-        raise ConversionError(
-            f"nnU-Net needs consecutive label values from 0, got {sorted(values)}; "
-            "renumber them, with --map for example."
-        )
-    if len(values) < 2 or len(labels) < 2 + (IGNORE in labels):
-        raise ConversionError("The labels need at least one class beside the background.")
-    if IGNORE in labels and labels[IGNORE] != max(values):
-        raise ConversionError(f"The ignore label must have the highest value, {max(values)}.")
-    foreground = [name for name in labels if name not in ("background", IGNORE)]
-    has_regions = any(isinstance(value, tuple) and len(value) > 1 for value in labels.values())
-    if has_regions and len(regions_class_order) != len(foreground):
-        raise ConversionError(
-            f"Regions need a class order with one value for each of {', '.join(foreground)}: "
-            "add --regions-class-order."
-        )
-    if not has_regions and regions_class_order:
-        raise ConversionError("A class order is for regions, and no label here is a region.")
+    """Raise ConversionError for labels that nnU-Net refuses, or trains with to no purpose."""
+    for mistake in mistakes(labels, regions_class_order):
+        raise ConversionError(mistake)
 
 
 def _check_identifiers(cases: Iterable[RawCase]) -> None:
     # Case-insensitive file systems would let one file replace the other.
     seen: dict[str, str] = {}
     for case in cases:
+        for source in (*case.images, *([case.label] if case.label is not None else [])):
+            check_name(Path(str(source)))
         key = case.identifier.casefold()
         if key in seen:
             raise ConversionError(

@@ -46,6 +46,24 @@ def geometry_difference(
     return None
 
 
+def has_no_geometry(label: sitk.Image, image: sitk.Image) -> bool:
+    """Whether a label on the image's voxels has lost its header, as arrays do that are saved alone.
+
+    Without one, nibabel writes the identity in RAS axes, the others write it in LPS axes; where
+    only the position got lost, the spacing is the image's.
+    """
+    lps, ras = (1, 0, 0, 0, 1, 0, 0, 0, 1), (-1, 0, 0, 0, -1, 0, 0, 0, 1)
+    is_identity = label.GetSpacing() == (1, 1, 1) and label.GetDirection() in (lps, ras)
+    without_position = label.GetDirection() == lps and bool(
+        np.allclose(label.GetSpacing(), image.GetSpacing(), rtol=SPACING_TOLERANCE, atol=0)
+    )
+    return (
+        label.GetSize() == image.GetSize()
+        and not any(label.GetOrigin())
+        and (is_identity or without_position)
+    )
+
+
 def same_header(image: sitk.Image, reference: sitk.Image) -> bool:
     """Whether spacing, direction and origin are equal to the last digit."""
     return bool(
@@ -53,18 +71,6 @@ def same_header(image: sitk.Image, reference: sitk.Image) -> bool:
         and image.GetDirection() == reference.GetDirection()
         and image.GetOrigin() == reference.GetOrigin()
     )
-
-
-def check_finite(image: sitk.Image, name: str) -> None:
-    """Raise if a voxel is NaN or infinite."""
-    array = sitk.GetArrayViewFromImage(image)
-    if array.dtype.kind != "f":
-        return
-    bad = int(array.size - np.count_nonzero(np.isfinite(array)))
-    if bad:
-        raise ConversionError(
-            f"{name} has {bad} NaN or infinite voxels; replace them by a sensible value."
-        )
 
 
 def mapped_label(label: sitk.Image, rules: LabelRules, name: str) -> sitk.Image:

@@ -13,8 +13,10 @@ split.json            which case went where and why
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.raw.cases import RawCase, Role
 
 IMAGES_TRAIN = "imagesTr"
@@ -23,6 +25,7 @@ IMAGES_UNLABELED = "imagesUn"
 LABELS_UNLABELED = "labelsUn"
 IMAGES_TEST = "imagesTs"
 LABELS_TEST = "labelsTs"
+DATASET_FILE = "dataset.json"
 SPLIT_FILE = "split.json"
 SPLITS_FINAL = "splits_final.json"  # nnU-Net's, in nnUNet_preprocessed
 SETTINGS_KEY = "spmc"
@@ -44,3 +47,30 @@ def image_file(case: RawCase, channel: int) -> Path:
 def label_file(case: RawCase) -> Path:
     """Return where the label is written, relative to the dataset."""
     return Path(FOLDERS[case.role][1], f"{case.identifier}{FILE_ENDING}")
+
+
+def is_raw_dataset(folder: Path) -> bool:
+    """Whether a folder holds a dataset in nnU-Net's raw layout: its dataset.json says so."""
+    try:
+        content = json.loads((folder / DATASET_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and isinstance(content.get("labels"), dict)
+
+
+def refuse_to_write_into(folder: Path, inputs: Path) -> None:
+    """Raise if segmentations written into a folder could replace images or references.
+
+    Args:
+        folder: for CASE.nii.gz.
+        inputs: the folder of the images.
+
+    Raises:
+        DataError: it is that of the images, or one of a dataset's own, labelsTr for example.
+    """
+    resolved = folder.resolve()
+    own = {name for folders in FOLDERS.values() for name in folders}
+    if resolved == inputs.resolve() or (resolved.name in own and is_raw_dataset(resolved.parent)):
+        raise DataError(
+            f"{folder} holds images or labels that would be replaced; name another folder with -o."
+        )

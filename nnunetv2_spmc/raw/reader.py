@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import gzip
-import re
-import zlib
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import SimpleITK as sitk
 
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.raw.cases import ConversionError
-from nnunetv2_spmc.raw.nifti_check import NIFTI_ENDINGS, check_nifti, num_dimensions
+from nnunetv2_spmc.raw.nifti_check import num_dimensions
+from nnunetv2_spmc.raw.pictures import PICTURE_ENDINGS
+from nnunetv2_spmc.raw.scan import VOLUME_ENDINGS, read_header, read_scan
+from nnunetv2_spmc.raw.voxel_values import check_values
 
-VOLUME_ENDINGS = (
-    ".nii.gz",
-    ".nii",
-    ".nrrd",
-    ".nhdr",
-    ".mha",
-    ".mhd",
-    ".hdr",
-    ".gipl.gz",
-    ".gipl",
-    ".mnc",
-    ".vtk",
-)
-PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+__all__ = ["PICTURE_ENDINGS", "VOLUME_ENDINGS"]  # known to converters from here
 
 
 @dataclass(frozen=True)
@@ -50,8 +38,7 @@ class ImageFile:
 
     def read(self) -> sitk.Image:
         """Return the 3D volume; a fourth dimension of length 1 is dropped."""
-        check_complete(self.path)
-        return _as_volume(_execute(sitk.ImageFileReader(), self.path), self.path)
+        return _as_volume(_read(self.path), self.path)
 
 
 @dataclass(frozen=True)
@@ -68,7 +55,7 @@ class FrameOf4D:
     def read(self) -> sitk.Image:
         """Return the 3D volume of the frame, time dropped from spacing and direction."""
         if not self.path.is_file():
-            check_complete(self.path)  # says so
+            _read(self.path)  # says so
         stat = self.path.stat()
         image = _checked_file(self.path, stat.st_mtime_ns, stat.st_size)
         size = image.GetSize()
@@ -79,8 +66,15 @@ class FrameOf4D:
 
 @lru_cache(maxsize=1)  # a worker meets the frames of a file one after the other
 def _checked_file(path: Path, _mtime_ns: int, _size: int) -> sitk.Image:
-    check_complete(path)
-    return _execute(sitk.ImageFileReader(), path)
+    return _read(path)
+
+
+def _read(path: Path) -> sitk.Image:
+    """Read a scan or a label; which of the two it is, and may be constant, the writer knows."""
+    try:
+        return read_scan(path, kind="label")
+    except DataError as error:
+        raise ConversionError(f"{error}.") from error
 
 
 @dataclass(frozen=True)
@@ -104,68 +98,51 @@ class H5Volume:
             raise ConversionError("Reading h5 files needs h5py: pip install h5py.") from error
         try:
             with h5py.File(self.path, "r") as file:
-                array = np.asarray(file[self.key])
+                array = self._array(file[self.key])
         except (OSError, KeyError) as error:
             raise ConversionError(f"Cannot read {self.key!r} of {self.path}: {error}.") from error
-        if array.ndim != 3:
-            raise ConversionError(f"{self} has {array.ndim} dimensions, expected 3.")
+        try:
+            check_values(array, str(self), "label")
+        except DataError as error:
+            raise ConversionError(f"{error}.") from error
         image = sitk.GetImageFromArray(array if self.axes == "zyx" else array.transpose(2, 1, 0))
         image.SetSpacing(self.spacing_mm)
         return image
 
-
-def read_file(path: Path) -> sitk.Image:
-    """Return the image of a file as it is, of any dimension; nothing is checked.
-
-    Raises:
-        ConversionError: SimpleITK cannot read it.
-    """
-    return _execute(sitk.ImageFileReader(), path)
-
-
-class _Quiet:
-    """Keep ITK's warnings off the screen; what matters is checked here and raised."""
-
-    def __enter__(self) -> None:
-        self._shown = sitk.ProcessObject.GetGlobalWarningDisplay()
-        sitk.ProcessObject.SetGlobalWarningDisplay(False)
-
-    def __exit__(self, *_: object) -> None:
-        sitk.ProcessObject.SetGlobalWarningDisplay(self._shown)
-
-
-def _execute(reader: sitk.ImageFileReader, path: Path) -> sitk.Image:
-    reader.SetFileName(str(path))
-    if path.name.lower().endswith(NIFTI_ENDINGS):
-        reader.SetImageIO("NiftiImageIO")  # else it tries all formats
-    try:
-        with _Quiet():
-            return reader.Execute()
-    except RuntimeError as error:
-        raise ConversionError(
-            f"Cannot read {path} ({_reason(error)}); get it again, or convert it to .nii.gz."
-        ) from error
+    def _array(self, stored: Any) -> np.ndarray:
+        """Return the voxels in a type of SimpleITK that loses nothing."""
+        if not hasattr(stored, "dtype"):
+            raise ConversionError(f"{self} is a group of arrays, expected an array.")
+        if stored.ndim != 3:
+            raise ConversionError(f"{self} has {stored.ndim} dimensions, expected 3.")
+        if stored.dtype.kind not in "buif" or stored.dtype.itemsize > 8:
+            raise ConversionError(
+                f"{self} has values of type {stored.dtype}, expected numbers of up to 64 bits; "
+                "convert them to float32."
+            )
+        if stored.is_virtual or stored.external or _is_partly_unwritten(stored):
+            raise ConversionError(
+                f"{self} is incomplete: voxels are in other files, or were never written, and "
+                "would be read as zeros; write it again in one piece."
+            )
+        array = np.asarray(stored)
+        exact = {"bool": np.uint8, "float16": np.float32}.get(array.dtype.name)
+        return array.astype(exact or array.dtype.newbyteorder("="), copy=False)
 
 
-def _reason(error: RuntimeError) -> str:
-    """The line of ITK's message that says most, without the `errno` of some earlier call."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith("Reason:")]
-    return re.sub(r"^sitk::ERROR: |ITK ERROR: |\(0x[0-9a-f]+\)", "", (telling or lines)[-1]).rstrip(
-        ".!"
-    )
+def _is_partly_unwritten(stored: Any) -> bool:
+    if stored.chunks is None:
+        return bool(stored.size and not stored.id.get_storage_size())
+    chunks = [-(-size // chunk) for size, chunk in zip(stored.shape, stored.chunks, strict=True)]
+    return bool(stored.id.get_num_chunks() < math.prod(chunks))
 
 
 def image_size(path: Path) -> tuple[int, ...]:
     """Return the size (x, y, z[, t]) that the header of an image file states."""
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
     try:
-        with _Quiet():
-            reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise ConversionError(f"Cannot read the header of {path}; get it again.") from error
-    return tuple(reader.GetSize())
+        return tuple(read_header(path).GetSize())
+    except DataError as error:
+        raise ConversionError(f"{error}.") from error
 
 
 def _as_volume(image: sitk.Image, path: Path) -> sitk.Image:
@@ -177,36 +154,9 @@ def _as_volume(image: sitk.Image, path: Path) -> sitk.Image:
         )
     if image.GetDimension() != 3:
         raise ConversionError(f"{path} is a 2D image; only 3D volumes are supported.")
-    if "complex" in image.GetPixelIDTypeAsString():
-        raise ConversionError(f"{path} has complex voxels; write their magnitude to a file.")
     if image.GetNumberOfComponentsPerPixel() != 1:
         raise ConversionError(
             f"{path} has {image.GetNumberOfComponentsPerPixel()} values per voxel; "
             "write each channel to a file of its own."
         )
     return image
-
-
-def check_complete(path: Path) -> None:
-    """Raise if a file is missing, truncated or damaged, or a NIfTI file with NaN voxels.
-
-    For NIfTI SimpleITK itself is silent: it fills a missing end and NaN voxels with zeros.
-    """
-    if not path.is_file():
-        raise ConversionError(f"The file {path} does not exist; get it, or remove the case.")
-    if path.name.lower().endswith(NIFTI_ENDINGS):
-        try:
-            check_nifti(path)
-        except DataError as error:
-            raise ConversionError(f"{error}.") from error
-        return
-    is_gzip = path.suffix.lower() == ".gz"
-    try:
-        with gzip.open(path) if is_gzip else path.open("rb") as file:
-            is_empty = not file.read(1)
-            while is_gzip and file.read(1 << 22):  # to the checksum at the end
-                pass
-    except (EOFError, OSError, zlib.error) as error:
-        raise ConversionError(f"{path} is truncated or damaged ({error}); get it again.") from error
-    if is_empty:
-        raise ConversionError(f"{path} is empty; get it again.")

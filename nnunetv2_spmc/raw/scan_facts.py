@@ -14,7 +14,7 @@ import SimpleITK as sitk
 
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.raw.checks import orientation_code
-from nnunetv2_spmc.raw.reader import read_file
+from nnunetv2_spmc.raw.scan import read_as_it_is
 from nnunetv2_spmc.raw.thumbnails import thumbnail
 from nnunetv2_spmc.raw.voxel_digest import voxel_digest
 
@@ -84,7 +84,7 @@ def facts_of(images: Sequence[sitk.Image]) -> ScanFacts:
 def facts_of_files(files: Sequence[str]) -> ScanFacts:
     """Return the facts of a raw case, from one file per channel."""
     try:
-        return facts_of([read_file(Path(file)) for file in files])
+        return facts_of([read_as_it_is(Path(file)) for file in files])
     except (DataError, RuntimeError, TypeError, ValueError):  # damaged, or of a strange type
         return ScanFacts(digests=tuple(_bytes_digest(Path(file)) for file in files))
 
@@ -100,6 +100,8 @@ def _percentiles(image: sitk.Image) -> tuple[float, ...]:
 
 def _bytes_digest(file: Path) -> str:
     digest = hashlib.blake2b(digest_size=16)
+    if file.exists() and not file.is_file():  # a pipe would never end
+        return f"unread {file}: no file"
     try:
         with file.open("rb") as stream:
             while chunk := stream.read(1 << 20):

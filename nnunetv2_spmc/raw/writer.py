@@ -7,7 +7,9 @@ the dataset's name only when everything in it is right. Layout: `raw_layout`.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,17 +19,19 @@ from tqdm import tqdm
 from nnunetv2_spmc.common.nnunet_folders import (
     PREPROCESSED,
     RAW,
+    RESULTS,
+    dataset_names,
     folder_if_set,
     preprocessed_folder,
     raw_folder,
 )
 from nnunetv2_spmc.common.signals import termination_raises
-from nnunetv2_spmc.common.whole_file import whole_folder, write_json
+from nnunetv2_spmc.common.whole_file import made_folder, whole_file, whole_folder, write_json
 from nnunetv2_spmc.common.worker_pool import run_cases
 from nnunetv2_spmc.raw.case_writer import CaseRecord, write_case
 from nnunetv2_spmc.raw.cases import ConversionError, RawDataset, check_dataset
 from nnunetv2_spmc.raw.dataset_json import dataset_json, split_json
-from nnunetv2_spmc.raw.layout import SPLIT_FILE, SPLITS_FINAL
+from nnunetv2_spmc.raw.layout import DATASET_FILE, SPLIT_FILE, SPLITS_FINAL, is_raw_dataset
 from nnunetv2_spmc.raw.problems import raise_problems, site_comparison, warnings_of
 from nnunetv2_spmc.raw.sources import files_of, unused_files
 from nnunetv2_spmc.raw.splits import Splits, final_splits
@@ -89,11 +93,16 @@ def write_raw_dataset(dataset: RawDataset, options: WriteOptions) -> ConversionS
         _check_writable(splits_file.parents[1], PREPROCESSED)
     if options.dry_run:
         return ConversionSummary(dataset, target, splits, splits_file, dry_run=True)
-    with termination_raises(), whole_folder(target, overwrite=options.overwrite) as staging:
+    with (
+        termination_raises(),
+        made_folder(splits_file.parent) if splits_file and splits is not None else nullcontext(),
+        _restored_on_failure(splits_file),
+        whole_folder(target, overwrite=options.overwrite) as staging,
+    ):
         records = _write_cases(dataset, staging, options)
         raise_problems(dataset, records)
         dataset = dataset.without_unused_labels({v for r in records for v in r.label_values})
-        write_json(dataset_json(dataset), staging / "dataset.json")
+        write_json(dataset_json(dataset), staging / DATASET_FILE)
         write_json(split_json(dataset), staging / SPLIT_FILE)
         # First, since a dataset without its fixed split would be trained on another one.
         outdated = _publish_splits(splits, splits_file)
@@ -111,9 +120,12 @@ def write_raw_dataset(dataset: RawDataset, options: WriteOptions) -> ConversionS
 
 
 def _splits_file(dataset: RawDataset, options: WriteOptions, *, needed: bool) -> Path | None:
-    if needed or options.preprocessed or folder_if_set(PREPROCESSED):
-        return options.preprocessed_folder() / dataset.folder_name / SPLITS_FINAL
-    return None
+    if not (needed or options.preprocessed or folder_if_set(PREPROCESSED)):
+        return None
+    folder = options.preprocessed_folder()
+    if folder.resolve() == options.raw_folder().resolve():
+        raise ConversionError(f"{RAW} and {PREPROCESSED} are both {folder}; give each its own.")
+    return folder / dataset.folder_name / SPLITS_FINAL
 
 
 def _refuse_taken_id(
@@ -123,25 +135,44 @@ def _refuse_taken_id(
     folders = [target.parent]
     if splits_file is not None:
         folders.append(splits_file.parents[1])
+    if results := folder_if_set(RESULTS):
+        folders.append(results)
     for folder in folders:
-        for other in sorted(folder.glob(f"Dataset{dataset.dataset_id:03d}*")):
-            if other.name != target.name:
+        for other in dataset_names(folder):
+            if other.startswith(f"Dataset{dataset.dataset_id:03d}") and other != target.name:
                 raise ConversionError(
-                    f"Dataset id {dataset.dataset_id} is already taken by {other}; "
-                    "choose another id with -d."
+                    f"Dataset id {dataset.dataset_id} is already taken by {folder / other}, so "
+                    f"{target.name} cannot have it; choose another id with -d."
                 )
     if options.overwrite:
+        _refuse_to_replace(target)
         return
     for existing in (target, splits_file):
-        if existing is not None and existing.exists():
+        if existing is not None and os.path.lexists(existing):
             raise ConversionError(f"{existing} already exists; --overwrite replaces it.")
+
+
+def _refuse_to_replace(target: Path) -> None:
+    """Raise if what --overwrite would delete is no dataset."""
+    if target.is_symlink():
+        raise ConversionError(
+            f"{target} is a link to {os.readlink(target)}, which --overwrite does not follow; "
+            "remove the link, or choose another id with -d."
+        )
+    is_empty = target.is_dir() and not any(target.iterdir())
+    if target.exists() and not is_empty and not is_raw_dataset(target):
+        raise ConversionError(
+            f"{target} is no dataset of nnU-Net (it has no dataset.json with labels), so "
+            "--overwrite leaves it alone; move it away, or choose another id with -d."
+        )
 
 
 def _refuse_own_files(dataset: RawDataset, target: Path) -> None:
     """Raise if the dataset that would be replaced holds the files to convert."""
+    target = target.resolve()
     for case in dataset.cases:
         for source in (*case.images, *([case.label] if case.label is not None else [])):
-            if any(target in file.parents for file in files_of(source)):
+            if any(f.parent.resolve().is_relative_to(target) for f in files_of(source)):
                 raise ConversionError(
                     f"Case {case.identifier}: {source} lies in the dataset that would be replaced; "
                     "choose another id with -d, or copy the files elsewhere first."
@@ -172,6 +203,24 @@ def _write_cases(dataset: RawDataset, folder: Path, options: WriteOptions) -> li
         ) from error
 
 
+@contextmanager
+def _restored_on_failure(file: Path | None) -> Iterator[None]:
+    """Give splits_final.json back as it was if the dataset that it belongs to is not published."""
+    if file is None:
+        yield
+        return
+    old = file.read_bytes() if file.is_file() else None
+    try:
+        yield
+    except BaseException:
+        if old is None:
+            file.unlink(missing_ok=True)
+        elif not file.is_file() or file.read_bytes() != old:
+            with whole_file(file) as temporary:
+                temporary.write_bytes(old)
+        raise
+
+
 def _publish_splits(splits: Splits | None, file: Path | None) -> bool:
     """Write or remove splits_final.json; return whether preprocessed data lies beside it."""
     if file is None:
@@ -179,6 +228,5 @@ def _publish_splits(splits: Splits | None, file: Path | None) -> bool:
     if splits is None:
         file.unlink(missing_ok=True)
     else:
-        file.parent.mkdir(parents=True, exist_ok=True)
         write_json(splits, file)
     return file.parent.is_dir() and any(p.name != SPLITS_FINAL for p in file.parent.iterdir())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -9,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.common.errors import DataError, reason_of
 from nnunetv2_spmc.common.nnunet_folders import PREPROCESSED, RAW, folder_if_set
 from nnunetv2_spmc.raw.scan import check_scan
 from nnunetv2_spmc.reports.orientation import SliceDisplay, slice_display, with_axes_of
-from nnunetv2_spmc.reports.run_files import SUMMARY_JSON, VALIDATION_FOLDER, read_json
+from nnunetv2_spmc.reports.run_files import VALIDATION_FOLDER, AbsentError, read_summary
 from nnunetv2_spmc.reports.run_record import RunRecord
+from nnunetv2_spmc.unlabeled.image_checks import reading_problem
 
 
 @dataclass(frozen=True)
@@ -61,28 +64,24 @@ def case_view(
         name: what to call the run; its own name by default.
 
     Raises:
-        DataError: the prediction or the image is missing, a file is damaged, or they differ in
-            shape.
+        AbsentError: the prediction or the image is missing.
+        DataError: a file is damaged, or they differ in shape.
     """
     ending = run.dataset_json["file_ending"]
     prediction_file = run.folder / VALIDATION_FOLDER / f"{case}{ending}"
-    if not prediction_file.is_file():
-        raise DataError(f"{prediction_file} does not exist; validate with nnUNetv2_train --val.")
+    if not os.path.lexists(prediction_file):
+        raise AbsentError(f"{prediction_file} does not exist; validate with nnUNetv2_train --val.")
     images = run.validation_images(case)
     reference_file = reference_of(run, case)
-    for file in images:
-        check_scan(file)
-    for file in (prediction_file, *([reference_file] if reference_file else [])):
-        check_scan(file, kind="label")
     reader = run.model.main.plans_manager.image_reader_writer_class()
-    image, properties = reader.read_images([str(file) for file in images])
-    prediction = reader.read_seg(str(prediction_file))[0][0]
+    image, properties = _read_image(images, reader)
+    prediction = _read_segmentation(prediction_file, reader)
     if prediction.shape != image.shape[1:]:
         raise DataError(
             f"{prediction_file} has the shape {prediction.shape}, but {images[0]} has "
             f"{image.shape[1:]}; validate anew with nnUNetv2_train --val."
         )
-    reference = reader.read_seg(str(reference_file))[0][0] if reference_file else None
+    reference = _read_segmentation(reference_file, reader) if reference_file else None
     maps = run.predict(images) if with_maps else None
     return CaseView(
         run_name=name or run.name,
@@ -95,6 +94,26 @@ def case_view(
         properties=properties,
         dice=float(run.mean_dice().get(case, np.nan)),
     )
+
+
+def _read_image(files: Sequence[Path], reader: Any) -> tuple[np.ndarray, dict[str, Any]]:
+    for file in files:
+        check_scan(file)
+    try:
+        image, properties = reader.read_images([str(file) for file in files])
+    except Exception as error:  # readers raise all kinds
+        problem = reading_problem(files, reader)
+        raise DataError(problem or f"{files[0]} cannot be read ({reason_of(error)})") from error
+    return image, properties
+
+
+def _read_segmentation(file: Path, reader: Any) -> np.ndarray:
+    check_scan(file, kind="label")
+    try:
+        segmentation: np.ndarray = reader.read_seg(str(file))[0][0]
+    except Exception as error:  # readers raise all kinds
+        raise DataError(f"{file} cannot be read ({reason_of(error)})") from error
+    return segmentation
 
 
 def on_axes_of(view: CaseView, other: CaseView) -> CaseView:
@@ -111,11 +130,10 @@ def on_axes_of(view: CaseView, other: CaseView) -> CaseView:
 def reference_of(run: RunRecord, case: str) -> Path | None:
     """Return the reference segmentation of a validation case, wherever it lies now."""
     name = f"{case}{run.dataset_json['file_ending']}"
-    summary = read_json(run.folder / VALIDATION_FOLDER / SUMMARY_JSON)
-    places = [Path(c["reference_file"]) for c in summary.get("metric_per_case", ())]
+    places = [Path(measured["reference_file"]) for measured in read_summary(run.folder)]
     candidates = [path for path in places if path.name == name]
     for variable, folder in ((PREPROCESSED, "gt_segmentations"), (RAW, "labelsTr")):
         root = folder_if_set(variable)
         if root is not None:
             candidates.append(root / run.dataset_name / folder / name)
-    return next((path for path in candidates if path.is_file()), None)
+    return next((path for path in candidates if os.path.lexists(path)), None)

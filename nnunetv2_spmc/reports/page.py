@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from nnunetv2_spmc.common.errors import DataError
-from nnunetv2_spmc.common.whole_file import whole_file
+from nnunetv2_spmc.common.whole_file import made_folder, whole_file
 from nnunetv2_spmc.reports import report_tables as tables
 from nnunetv2_spmc.reports.case_figure import DIFFICULTY_COLOR, LABEL_COLORS, draw_case
 from nnunetv2_spmc.reports.niivue import NIIVUE_VERSION, find_niivue
@@ -68,8 +68,7 @@ def write_page(report: Report, path: Path, *, title: str, with_viewer: bool = Tr
         footer=f"Made by nnUNetv2_spmc_report with {tables.made_with()}.",
         **pictures,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as temporary:
+    with made_folder(path.parent), whole_file(path) as temporary:
         temporary.write_text(content, encoding="utf-8")
 
 

@@ -13,7 +13,7 @@ from nnunetv2_spmc.evaluation.case_metrics import METRICS
 from nnunetv2_spmc.evaluation.folder_evaluation import evaluate_folder
 from nnunetv2_spmc.evaluation.metrics_csv import METRICS_COLUMNS
 from nnunetv2_spmc.reports.case_views import CaseView, case_view, on_axes_of, reference_of
-from nnunetv2_spmc.reports.run_files import VALIDATION_FOLDER
+from nnunetv2_spmc.reports.run_files import VALIDATION_FOLDER, AbsentError
 from nnunetv2_spmc.reports.run_record import RunRecord, run_labels
 
 Log = Callable[[str], None]
@@ -28,12 +28,14 @@ class Report:
         metrics: name -> one row per validation case and class; runs without validation are absent.
         cases: identifier -> the case in the runs that have it, worst cases first.
         notes: what the page lacks and why, one sentence each.
+        failed: run, or case of run -> why it is not on the page: something of it is damaged.
     """
 
     runs: dict[str, RunRecord]
     metrics: dict[str, pd.DataFrame] = field(default_factory=dict)
     cases: dict[str, list[CaseView]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
 
     @property
     def shown_metrics(self) -> list[str]:
@@ -71,17 +73,21 @@ def gather_report(
                 "cases is too good."
             )
         try:
-            report.metrics[name] = with_distances(run, log)
-        except DataError as error:
+            report.metrics[name], unmeasured = with_distances(run, log)
+            report.failed |= {f"{case} of {name}": why for case, why in unmeasured.items()}
+        except AbsentError as error:
             report.notes.append(f"{name} has no metrics: {error}")
-    failed: dict[str, list[str]] = {}  # run -> a sentence per case
+        except DataError as error:
+            report.failed[name] = str(error)
+    absent: dict[str, list[str]] = {}  # run -> a sentence per case
     for case in extreme_cases(report.metrics, num_cases):
-        views = _views(report, case, failed, with_maps=with_maps, log=log)
+        views = _views(report, case, absent, with_maps=with_maps, log=log)
         if views:
             report.cases[case] = views
-    for name, sentences in failed.items():
+    for name, sentences in absent.items():
         more = f" ({name}: the same of {len(sentences) - 1} more)" if len(sentences) > 1 else ""
         report.notes.append(sentences[0] + more)
+    report.notes += [f"{what} is not shown in full: {why}" for what, why in report.failed.items()]
     shown = [view for views in report.cases.values() for view in views]
     one_branch = {
         v.run_name for v in shown if v.confidence is not None and v.common_difficulty is None
@@ -94,18 +100,22 @@ def gather_report(
     return report
 
 
-def with_distances(run: RunRecord, log: Log = print) -> pd.DataFrame:
+def with_distances(run: RunRecord, log: Log = print) -> tuple[pd.DataFrame, dict[str, str]]:
     """Return the metrics of the validation cases, with surface distances if they can be measured.
 
+    Returns:
+        The metrics, and the cases that cannot be measured, with the reason: these have no distance.
+
     Raises:
-        DataError: the run has not been validated.
+        AbsentError: the run has not been validated.
+        DataError: its metrics are damaged.
     """
     table = run.metrics
     if table["hd95_mm"].notna().any() or table.empty:
-        return table
+        return table, {}
     reference = reference_of(run, str(table["case"].iloc[0]))
     if reference is None:
-        return table
+        return table, {}
     log(f"Measuring surface distances of {run.name}")
     try:
         evaluation = evaluate_folder(
@@ -118,8 +128,12 @@ def with_distances(run: RunRecord, log: Log = print) -> pd.DataFrame:
         )
     except DataError as error:
         log(f"note: no surface distances: {error}")
-        return table
-    return pd.DataFrame([vars(row) for row in evaluation.rows], columns=METRICS_COLUMNS)
+        return table, {}
+    measured = pd.DataFrame([vars(row) for row in evaluation.rows], columns=METRICS_COLUMNS)
+    if not evaluation.failed:
+        return measured, {}
+    others = table[table["case"].isin(list(evaluation.failed))]
+    return pd.concat([measured, others], ignore_index=True), evaluation.failed
 
 
 def extreme_cases(metrics: Mapping[str, pd.DataFrame], number_of_cases: int) -> list[str]:
@@ -139,9 +153,9 @@ def extreme_cases(metrics: Mapping[str, pd.DataFrame], number_of_cases: int) -> 
 
 
 def _views(
-    report: Report, case: str, failed: dict[str, list[str]], *, with_maps: bool, log: Log
+    report: Report, case: str, absent: dict[str, list[str]], *, with_maps: bool, log: Log
 ) -> list[CaseView]:
-    """Return the case in all runs that have it; say in `failed` where that was not possible."""
+    """Return the case in all runs that have it; say in `absent` and `report.failed` where not."""
     views = []
     for name, run in report.runs.items():
         if name not in report.metrics or case not in set(report.metrics[name]["case"]):
@@ -149,8 +163,10 @@ def _views(
         log(f"{'Predicting' if with_maps else 'Reading'} {case} of {name}")
         try:
             views.append(case_view(run, case, with_maps=with_maps, name=name))
-        except (DataError, OSError, RuntimeError) as error:  # nnU-Net's readers raise the latter
-            failed.setdefault(name, []).append(f"{case} of {name} is not shown: {error}")
+        except AbsentError as error:
+            absent.setdefault(name, []).append(f"{case} of {name} is not shown: {error}")
+        except (DataError, OSError, RuntimeError) as error:  # nnU-Net raises the latter
+            report.failed[f"{case} of {name}"] = str(error)
     views = [on_axes_of(view, views[0]) for view in views]
     return [view for view in views if view.image.shape == views[0].image.shape]
 

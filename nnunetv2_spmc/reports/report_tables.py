@@ -9,6 +9,7 @@ from typing import Any
 from nnunetv2_spmc.evaluation.summary import mean_and_std
 from nnunetv2_spmc.evaluation.text_table import TITLES, number
 from nnunetv2_spmc.raw.cases import name_some
+from nnunetv2_spmc.raw.dataset_json import channel_names
 from nnunetv2_spmc.reports.report import Report
 from nnunetv2_spmc.reports.run_record import RunRecord
 
@@ -31,7 +32,7 @@ def record_rows(report: Report) -> list[tuple[str, list[str]]]:
             else _or_unknown(validated),
             "overlap of unlabeled and evaluated cases": run.overlap or "not allowed",
             "classes": ", ".join(run.classes),
-            "channels": ", ".join(run.dataset_json["channel_names"].values()),
+            "channels": ", ".join(channel_names(run.dataset_json)),
             "patch size, batch size": _patch(run),
             "epochs": f"{run.epochs_done} of {_or_unknown(epochs)}"
             + ("" if run.is_finished else ", not finished"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -13,17 +12,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.common.errors import DataError, reason_of
+from nnunetv2_spmc.common.json_files import check_keys, read_json
 from nnunetv2_spmc.evaluation.case_metrics import METRICS
 from nnunetv2_spmc.evaluation.classes import read_classes
 from nnunetv2_spmc.evaluation.metrics_csv import METRICS_COLUMNS, METRICS_CSV, read_metrics_csv
-from nnunetv2_spmc.inference.trained_model import FINAL_CHECKPOINT, read_checkpoint
+from nnunetv2_spmc.inference.trained_model import FINAL_CHECKPOINT
+from nnunetv2_spmc.training.checkpoint import read_checkpoint
 
 VALIDATION_FOLDER = "validation"
 SUMMARY_JSON = "summary.json"
 PER_CLASS_PREFIXES = {"dice_per_class_or_region": "dice"}
 CHECKPOINTS = (FINAL_CHECKPOINT, "checkpoint_latest.pth", "checkpoint_best.pth")
+SUMMARY_KEYS = {"prediction_file": str, "reference_file": str, "metrics": dict}
+MEASURED = ("Dice", "IoU", "n_ref", "n_pred")
 SPLIT_LINE = re.compile(r"This split has (\d+) training and (\d+) validation cases")
+
+
+class AbsentError(DataError):
+    """What is asked for is not there (yet), but nothing is damaged."""
 
 
 def find_run(folder: Path) -> Path:
@@ -53,7 +60,7 @@ def newest_checkpoint(folder: Path) -> tuple[str, dict[str, Any]]:
     """Return name and content of the most advanced checkpoint.
 
     Raises:
-        DataError: the training has not written any.
+        DataError: the training has not written any, or one has no log of a training.
     """
     there = [name for name in CHECKPOINTS if (folder / name).is_file()]
     if not there:
@@ -62,10 +69,35 @@ def newest_checkpoint(folder: Path) -> tuple[str, dict[str, Any]]:
             "again, or wait."
         )
     if FINAL_CHECKPOINT in there:
-        return FINAL_CHECKPOINT, read_checkpoint(folder / FINAL_CHECKPOINT)
-    read = {name: read_checkpoint(folder / name) for name in there}
+        there = [FINAL_CHECKPOINT]
+    read = {name: _logged_checkpoint(folder / name) for name in there}
     name = max(there, key=lambda name: read[name]["current_epoch"])
     return name, read[name]
+
+
+def _logged_checkpoint(path: Path) -> dict[str, Any]:
+    checkpoint = read_checkpoint(path)
+    for key, kind in (("logging", Mapping), ("current_epoch", int)):
+        if not isinstance(checkpoint.get(key), kind):
+            raise DataError(
+                f"{path} does not hold {key!r}, which every training writes: exported models have "
+                "none; give the folder of the training."
+            )
+    return checkpoint
+
+
+def curves_of(checkpoint: Mapping[str, Any], classes: Sequence[str], path: Path) -> pd.DataFrame:
+    """Return the `curves` of a checkpoint.
+
+    Raises:
+        DataError: they are damaged.
+    """
+    try:
+        return curves(checkpoint["logging"], classes)
+    except Exception as error:  # the log of a damaged checkpoint may hold anything
+        raise DataError(
+            f"{path} has no readable curves in 'logging' ({reason_of(error)}); copy it anew."
+        ) from error
 
 
 def curves(logging: Mapping[str, Sequence[Any]], classes: Sequence[str]) -> pd.DataFrame:
@@ -99,14 +131,32 @@ def _entry(values: Any, number: int) -> float:
     return values[number] if np.size(values) > number and np.ndim(values) else math.nan
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the content of a JSON file, or nothing if there is none."""
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path} is not valid JSON ({error}); restore or remove it.") from error
+def read_debug(folder: Path) -> dict[str, Any]:
+    """Return what stock nnU-Net notes about a training in debug.json, nothing without the file."""
+    file = folder / "debug.json"
+    return read_json(file, "restore or remove it") if os.path.lexists(file) else {}
+
+
+def read_summary(folder: Path) -> list[dict[str, Any]]:
+    """Return what the validation's summary.json holds of each case, nothing without the file.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    file = folder / VALIDATION_FOLDER / SUMMARY_JSON
+    if not os.path.lexists(file):
+        return []
+    remedy = "validate anew with nnUNetv2_train --val"
+    cases = read_json(file, remedy, {"metric_per_case": list})["metric_per_case"]
+    for number, case in enumerate(cases):
+        name = f"metric_per_case.{number}"
+        check_keys({name: case}, {name: dict}, file, remedy)
+        check_keys(case, SUMMARY_KEYS, file, remedy, inside=name)
+        for label, measured in case["metrics"].items():
+            inside = f"{name}.metrics.{label}"
+            check_keys({inside: measured}, {inside: dict}, file, remedy)
+            check_keys(measured, dict.fromkeys(MEASURED, float), file, remedy, inside=inside)
+    return cases
 
 
 def case_counts(folder: Path, dataset_json: Mapping[str, Any]) -> tuple[int | None, int | None]:
@@ -128,20 +178,20 @@ def metrics_table(folder: Path, dataset_json: Mapping[str, Any]) -> pd.DataFrame
     summary.json, which has no surface distances (NaN). None without either.
     """
     metrics_csv = folder / VALIDATION_FOLDER / METRICS_CSV
-    if metrics_csv.is_file():
+    if os.path.lexists(metrics_csv):
         rows = read_metrics_csv(metrics_csv)
         return pd.DataFrame([vars(row) for row in rows], columns=METRICS_COLUMNS)
-    summary = read_json(folder / VALIDATION_FOLDER / SUMMARY_JSON)
+    summary = read_summary(folder)
     return _from_summary(summary, folder, dataset_json) if summary else None
 
 
 def _from_summary(
-    summary: Mapping[str, Any], folder: Path, dataset_json: Mapping[str, Any]
+    summary: Sequence[Mapping[str, Any]], folder: Path, dataset_json: Mapping[str, Any]
 ) -> pd.DataFrame:
     values = read_classes(dataset_json, folder.parent / "dataset.json").values
     names = {str(v[0] if len(v) == 1 else v): name for name, v in values.items()}
     rows = []
-    for case in summary["metric_per_case"]:
+    for case in summary:
         identifier = os.path.basename(case["prediction_file"]).removesuffix(
             dataset_json["file_ending"]
         )

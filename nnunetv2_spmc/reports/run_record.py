@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,13 +10,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.common.nnunet_folders import raw_dataset_folder
 from nnunetv2_spmc.evaluation.classes import read_classes
 from nnunetv2_spmc.inference.case_maps import CaseMaps, predict_case
-from nnunetv2_spmc.inference.trained_model import FINAL_CHECKPOINT, TrainedModel, load_model
+from nnunetv2_spmc.inference.trained_model import (
+    COPY_AGAIN,
+    FINAL_CHECKPOINT,
+    TrainedModel,
+    load_model,
+    read_model_plans,
+)
+from nnunetv2_spmc.raw.dataset_json import channel_names, read_dataset_json
+from nnunetv2_spmc.raw.layout import IMAGES_TRAIN
+from nnunetv2_spmc.raw.plans_json import read_plans
 from nnunetv2_spmc.reports import run_files
 from nnunetv2_spmc.training.checkpoint import CheckpointError, own_state
 
@@ -71,8 +80,10 @@ class RunRecord:
         """
         folder = run_files.find_run(Path(folder))
         name, checkpoint = run_files.newest_checkpoint(folder)
-        debug = run_files.read_json(folder / "debug.json")
-        dataset_json = run_files.read_json(folder.parent / "dataset.json")
+        debug = run_files.read_debug(folder)
+        configuration = checkpoint["init_args"]["configuration"]
+        read_model_plans(folder.parent, configuration)  # later used in part, but whole
+        dataset_json = read_dataset_json(folder.parent / "dataset.json", COPY_AGAIN)
         try:
             state = own_state(checkpoint, folder / name)
         except CheckpointError as error:
@@ -82,9 +93,9 @@ class RunRecord:
             folder=folder,
             checkpoint_name=name,
             trainer=checkpoint["trainer_name"],
-            configuration=checkpoint["init_args"]["configuration"],
+            configuration=configuration,
             epochs_done=checkpoint["current_epoch"],
-            curves=run_files.curves(checkpoint["logging"], classes),
+            curves=run_files.curves_of(checkpoint, classes, folder / name),
             settings=state.get("settings") or _stock_settings(debug),
             unlabeled_cases=state.get("unlabeled_cases", ()),
             versions=_versions(state, debug),
@@ -111,12 +122,12 @@ class RunRecord:
     @cached_property
     def dataset_json(self) -> dict[str, Any]:
         """Content of dataset.json at the time of the training."""
-        return run_files.read_json(self.folder.parent / "dataset.json")
+        return read_dataset_json(self.folder.parent / "dataset.json", COPY_AGAIN)
 
     @cached_property
     def plans(self) -> dict[str, Any]:
         """Content of the plans."""
-        return run_files.read_json(self.folder.parent / "plans.json")
+        return read_plans(self.folder.parent / "plans.json", COPY_AGAIN, self.configuration)
 
     @property
     def dataset_name(self) -> str:
@@ -140,11 +151,12 @@ class RunRecord:
         """Metrics of the validation cases, one row per case and class.
 
         Raises:
-            DataError: the run has not been validated.
+            AbsentError: the run has not been validated.
+            DataError: its metrics are damaged.
         """
         table = run_files.metrics_table(self.folder, self.dataset_json)
         if table is None:
-            raise DataError(
+            raise run_files.AbsentError(
                 f"{self.folder} has no validation results: finish the training, or run "
                 f"nnUNetv2_train {self._train_arguments} --val."
             )
@@ -192,20 +204,23 @@ class RunRecord:
         """Return the raw image files of a validation case, one per channel.
 
         Raises:
-            DataError: nnUNet_raw does not have them.
+            AbsentError: nnUNet_raw does not have them.
         """
-        raw = raw_dataset_folder(self.dataset_name)
-        try:
-            find = get_filenames_of_train_images_and_targets
-            cases = find(str(raw), self.dataset_json) if raw else {}
-        except OSError:  # no imagesTr
-            cases = {}
-        if case not in cases:
-            raise DataError(
+        raw, files = raw_dataset_folder(self.dataset_name), []
+        if raw is not None and "dataset" in self.dataset_json:
+            listed = self.dataset_json["dataset"].get(case, {}).get("images", ())
+            files = [raw / os.path.expandvars(file) for file in listed]
+        elif raw is not None:  # nnU-Net's own function starts twelve processes for this
+            ending = self.dataset_json["file_ending"]
+            channels = range(len(channel_names(self.dataset_json)))
+            files = [raw / IMAGES_TRAIN / f"{case}_{channel:04d}{ending}" for channel in channels]
+        files = [file for file in files if os.path.lexists(file)]
+        if not files:
+            raise run_files.AbsentError(
                 f"nnUNet_raw has no image of the case {case} in {self.dataset_name}/imagesTr; set "
                 "nnUNet_raw to where the dataset lies."
             )
-        return [Path(file) for file in cases[case]["images"]]
+        return files
 
 
 def run_labels(runs: Sequence[RunRecord]) -> list[str]:

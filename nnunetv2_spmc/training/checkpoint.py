@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from nnunetv2_spmc.common.errors import SPMCError
+from nnunetv2_spmc.common.errors import DataError, SPMCError
 from nnunetv2_spmc.common.whole_file import whole_file
 
 CHECKPOINT_KEY = "semi_supervised"
@@ -48,6 +50,69 @@ def not_finite(weights: Mapping[str, Any]) -> list[str]:
     return [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
 
 
+def read_checkpoint(path: Path, *, mmap: bool = True) -> dict[str, Any]:
+    """Read a checkpoint of nnU-Net or of this package.
+
+    Args:
+        path: the file.
+        mmap: leave the tensors on disk until they are used.
+
+    Raises:
+        DataError: the file is absent, damaged or no checkpoint.
+    """
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise DataError(f"{path} {what}; finish the training, or name another checkpoint.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=False, mmap=mmap)
+        _check_content(content)
+    except Exception as error:  # a damaged pickle may raise anything
+        raise DataError(
+            f"{path} is no whole checkpoint of nnU-Net ({type(error).__name__}); copy it anew, or "
+            "name another checkpoint."
+        ) from error
+    return content
+
+
+def _check_content(content: Any) -> None:
+    """Raise a KeyError or a TypeError for what is no checkpoint."""
+    kinds = {"network_weights": Mapping, "init_args": Mapping, "trainer_name": str}
+    for key, kind in kinds.items():
+        if not isinstance(content[key], kind):
+            raise TypeError(key)
+    if not isinstance(content["init_args"]["configuration"], str):
+        raise TypeError("configuration")
+    if not all(isinstance(tensor, Tensor) for tensor in content["network_weights"].values()):
+        raise TypeError("network_weights")
+
+
+def unreadable(path: Path, error: Exception) -> CheckpointError:
+    """Return the error for a checkpoint that nnU-Net or PyTorch could not load."""
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if "state_dict" in reason or "state dict" in reason:
+        return CheckpointError(
+            f"{path} does not fit the network of this training ({reason}); use the plans, the "
+            "configuration and the trainer that it was trained with."
+        )
+    is_empty = path.is_file() and path.stat().st_size == 0
+    is_other = isinstance(error, (KeyError, TypeError))
+    what = (
+        "no checkpoint of nnU-Net" if is_other else "empty" if is_empty else f"damaged ({reason})"
+    )
+    return CheckpointError(f"{path} is {what}; {_without(path)}.")
+
+
+def _without(path: Path) -> str:
+    """Say how to do without a checkpoint: what `--c` takes then."""
+    order = (FINAL, LATEST, BEST)
+    if path.name not in order:
+        return "take another one"
+    others = order[order.index(path.name) + 1 :]
+    found = [name for name in others if (path.parent / name).is_file()]
+    then = f"goes on from {found[0]}" if found else "starts the training again"
+    return f"move it away, and --c {then}"
+
+
 def read_extra_state(path: Path) -> dict[str, Any]:
     """Read what a trainer of this package stored beside the stock content.
 
@@ -55,7 +120,12 @@ def read_extra_state(path: Path) -> dict[str, Any]:
         CheckpointError: the checkpoint comes from another kind of trainer, or from an
             unreleased version of this package.
     """
-    checkpoint = torch.load(path, map_location="cpu", weights_only=False, mmap=True)
+    try:
+        checkpoint = read_checkpoint(path)
+    except DataError as error:
+        if not path.is_file() or not isinstance(error.__cause__, Exception):
+            raise
+        raise unreadable(path, error.__cause__) from error
     if CHECKPOINT_KEY not in checkpoint:
         raise CheckpointError(
             f"{path} was written by {checkpoint.get('trainer_name', 'another program')} and has "
@@ -69,9 +139,15 @@ def own_state(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Return what this package stored in a checkpoint; nothing if a stock trainer wrote it.
 
     Raises:
-        CheckpointError: it has the form of an unreleased version, which did not name the method.
+        CheckpointError: it is damaged, or has the form of an unreleased version, which did not name
+            the method.
     """
     state: dict[str, Any] = checkpoint.get(CHECKPOINT_KEY, {})
+    is_damaged = not isinstance(state, Mapping) or not all(
+        isinstance(state.get(key, {}), Mapping) for key in ("parts", "settings")
+    )
+    if is_damaged:
+        raise CheckpointError(f"{path} is damaged ({CHECKPOINT_KEY!r}); copy it anew.")
     if state and "method" not in state:
         raise CheckpointError(
             f"{path} was written by an unreleased version of nnunetv2-spmc, whose form this "
@@ -93,6 +169,38 @@ def next_epoch(path: Path) -> int:
     """Read the epoch with which a training goes on from a checkpoint."""
     checkpoint = torch.load(path, map_location="cpu", weights_only=False, mmap=True)
     return int(checkpoint["current_epoch"])
+
+
+def check_length(trained: int, epochs: int, path: Path) -> None:
+    """Raise a CheckpointError if a checkpoint has more epochs than a training shall have."""
+    if trained > epochs:
+        raise CheckpointError(
+            f"{path} has {trained} epochs of training, and the setting epochs is {epochs}: give it "
+            "the number that the run had, or a larger one to train on."
+        )
+
+
+def reopen_finished(folder: Path, epochs: int) -> str:
+    """Let the final checkpoint be the latest, because its training goes on; keep it, too.
+
+    `--c` takes the final one first: a run that is stopped again would start from there again.
+
+    Args:
+        folder: of the fold.
+        epochs: that are trained; under their number the checkpoint is kept.
+
+    Returns:
+        What was done, in a sentence.
+    """
+    final, kept = folder / FINAL, folder / f"checkpoint_epoch_{epochs}.pth"
+    if not kept.exists():
+        with whole_file(kept) as temporary:
+            try:
+                os.link(final, temporary)
+            except OSError:  # a file system without links
+                shutil.copyfile(final, temporary)
+    os.replace(final, folder / LATEST)
+    return f"The training of {epochs} epochs is kept as {kept.name}; it goes on as {LATEST}."
 
 
 def refuse_to_resume(changes: str, log: Callable[[str], None]) -> None:

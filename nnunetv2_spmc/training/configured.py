@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,28 +19,32 @@ from torch import Tensor
 from torch.amp import GradScaler
 
 from nnunetv2_spmc import __version__
+from nnunetv2_spmc.common.errors import SPMCError
 from nnunetv2_spmc.common.leftovers import remove_leftovers
-from nnunetv2_spmc.common.nnunet_folders import results_folder
 from nnunetv2_spmc.common.signals import interrupts_blocked, signals_deferred
 from nnunetv2_spmc.common.whole_file import WRITING_PREFIX
+from nnunetv2_spmc.loading.watched import WatchedDataset
 from nnunetv2_spmc.losses import LabelSpace
+from nnunetv2_spmc.raw.label_definition import label_warnings
 from nnunetv2_spmc.training.checkpoint import (
     LATEST,
     check_method,
     read_extra_state,
-    refuse_to_resume,
+    unreadable,
     write_with_own_state,
 )
-from nnunetv2_spmc.training.commands import how_to_predict
+from nnunetv2_spmc.training.commands import how_to_predict, labeled_preprocessing
 from nnunetv2_spmc.training.few_labels import ensure_fold_exists
+from nnunetv2_spmc.training.labeled_cases import naming_unreadable, watch_labeled, watched
+from nnunetv2_spmc.training.planned_files import check_planned
 from nnunetv2_spmc.training.processes import device_of_process, distributed
 from nnunetv2_spmc.training.progress import Progress, validation_lines
+from nnunetv2_spmc.training.resuming import check_resumed, go_on
 from nnunetv2_spmc.training.seeds import Seeds
 from nnunetv2_spmc.training.settings import (
     NoSettings,
     Resolved,
     TrainingSettings,
-    changed_settings,
     describe_settings,
     register_method,
     resolve_settings,
@@ -55,6 +60,7 @@ from nnunetv2_spmc.training.step import Target, labeled_through
 from nnunetv2_spmc.training.stopping import says_how_to_go_on
 from nnunetv2_spmc.training.tensorboard_logger import ENABLED_VARIABLE, TensorBoardLogger
 from nnunetv2_spmc.training.views import Views
+from nnunetv2_spmc.unlabeled.plans_check import check_training
 
 
 class nnUNetTrainerConfigured(nnUNetTrainer):
@@ -92,7 +98,8 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         device: torch.device = torch.device("cuda"),  # noqa: B008 (nnU-Net's signature)
     ) -> None:
         # before nnU-Net creates the output folder, so that a refusal leaves nothing behind
-        results_folder()  # raises where it is not set
+        check_planned(plans, configuration, dataset_json)
+        check_training(plans, configuration, dataset_json)
         resolved = self.resolved_settings(dataset_json)
         super().__init__(plans, configuration, fold, dataset_json, device)
         if self.is_ddp:
@@ -110,9 +117,11 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         disable = True if self.local_rank else None
         self.progress = Progress(settings, self.print_to_log_file, self.clock, disable=disable)
         self.check_divergence = DivergenceCheck(Path(self.output_folder))
-        self._resumed_from: dict[str, Any] | None = None  # -> load_checkpoint
+        self.resumed_from: dict[str, Any] | None = None  # -> load_checkpoint
+        self.resumed_file = Path()
         self._saved_at = self.clock()  # checkpoint_latest.pth
         self.validation_cases: list[str] = []  # -> do_split
+        self._labeled: tuple[WatchedDataset, ...] = ()  # -> get_tr_and_val_datasets
         # in its final validation nnU-Net starts workers, then calls do_split: open between the two
         self._workers_start = ExitStack()
 
@@ -123,6 +132,11 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         """Return the settings of a training on a dataset, from all sources, or raise as they do."""
         defaults, fixed = (cls.default_settings, cls.default_method_settings), cls.fixed_settings
         return resolve_settings(*defaults, cls.method, dataset_json, environment, fixed=fixed)
+
+    @property
+    def flat_settings(self) -> dict[str, Any]:
+        """All settings of this training by name, as the log and the checkpoint hold them."""
+        return self._resolved.flat()
 
     @property
     def label_space(self) -> LabelSpace:
@@ -146,11 +160,10 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
             self._set_batch_size_and_oversample()
             self.loss = self._build_loss()
             self.network = distributed(self.network, self.device)
-        flat = self._resolved.flat()
-        self.print_to_log_file(
-            "Settings:\n" + describe_settings(flat, self._resolved.origins), add_timestamp=False
-        )
-        for note in self._resolved.notes:
+        flat = self.flat_settings
+        text = "Settings:\n" + describe_settings(flat, self._resolved.origins)
+        self.print_to_log_file(text, add_timestamp=False)
+        for note in (*self._resolved.notes, *label_warnings(self.dataset_json)):
             self.print_to_log_file(note)
         self.logger.update_config({"spmc": flat})
 
@@ -171,9 +184,16 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         self._workers_start.close()
         return train, validation
 
+    def get_tr_and_val_datasets(self) -> tuple[WatchedDataset, ...]:
+        """Split the labeled cases as nnU-Net does; refuse damaged ones, watch over the others."""
+        datasets = super().get_tr_and_val_datasets()
+        folder, command = Path(self.preprocessed_dataset_folder), labeled_preprocessing(self)
+        self._labeled = watch_labeled(datasets, folder, command)
+        return self._labeled
+
     def run_training(self) -> None:
         """Train; when a signal comes, say how to go on."""
-        with says_how_to_go_on(self):
+        with says_how_to_go_on(self), naming_unreadable(lambda: self._labeled):
             super().run_training()
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
@@ -184,10 +204,15 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
             says_how_to_go_on(self, is_validating=True),
             nullcontext() if self.local_rank else lines,
             self._workers_start,
+            naming_unreadable(self._validation_dataset, any_of_them=True),
         ):
             self._workers_start.enter_context(signals_deferred())
             self._workers_start.enter_context(interrupts_blocked())
             super().perform_actual_validation(save_probabilities)
+
+    def _validation_dataset(self) -> list[WatchedDataset]:
+        dataset = self.dataset_class(self.preprocessed_dataset_folder, self.validation_cases)
+        return [watched(dataset, labeled_preprocessing(self))]
 
     def on_train_start(self) -> None:
         """Refuse to continue a run under other settings, then start as nnU-Net does."""
@@ -198,6 +223,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
             remove_leftovers(Path(self.output_folder), WRITING_PREFIX)
         super().on_train_start()
         self._saved_at = self.clock()
+        go_on(self)
 
     def on_train_epoch_start(self) -> None:
         """Seed the epoch, so that a resumed run goes on as the uninterrupted one would have."""
@@ -269,7 +295,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
 
     def extra_state(self) -> dict[str, Any]:
         """Return what the checkpoint holds beside nnU-Net's own content."""
-        settings = self._resolved.flat()
+        settings = self.flat_settings
         return {"version": __version__, "method": self.method, "settings": settings}
 
     def save_checkpoint(self, filename: str) -> None:
@@ -285,16 +311,19 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         """Load a checkpoint of this trainer, for --c and --val.
 
         Raises:
-            CheckpointError: it comes from another kind of trainer.
+            CheckpointError: it comes from another kind of trainer, is damaged, or does not fit.
         """
         state = read_extra_state(Path(filename_or_checkpoint))
         check_method(state, self.method, Path(filename_or_checkpoint))
-        super().load_checkpoint(filename_or_checkpoint)
-        self._resumed_from = {key: state[key] for key in state.keys() - {"parts"}}
+        try:
+            super().load_checkpoint(filename_or_checkpoint)
+        except SPMCError:
+            raise
+        except (EOFError, KeyError, RuntimeError, UnpicklingError, ValueError) as error:
+            raise unreadable(Path(filename_or_checkpoint), error) from error
+        self.resumed_from = {key: state[key] for key in state.keys() - {"parts"}}
+        self.resumed_file = Path(filename_or_checkpoint)
 
     def check_resumed_settings(self) -> None:
-        """Refuse to continue a run under other settings, see `refuse_to_resume`."""
-        now = self._resolved.flat()
-        before = now if self._resumed_from is None else self._resumed_from["settings"]
-        if changes := changed_settings(before, now):
-            refuse_to_resume("; ".join(changes), self.print_to_log_file)
+        """Refuse to continue a run under settings that change more than its schedule."""
+        check_resumed(self)

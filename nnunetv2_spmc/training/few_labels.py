@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.common.json_files import read_any_json
 from nnunetv2_spmc.common.whole_file import write_json
 from nnunetv2_spmc.raw.cases import name_some
 from nnunetv2_spmc.raw.layout import SPLITS_FINAL
 from nnunetv2_spmc.raw.splits import NNUNET_FOLDS, Splits, leave_one_out
 
 Log = Callable[[str], None]
+REMEDY = "mend it, or delete it to make new folds"
 
 
 def ensure_fold_exists(
@@ -35,6 +38,7 @@ def ensure_fold_exists(
     """
     if fold == "all":
         return
+    check_fold(preprocessed_dataset_folder, identifiers, fold)
     file = preprocessed_dataset_folder / SPLITS_FINAL
     splits = _read(file)
     if splits is not None:
@@ -42,12 +46,6 @@ def ensure_fold_exists(
     if splits is None and len(identifiers) < NNUNET_FOLDS:
         splits = leave_one_out(identifiers)
         write_json(splits, file)
-    available = NNUNET_FOLDS if splits is None else len(splits)
-    if not 0 <= int(fold) < available:
-        raise DataError(
-            f"There is no fold {fold} for the {len(identifiers)} labeled cases: {file} has "
-            f"{available} folds; train 0 to {available - 1}, or all."
-        )
     if splits is None:
         return
     if splits[int(fold)]["train"] == splits[int(fold)]["val"]:
@@ -55,9 +53,41 @@ def ensure_fold_exists(
             f"WARNING: fold {fold} in {file} trains and validates on the same cases, so its "
             "validation Dice says nothing."
         )
-    if available < NNUNET_FOLDS:
-        folds = " ".join(map(str, range(available)))
+    if len(splits) < NNUNET_FOLDS:
+        folds = " ".join(map(str, range(len(splits))))
         log(f"{file} has the folds {folds}: after training them, nnUNetv2_predict -f {folds}")
+
+
+def check_fold(
+    preprocessed_dataset_folder: Path, identifiers: Sequence[str], fold: int | str
+) -> list[str]:
+    """Return the cases of a fold; write nothing.
+
+    Raises:
+        DataError: the fold is not in the file, or the file cannot be read.
+    """
+    if fold == "all":
+        return list(identifiers)
+    file = preprocessed_dataset_folder / SPLITS_FINAL
+    splits = _read(file)
+    if splits is not None and _is_outgrown(splits, identifiers):
+        splits = None
+    available = min(len(identifiers), NNUNET_FOLDS) if splits is None else len(splits)
+    if not 0 <= int(fold) < available:
+        raise DataError(
+            f"There is no fold {fold} for the {len(identifiers)} labeled cases: {file} has "
+            f"{available} folds; train 0 to {available - 1}, or all."
+        )
+    if splits is None:
+        return list(identifiers)
+    return [name for part in splits[int(fold)].values() for name in part]
+
+
+def _is_outgrown(splits: Splits, identifiers: Sequence[str]) -> bool:
+    """Tell whether a split that was made for few cases lacks some that were added since."""
+    known = {name for split in splits for part in split.values() for name in part}
+    is_ours = len(known) < NNUNET_FOLDS and splits == leave_one_out(known)
+    return is_ours and not known.issuperset(identifiers)
 
 
 def _with_added_cases(
@@ -68,7 +98,7 @@ def _with_added_cases(
     added = sorted(set(identifiers) - known)
     if not added:
         return splits
-    if len(known) < NNUNET_FOLDS and splits == leave_one_out(known):
+    if _is_outgrown(splits, identifiers):
         log(f"{file} was made for {len(known)} labeled cases; making it anew for all of them.")
         if len(identifiers) >= NNUNET_FOLDS:  # fewer: overwritten, never absent for other processes
             file.unlink(missing_ok=True)
@@ -81,13 +111,16 @@ def _with_added_cases(
 
 
 def _read(file: Path) -> Splits | None:
-    if not file.is_file():
+    if not os.path.lexists(file):
         return None
-    try:
-        splits = json.loads(file.read_text(encoding="utf-8"))
-        return [{"train": list(split["train"]), "val": list(split["val"])} for split in splits]
-    except (ValueError, TypeError, KeyError) as error:
+    splits = read_any_json(file, REMEDY)
+    if not isinstance(splits, list) or not splits or not all(map(_is_fold, splits)):
         raise DataError(
-            f"{file} is not a list of folds with 'train' and 'val' ({error}); mend it, or delete "
-            "it to make new folds."
-        ) from error
+            f"{file} is not a list of folds with 'train' and 'val', lists of cases; {REMEDY}."
+        )
+    return [{"train": split["train"], "val": split["val"]} for split in splits]
+
+
+def _is_fold(split: Any) -> bool:
+    parts = [split.get(part) for part in ("train", "val")] if isinstance(split, dict) else [None]
+    return all(isinstance(p, list) and all(isinstance(case, str) for case in p) for p in parts)

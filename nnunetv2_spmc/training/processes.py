@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, multiprocessing, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
+
+from nnunetv2_spmc.common.errors import SPMCError
 
 GLOO_REST_S = 1.0  # a thread needs microseconds, once a busy machine gives it a turn
 
@@ -59,3 +64,39 @@ def entries_of_all_processes(selected: Tensor, valid: Tensor) -> Tensor:
     everywhere = torch.stack([selected, valid]).float()
     dist.all_reduce(everywhere)
     return valid * (everywhere[0] / everywhere[1].clamp(min=1))
+
+
+def run_in_processes(work: Callable[..., None], number: int, *arguments: Any) -> None:
+    """Call `work(rank, *arguments)` in so many processes, and wait for all of them.
+
+    Raises:
+        SPMCError: with the sentence of the first process that had one, or if one was killed.
+        SystemExit: the status of one that was stopped.
+    """
+    sentences = multiprocessing.get_context("spawn").SimpleQueue()
+    arguments = (work, sentences, arguments)
+    started: Any = multiprocessing.spawn(_work, arguments, nprocs=number, join=False)
+    try:
+        while not started.join():
+            pass
+    except multiprocessing.ProcessExitedException as ended:
+        if not sentences.empty():
+            raise SPMCError(sentences.get()) from None
+        if ended.signal_name:
+            raise SPMCError(
+                f"Process {ended.error_index} of {number} was ended by {ended.signal_name} (the "
+                "kernel does that where memory runs out); --c goes on from the last checkpoint."
+            ) from None
+        raise SystemExit(ended.exit_code) from None
+    except (KeyboardInterrupt, SystemExit):
+        for process in started.processes:
+            process.terminate()  # Python would wait for them at its end
+        raise
+
+
+def _work(rank: int, work: Callable[..., None], sentences: Any, arguments: tuple[Any, ...]) -> None:
+    try:
+        work(rank, *arguments)
+    except SPMCError as error:
+        sentences.put(str(error))
+        sys.exit(1)

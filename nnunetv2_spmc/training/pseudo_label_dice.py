@@ -39,6 +39,7 @@ class PseudoLabelDice:
                 trainer.plans_manager,
                 trainer.configuration_manager,
                 trainer.dataset_json,
+                trainer.print_to_log_file,
             )
         except Exception as error:  # readers raise all kinds, and training needs no such label
             trainer.print_to_log_file(

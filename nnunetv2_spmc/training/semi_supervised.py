@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nnunetv2_spmc.loading.paired_loader import single_process_loading
+from nnunetv2_spmc.loading.watched import cases_named
 from nnunetv2_spmc.networks import MainNetwork
 from nnunetv2_spmc.networks.unwrap import Logits, full_resolution, unwrapped
 from nnunetv2_spmc.training.backward import clip_and_step, run_passes
@@ -205,8 +206,8 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
         self.check_resumed_settings()
         if self.uses_unlabeled_data:
             self.stream.find_cases()
-        if self._resumed_from is not None:
-            if changes := self.stream.changes(self._resumed_from["unlabeled_cases"]):
+        if self.resumed_from is not None:
+            if changes := self.stream.changes(self.resumed_from["unlabeled_cases"]):
                 refuse_to_resume(changes, self.print_to_log_file)
         elif self._main_was_loaded():
             self.print_to_log_file(fill_parts(unwrapped(self.joint_network)))
@@ -224,7 +225,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
 
     def get_dataloaders(self) -> tuple[Any, Any]:
         """Pair nnU-Net's labeled loader with an unlabeled one, then start workers on the pair."""
-        with single_process_loading():
+        with single_process_loading(), cases_named():
             augmenters = super().get_dataloaders()
         train, validation = (augmenter.data_loader for augmenter in augmenters)
         return self.stream.start(self.stream.paired(train), validation)
@@ -234,6 +235,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
 
         Returns scalars on the device, which are read once an epoch, and whether it was taken.
         """
+        self.stream.note_unreadable(batch.get("unlabeled", {}).pop("unreadable", {}))
         self.optimizer.zero_grad(set_to_none=True)
         step = step_of(self, batch)
         results = run_passes(
@@ -281,6 +283,12 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
         """Draw progress_semi.png beside nnU-Net's progress.png."""
         super().on_epoch_end()
         plot_epochs(self)
+
+    def on_train_end(self) -> None:
+        """Finish as nnU-Net does; list what was left out."""
+        super().on_train_end()
+        if left_out := self.stream.left_out():
+            self.print_to_log_file(left_out)
 
     def extra_state(self) -> dict[str, Any]:
         """Return settings, unlabeled cases and all but the main branch, which is nnU-Net's."""

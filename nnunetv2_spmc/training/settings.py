@@ -1,8 +1,10 @@
-"""Settings of a training: class defaults < dataset.json "spmc" < environment variable.
+"""Settings of a training: class defaults < dataset.json "spmc" < environment variable < options.
 
 The environment variable nnUNet_spmc_settings holds a JSON object or the path of a file with one:
 
     export nnUNet_spmc_settings='{"epochs": 200, "SPMC": {"tau": 0.65}}'
+
+The options are those of nnUNetv2_spmc_train: --settings FILE, and --set KEY=VALUE over it.
 
 The keys of every trainer are at the top. A method's own keys stand under its name, or at the top,
 too, where that method is trained. Blocks and keys of other methods are ignored, with a note.
@@ -17,11 +19,30 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from nnunetv2_spmc.common.setting_checks import SettingsError, check_types, require
+from nnunetv2_spmc.common.setting_checks import (
+    SettingsError,
+    check_types,
+    require,
+    require_within,
+)
 from nnunetv2_spmc.raw.layout import SETTINGS_KEY
 
 ENVIRONMENT_VARIABLE = "nnUNet_spmc_settings"
-FREE_SETTINGS = {"save_minutes"}  # a resumed run may change them: they do not touch the weights
+OPTIONS_VARIABLE = "nnUNet_spmc_options"  # of nnUNetv2_spmc_train, which sets it: name -> settings
+LIMITS: dict[str, tuple[int, int]] = {  # generous: more is a slip of the pen, and would never end
+    "epochs": (1, 10**6),
+    "iterations_per_epoch": (1, 10**6),
+    "validation_iterations": (1, 10**6),
+    "save_every": (1, 10**9),
+    "save_minutes": (0, 10**9),
+    "keep_every": (0, 10**9),
+    "initial_lr": (0, 100),
+    "seed": (0, 2**63 - 1),
+    "lambda_max": (0, 10**6),
+    "unlabeled_batch_size": (1, 10**5),
+    "pseudo_label_cases": (0, 10**6),
+}
+SCHEDULE = ("epochs", "validation_iterations", "save_every", "save_minutes", "keep_every")
 
 
 @dataclass(frozen=True)
@@ -58,23 +79,13 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         """Check types and ranges of all fields."""
+        for key, (least, most) in LIMITS.items():
+            require_within(self, key, least, most)
         check_types(self)
-        for key in ("epochs", "iterations_per_epoch", "validation_iterations", "save_every"):
-            value = getattr(self, key)
-            require(value >= 1, key, value, "at least 1")
-        for key in ("save_minutes", "keep_every"):
-            value = getattr(self, key)
-            require(value >= 0, key, value, "at least 0")
         require(self.initial_lr > 0, "initial_lr", self.initial_lr, "positive")
-        require(self.seed is None or self.seed >= 0, "seed", self.seed, "at least 0, or null")
-        require(self.lambda_max >= 0, "lambda_max", self.lambda_max, "at least 0")
         start, end = self.ramp_start, self.ramp_end
         require(0 <= start < 1, "ramp_start", start, "in [0, 1)")
         require(start <= end <= 1, "ramp_end", end, f"between ramp_start ({start}) and 1")
-        number = self.pseudo_label_cases
-        require(number >= 0, "pseudo_label_cases", number, "at least 0")
-        size = self.unlabeled_batch_size
-        require(size is None or size >= 1, "unlabeled_batch_size", size, "at least 1, or null")
         probability = self.paste_probability
         require(0 < probability <= 1, "paste_probability", probability, "in (0, 1]")
         share = self.labeled_views
@@ -131,7 +142,7 @@ def resolve_settings(
     *,
     fixed: Mapping[str, Any] | None = None,
 ) -> Resolved:
-    """Merge the settings of the trainer class, the dataset and the environment.
+    """Merge the settings of the trainer class, the dataset, the environment and the options.
 
     Args:
         training: the class defaults of what every trainer has.
@@ -152,6 +163,7 @@ def resolve_settings(
     sources = {
         f'"{SETTINGS_KEY}" in dataset.json': dataset_json.get(SETTINGS_KEY, {}),
         f"${ENVIRONMENT_VARIABLE}": _environment_block(environment.get(ENVIRONMENT_VARIABLE, "")),
+        **options_in(environment),
     }
     for source, block in sources.items():
         given = _given(source, block, name, keys[0] | keys[1], notes)
@@ -233,28 +245,69 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
     """Describe the differences between two settings, such as 'tau: 0.7 -> 0.65'.
 
     Settings that only one of them knows do not count: another version of this package had them.
-    Nor do those in `FREE_SETTINGS`.
+    Nor does the schedule: longer is not other.
     """
     return [
         f"{key}: {before[key]!r} -> {now[key]!r}"
-        for key in sorted(before.keys() & now.keys())
-        if key not in FREE_SETTINGS and before[key] != now[key]
+        for key in sorted((before.keys() & now.keys()) - {*SCHEDULE})
+        if before[key] != now[key]
     ]
+
+
+def changed_schedule(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Describe how a run that goes on differs from before in what it may."""
+    follows = {"epochs": ": learning rate and ramp follow the new length from here"}
+    return [
+        f"{key} {before[key]!r} -> {now[key]!r}{follows.get(key, '')}"
+        for key in SCHEDULE
+        if key in before and before[key] != now[key]
+    ]
+
+
+def options_in(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Return the options that nnUNetv2_spmc_train was given, in their order: name -> settings."""
+    return dict(json.loads(environment.get(OPTIONS_VARIABLE) or "{}"))
+
+
+def read_settings(file: str) -> Any:
+    """Read a file of settings: a JSON object.
+
+    Raises:
+        SettingsError: there is no such file, or it is not valid JSON.
+    """
+    try:
+        text = Path(file).expanduser().read_text(encoding="utf-8")
+    except (OSError, RuntimeError) as error:  # RuntimeError: ~ of an unknown user
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise SettingsError(f"The file of settings {file} cannot be read: {reason}.") from None
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{file} is no text in UTF-8 ({error}).") from None
+    return _parsed(text, file)
 
 
 def _environment_block(value: str) -> Any:
     if not value.strip():
         return {}
-    text, origin = value, f"${ENVIRONMENT_VARIABLE}"
-    if not value.lstrip().startswith("{"):
-        path = Path(value).expanduser()
-        if not path.is_file():
-            raise SettingsError(
-                f"{origin} must be a JSON object or the path of a file with one, got {value!r}, "
-                "which is neither."
-            )
-        text, origin = path.read_text(encoding="utf-8"), str(path)
+    if value.lstrip().startswith("{"):
+        return _parsed(value, f"${ENVIRONMENT_VARIABLE}")
+    if not os.path.isfile(os.path.expanduser(value)):
+        raise SettingsError(
+            f"${ENVIRONMENT_VARIABLE} must be a JSON object or the path of a file with one, got "
+            f"{value!r}, which is neither."
+        )
+    return read_settings(value)
+
+
+def _parsed(text: str, origin: str) -> Any:
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
+        return json.loads(text, object_pairs_hook=_without_repeats)
+    except (ValueError, RecursionError) as error:  # of a number with thousands of digits, too
         raise SettingsError(f"{origin} is not valid JSON: {error}.") from None
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise ValueError(f"it has the key {key!r} twice")
+    return dict(pairs)

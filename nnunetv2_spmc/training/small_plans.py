@@ -10,12 +10,27 @@ from __future__ import annotations
 import copy
 import json
 import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from nnunetv2_spmc.common.errors import DataError
-from nnunetv2_spmc.common.nnunet_folders import preprocessed_folder
+from nnunetv2_spmc.common.json_files import check_keys, read_json
+from nnunetv2_spmc.common.nnunet_folders import (
+    RAW,
+    RESULTS,
+    dataset_names,
+    find_id,
+    folder_if_set,
+    preprocessed_folder,
+    refuse_path,
+)
 from nnunetv2_spmc.common.whole_file import whole_file
+from nnunetv2_spmc.raw.plans_json import check_configurations
+
+ARGUMENT_KEYS = {"strides": list, "n_conv_per_stage_decoder": list}
+
+LARGEST = 10_000  # what is more was not meant
 
 
 def small_configuration(
@@ -40,6 +55,7 @@ def small_configuration(
     Raises:
         DataError: the patch size does not fit.
     """
+    _check_numbers(features, patch_size, batch_size, coarser)
     architecture = copy.deepcopy(planned["architecture"])
     arguments = architecture["arch_kwargs"]
     patch_size = patch_size or list(planned["patch_size"])
@@ -72,6 +88,24 @@ def small_configuration(
     return small
 
 
+def _check_numbers(
+    features: tuple[int, int],
+    patch_size: list[int] | None,
+    batch_size: int | None,
+    coarser: float | None,
+) -> None:
+    """Raise DataError for numbers of which nnU-Net makes no network, or no patch."""
+    for option, numbers in (
+        ("--features", features),
+        ("--patch-size", patch_size or ()),
+        ("--batch-size", () if batch_size is None else (batch_size,)),
+    ):
+        if any(not 1 <= number <= LARGEST for number in numbers):
+            raise DataError(f"{option} takes numbers from 1 to {LARGEST}, got {list(numbers)}.")
+    if coarser is not None and not 1 / LARGEST <= coarser <= LARGEST:
+        raise DataError(f"--coarser takes a number from {1 / LARGEST} to {LARGEST}, got {coarser}.")
+
+
 def _stages_that_fit(strides: list[list[int]], patch_size: list[int]) -> int:
     """Return how many stages see at least 4 voxels along every axis, and at least 3.
 
@@ -88,7 +122,7 @@ def _stages_that_fit(strides: list[list[int]], patch_size: list[int]) -> int:
 
 
 def add_small_configuration(
-    dataset_id: int,
+    dataset: int | str,
     configuration: str,
     plans: str = "nnUNetPlans",
     *,
@@ -98,7 +132,7 @@ def add_small_configuration(
     """Add a small configuration to the plans of a dataset.
 
     Args:
-        dataset_id: of a planned dataset in nnUNet_preprocessed.
+        dataset: id or name of a planned dataset in nnUNet_preprocessed.
         configuration: the one to derive from.
         plans: identifier of the plans.
         name: of the new configuration; CONFIGURATION_small by default.
@@ -110,12 +144,12 @@ def add_small_configuration(
     Raises:
         DataError: there are no such plans, or the new configuration is not possible.
     """
-    plans_file = find_plans(dataset_id, plans)
-    try:
-        content = json.loads(plans_file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{plans_file} is not valid JSON ({error}); plan again.") from error
+    name = name or f"{configuration}_small"
+    refuse_path(name, "--name")
+    plans_file = find_plans(dataset, plans)
+    content = read_json(plans_file, "plan again", {"configurations": dict})
     configurations = content["configurations"]
+    check_configurations(configurations, plans_file, "plan again", configuration)
     planned = configurations.get(configuration, {})
     if "architecture" not in planned:
         complete = [key for key, values in configurations.items() if "architecture" in values]
@@ -123,27 +157,40 @@ def add_small_configuration(
             f"{plans_file} has no configuration {configuration} with an architecture of its own; "
             f"take one of {', '.join(complete)}."
         )
-    name = name or f"{configuration}_small"
+    check_keys(
+        planned["architecture"]["arch_kwargs"],
+        ARGUMENT_KEYS,
+        plans_file,
+        "plan again",
+        inside=f"configurations.{configuration}.architecture.arch_kwargs",
+    )
+    if "inherits_from" not in configurations.get(name, {"inherits_from": configuration}):
+        raise DataError(
+            f"{name} in {plans_file} is planned by nnU-Net and would be lost; choose another name "
+            "with --name."
+        )
     configurations[name] = small_configuration(planned, configuration, **options)
     with whole_file(plans_file) as temporary:
         temporary.write_text(json.dumps(content, indent=4), encoding="utf-8")
     return name, plans_file
 
 
-def find_plans(dataset_id: int, plans: str) -> Path:
-    """Return the file of the plans of a dataset in nnUNet_preprocessed.
+def find_plans(dataset: int | str, plans: str) -> Path:
+    """Return the file of the plans of a dataset, an id or a name, in nnUNet_preprocessed.
 
     Raises:
         DataError: there is none, or several datasets have the id.
     """
-    root = preprocessed_folder()
-    found = sorted(root.glob(f"Dataset{dataset_id:03d}_*/{plans}.json"))
-    if not found:
-        raise DataError(
-            f"{root} has no {plans}.json of dataset {dataset_id}; plan it first, with "
-            f"nnUNetv2_plan_and_preprocess -d {dataset_id}."
-        )
-    if len(found) > 1:
-        names = ", ".join(file.parent.name for file in found)
-        raise DataError(f"Several datasets in {root} have the id {dataset_id}: {names}; keep one.")
-    return found[0]
+    refuse_path(plans, "-p")
+    root = preprocessed_folder(must_exist=True)
+    names: Collection[str] = {str(dataset)} & set(dataset_names(root))
+    if str(dataset).isdecimal():
+        others = [folder for folder in map(folder_if_set, (RAW, RESULTS)) if folder is not None]
+        names = find_id(int(dataset), root, *others)
+    for name in names:
+        if (root / name / f"{plans}.json").is_file():
+            return root / name / f"{plans}.json"
+    raise DataError(
+        f"{root} has no {plans}.json of dataset {dataset}; plan it first, with "
+        f"nnUNetv2_plan_and_preprocess -d {dataset}."
+    )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
-from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class, nnUNetBaseDataset
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
@@ -22,12 +21,15 @@ from nnunetv2_spmc.loading.paired_loader import (
     ignored_shares,
     started,
 )
+from nnunetv2_spmc.loading.watched import InThisProcess, WatchedDataset, Workers, cases_named
 from nnunetv2_spmc.raw.cases import name_some
 from nnunetv2_spmc.raw.layout import IMAGES_TEST, IMAGES_UNLABELED, OVERLAP_KEY
-from nnunetv2_spmc.unlabeled.cases import unlabeled_folder
+from nnunetv2_spmc.training.commands import labeled_preprocessing
+from nnunetv2_spmc.unlabeled.cases import describe_failures, unlabeled_folder
 from nnunetv2_spmc.unlabeled.dataset_cases import annotated_since
 from nnunetv2_spmc.unlabeled.leak_checks import current_record, warn_of_lookalikes
 from nnunetv2_spmc.unlabeled.overlap import check_contents, check_no_leak, check_validated
+from nnunetv2_spmc.unlabeled.plans_check import plans_file_name
 from nnunetv2_spmc.unlabeled.preprocessing import PreprocessingOptions
 from nnunetv2_spmc.unlabeled.target import UnlabeledTarget
 from nnunetv2_spmc.unlabeled.training_cases import ensure_unlabeled_preprocessed
@@ -36,7 +38,8 @@ if TYPE_CHECKING:
     from nnunetv2_spmc.training.semi_supervised import nnUNetTrainerSemiSupervised
 
 Loader: TypeAlias = nnUNetDataLoader | PairedDataLoader
-Augmenter: TypeAlias = SingleThreadedAugmenter | NonDetMultiThreadedAugmenter  # has workers
+Augmenter: TypeAlias = InThisProcess | Workers
+MOST_UNREADABLE = 0.05  # share of the unlabeled cases
 
 
 def refuse_cascade(plans: dict[str, Any], configuration: str, trainer_name: str) -> None:
@@ -60,6 +63,21 @@ class UnlabeledStream:
         self.cases: list[str] = []
         self.annotated: set[str] = set()  # since the run to continue was started
         self.overlap = ""  # what is shared with evaluated cases, where that is allowed
+        self.unreadable: dict[str, str] = {}  # those that turned out so -> why
+
+    @property
+    def target(self) -> UnlabeledTarget:
+        """The dataset and the configuration that are trained on."""
+        trainer = self.trainer
+        plans, folder = trainer.plans_manager, Path(trainer.preprocessed_dataset_folder_base)
+        return UnlabeledTarget(
+            plans.dataset_name,
+            plans,
+            trainer.configuration_name,
+            trainer.dataset_json,
+            folder,
+            plans_file_name(folder, plans.plans),
+        )
 
     def check_labeled_cases(self) -> None:
         """Refuse a configuration whose labeled cases are not preprocessed."""
@@ -68,27 +86,19 @@ class UnlabeledStream:
             raise DataError(
                 f"{trainer.plans_manager.dataset_name} is not preprocessed for "
                 f"{trainer.configuration_name}: {trainer.preprocessed_dataset_folder} does not "
-                "exist; run nnUNetv2_plan_and_preprocess (or nnUNetv2_preprocess) for this "
-                "configuration."
+                f"exist; run {labeled_preprocessing(trainer)}."
             )
 
     def find_cases(self) -> None:
         """Find the unlabeled cases; preprocess what is missing."""
         trainer = self.trainer
-        target = UnlabeledTarget(
-            trainer.plans_manager.dataset_name,
-            trainer.plans_manager,
-            trainer.configuration_name,
-            trainer.dataset_json,
-            Path(trainer.preprocessed_dataset_folder_base),
-        )
         options = PreprocessingOptions(
             num_processes=max(1, get_allowed_n_proc_DA()),
             allow_overlap=trainer.settings.allow_overlap,
             log=trainer.print_to_log_file,
         )
         self.cases = ensure_unlabeled_preprocessed(
-            target,
+            self.target,
             options,
             allowed_to_run=not trainer.is_ddp,
             required=not trainer.learns_from_ignored,
@@ -168,15 +178,46 @@ class UnlabeledStream:
         sequence = trainer.seeds.sequence(2, trainer.local_rank, trainer.current_epoch, stream)
         return [int(seed) for seed in sequence.generate_state(workers)]
 
-    def _dataset(self) -> nnUNetBaseDataset | None:
+    def _dataset(self) -> WatchedDataset | None:
         if not self.cases:
             return None
         folder = str(unlabeled_folder(self.trainer.preprocessed_dataset_folder))
-        return infer_dataset_class(folder)(folder, list(self.cases))
+        dataset = infer_dataset_class(folder)(folder, list(self.cases))
+        return WatchedDataset(dataset, "unlabeled", self._repair_command)
+
+    @property
+    def _repair_command(self) -> str:
+        return f"{self.target.command} --verify"
+
+    def note_unreadable(self, found: Mapping[str, str]) -> None:
+        """Name unlabeled cases that a loader could not read, and left out.
+
+        Raises:
+            DataError: there are too many of them.
+        """
+        new = {name: why for name, why in found.items() if name not in self.unreadable}
+        for name, reason in new.items():
+            self.trainer.print_to_log_file(
+                f"The unlabeled case {name} cannot be read ({reason}): it is left out from now on."
+            )
+        self.unreadable |= new
+        if new and len(self.unreadable) > MOST_UNREADABLE * len(self.cases):
+            raise DataError(f"{self.left_out()} That is more than {MOST_UNREADABLE:.0%} of them.")
+
+    def left_out(self) -> str:
+        """Say which unlabeled cases could not be read, and what to do; empty if all could."""
+        if not self.unreadable:
+            return ""
+        return (
+            f"{len(self.unreadable)} of {len(self.cases)} preprocessed unlabeled cases cannot be "
+            f"read and were left out ({describe_failures(self.unreadable)}); make them again with "
+            f"{self._repair_command}."
+        )
 
     def _ignored_shares(self, labeled: nnUNetBaseDataset) -> dict[str, float]:
         trainer = self.trainer
-        shares = ignored_shares(labeled, trainer.label_manager.ignore_label)
+        with cases_named():
+            shares = ignored_shares(labeled, trainer.label_manager.ignore_label)
         if not shares and not self.cases:
             raise DataError(
                 f"Nothing is unlabeled in {trainer.plans_manager.dataset_name}: no training case "

@@ -11,11 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from nnunetv2_spmc.networks.unwrap import unwrapped
-from nnunetv2_spmc.training.checkpoint import CHECKPOINT_KEY, CheckpointError
+from nnunetv2_spmc.training.checkpoint import CHECKPOINT_KEY, CheckpointError, read_checkpoint
 from nnunetv2_spmc.training.weights import MAIN_PREFIX, part_weights
 
 SEGMENTATION_LAYERS = ".seg_layers."  # other labels have other ones; nnU-Net does not transfer them
@@ -59,7 +58,7 @@ def fill_parts(network: nn.Module, file: Path | None = None) -> str:
     file = pretrained_weights_file() if file is None else file
     stored: Mapping[str, Any] = {}
     if file is not None and file.is_file():
-        checkpoint = torch.load(file, map_location="cpu", weights_only=False)
+        checkpoint = read_checkpoint(file, mmap=False)
         stored = checkpoint.get(CHECKPOINT_KEY, {}).get("parts", {})
     main = network.get_submodule(MAIN_PREFIX[:-1]).state_dict()
     named = network.named_parameters(remove_duplicate=False)
@@ -110,10 +109,11 @@ def read_pretrained_main_branch(main: nn.Module, file: Path) -> dict[str, Tensor
     Raises:
         CheckpointError: there is no such checkpoint, or it is of another architecture; names the
             first tensor that differs.
+        DataError: it is damaged.
     """
     if not file.is_file():
         raise CheckpointError(f"{file} does not exist; give -pretrained_weights a checkpoint.")
-    stored = torch.load(file, map_location="cpu", weights_only=False).get("network_weights", {})
+    stored = read_checkpoint(file, mmap=False)["network_weights"]
     own = main.state_dict()
     transferred = [key for key in own if SEGMENTATION_LAYERS not in key]
     for key in transferred:

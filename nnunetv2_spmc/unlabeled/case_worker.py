@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from tqdm import tqdm
 
-from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.common.errors import DataError, reason_of
 from nnunetv2_spmc.common.whole_file import WriteError, whole_file, write_error
 from nnunetv2_spmc.common.worker_pool import run_cases
 from nnunetv2_spmc.raw.cases import name_some
 from nnunetv2_spmc.unlabeled.cases import CASE_ENDINGS, FAILED_FOLDER, case_problem
+from nnunetv2_spmc.unlabeled.image_checks import check_image, is_finite, reading_problem
+from nnunetv2_spmc.unlabeled.resampled_size import check_resampled_size
 
 if TYPE_CHECKING:
     from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -116,7 +118,8 @@ def _preprocess(job: PreprocessingJob, output_truncated: str, files: list[str]) 
 
     for file in files:
         check_scan(Path(file))
-    preprocessor_class = _checking(job.configuration_manager.preprocessor_class, job.num_channels)
+    stock_class = job.configuration_manager.preprocessor_class
+    preprocessor_class = _checking(stock_class, job.num_channels, files)
     with contextlib.redirect_stdout(io.StringIO()):  # readers print beside raising
         preprocessor_class(verbose=False).run_case_save(
             output_truncated,
@@ -128,48 +131,31 @@ def _preprocess(job: PreprocessingJob, output_truncated: str, files: list[str]) 
         )
 
 
-def _checking(preprocessor_class: Any, num_channels: int) -> Any:
+def _checking(preprocessor_class: Any, num_channels: int, files: Sequence[str]) -> Any:
     """Return a subclass of the plans' preprocessor that refuses images nobody can train on."""
 
     class CheckingPreprocessor(preprocessor_class):
         def run_case_npy(
             self, data: np.ndarray, seg: None, properties: dict[str, Any], *args: Any, **kwargs: Any
         ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-            check_image(data, num_channels)
-            data, mask, properties = super().run_case_npy(data, seg, properties, *args, **kwargs)
-            if not _is_finite(data):
+            check_image(data, num_channels, files)
+            resampling = check_resampled_size(data, properties, *args[:2])
+            try:
+                data, mask, properties = super().run_case_npy(
+                    data, seg, properties, *args, **kwargs
+                )
+            except MemoryError:
+                raise DataError(
+                    f"there was not enough memory: {resampling}; if the spacing is right, use "
+                    "fewer processes (-np)"
+                ) from None
+            if not is_finite(data):
                 raise DataError("the preprocessed image has NaN or infinite voxels")
             # nnUNetDataLoader reads it from every case; unlabeled cases have no class to sample.
             properties["class_locations"] = {}
             return data, mask, properties
 
     return CheckingPreprocessor
-
-
-def check_image(data: np.ndarray, num_channels: int) -> None:
-    """Raise DataError unless an image of shape (C, X, Y, Z) can be trained on."""
-    if len(data) != num_channels:
-        raise DataError(f"the image has {len(data)} channels, expected {num_channels}")
-    check_voxels(data)
-    if not data.any():
-        raise DataError("all voxels are zero")
-
-
-def check_voxels(data: np.ndarray) -> None:
-    """Raise DataError if an image of shape (C, X, Y, Z) is empty, or has NaN or infinite voxels."""
-    if not data.size:
-        raise DataError(f"the image has no voxels, its shape is {data.shape[1:]}")
-    for channel, values in enumerate(data):
-        if not _is_finite(values):
-            raise DataError(
-                f"channel {channel:04d} has {int((~np.isfinite(values)).sum())} NaN or infinite "
-                "voxels; replace them by a sensible value"
-            )
-
-
-def _is_finite(values: np.ndarray) -> bool:
-    # Minimum and maximum carry NaN and infinity without a mask as large as the image.
-    return bool(np.isfinite(values.min()) and np.isfinite(values.max()))
 
 
 def _describe(error: Exception, files: Sequence[str], job: PreprocessingJob) -> str:
@@ -179,26 +165,8 @@ def _describe(error: Exception, files: Sequence[str], job: PreprocessingJob) -> 
     if isinstance(error, DataError):
         return str(error)
     reader = job.plans_manager.image_reader_writer_class()
-    grids = {}
-    for file in files:
-        try:
-            with contextlib.redirect_stdout(io.StringIO()):
-                data, properties = reader.read_images([file])
-        except Exception as reading_error:  # readers raise all kinds
-            return f"{file} cannot be read ({_last_line(reading_error)})"
-        spacing = tuple(round(float(s), 4) for s in properties["spacing"])
-        if len(data) != 1 and len(files) > 1:
-            return f"{file} holds {len(data)} images, expected one per channel"
-        grids[Path(file).name] = f"shape {data.shape[1:]}, spacing {spacing}"
-    if len(set(grids.values())) > 1:
-        described = "; ".join(f"{name} has {grid}" for name, grid in grids.items())
-        return f"its channels do not share a grid: {described}"
-    return f"{type(error).__name__}: {_last_line(error)}"
-
-
-def _last_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or ["no further message"]
-    return lines[-1].removeprefix("sitk::ERROR: ").rstrip(".")
+    problem = reading_problem(files, reader)
+    return problem or f"{type(error).__name__}: {reason_of(error)}"
 
 
 def _unfinished_file(temporary: Path, identifier: str) -> Path | None:

@@ -12,98 +12,23 @@ from __future__ import annotations
 
 import os
 import pickle
-import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.raw.cases import name_some
-from nnunetv2_spmc.raw.layout import IMAGES_UNLABELED
 
 # The data file comes last: nnU-Net lists the cases of a folder by it.
 CASE_ENDINGS = ("_seg.b2nd", ".pkl", ".b2nd")
-NATURAL_IMAGE_ENDINGS = (".png", ".bmp", ".tif")  # those of nnU-Net's NaturalImage2DIO
 FAILED_FOLDER = "failed"
+UNLABELED_SUFFIX = "_unlabeled"
 
 
 def unlabeled_folder(preprocessed_folder: str | Path) -> Path:
     """Return the folder of the unlabeled cases that belongs to one of labeled cases."""
     folder = Path(preprocessed_folder)
-    return folder.with_name(f"{folder.name}_unlabeled")
-
-
-def image_files(folder: Path, file_ending: str) -> dict[str, dict[int, str]]:
-    """Return the images of a raw folder as identifier -> channel number -> file.
-
-    Files with another ending are left out, as nnU-Net does. An absent folder has no images.
-
-    Raises:
-        DataError: If a file has no channel suffix.
-    """
-    cases: dict[str, dict[int, str]] = {}
-    if not folder.is_dir():
-        return cases
-    for name in sorted(os.listdir(folder)):  # pathlib would take longer: there may be 100,000
-        if name.startswith(".") or not name.endswith(file_ending):
-            continue
-        file = os.path.join(folder, name)
-        match = re.fullmatch(r"(.+)_(\d{4})", name.removesuffix(file_ending))
-        if match is None:
-            raise DataError(
-                f"{file} has no channel suffix; rename it to "
-                f"{name.removesuffix(file_ending)}_0000{file_ending}."
-            )
-        cases.setdefault(match[1], {})[int(match[2])] = file
-    return cases
-
-
-def raw_unlabeled_cases(
-    dataset_folder: Path, file_ending: str, num_channels: int, *, required: bool = True
-) -> dict[str, list[str]]:
-    """Return the raw unlabeled cases as identifier -> channel files in order.
-
-    Args:
-        dataset_folder: The dataset in nnUNet_raw.
-        file_ending: As in dataset.json, ".nii.gz" for example.
-        num_channels: How many channels each case must have.
-        required: Raise where there is no unlabeled case, instead of returning none.
-
-    Raises:
-        DataError: If there is no unlabeled case, or one with a missing or surplus channel.
-    """
-    folder = dataset_folder / IMAGES_UNLABELED
-    cases = image_files(folder, file_ending)
-    if not cases and required:
-        raise DataError(
-            f"There is no unlabeled case: {folder} has no file that ends in _0000{file_ending}; "
-            "put the unlabeled images there."
-        )
-    for identifier, channels in cases.items():
-        # The one file of a colour picture holds all its channels.
-        is_picture = file_ending in NATURAL_IMAGE_ENDINGS and list(channels) == [0]
-        _check_case(folder, identifier, channels, 1 if is_picture else num_channels)
-    return {
-        identifier: [channels[channel] for channel in sorted(channels)]
-        for identifier, channels in cases.items()
-    }
-
-
-def _check_case(folder: Path, identifier: str, channels: Collection[int], number: int) -> None:
-    """Raise if a raw case has other channels than it must have, or a name nnU-Net mistakes."""
-    if sorted(channels) != list(range(number)):
-        raise DataError(
-            f"The unlabeled case {identifier} in {folder} has the channels "
-            f"{', '.join(f'{channel:04d}' for channel in sorted(channels))}, expected "
-            f"{', '.join(f'{channel:04d}' for channel in range(number))}; add or remove "
-            "files, or remove the case."
-        )
-    if identifier.endswith("_seg"):
-        raise DataError(
-            f"The unlabeled case {identifier} in {folder} would be taken for a segmentation; "
-            "give it a name that does not end in _seg."
-        )
+    return folder.with_name(f"{folder.name}{UNLABELED_SUFFIX}")
 
 
 def finished_cases(folder: Path, *, verify: bool = False) -> list[str]:
@@ -122,6 +47,17 @@ def finished_cases(folder: Path, *, verify: bool = False) -> list[str]:
     if verify:
         return [i for i in started if case_problem(folder, i, verify=True) is None]
     return [i for i in started if _is_whole_case(folder, i, names)]
+
+
+def damaged_cases(folder: Path, identifiers: Iterable[str]) -> list[str]:
+    """Return the sorted cases whose preprocessed files are not there or not whole, by their ends.
+
+    Only cases in Blosc2 files are looked at, not those of an old nnU-Net.
+    """
+    names = set(os.listdir(folder))
+    if not any(name.endswith(".b2nd") for name in names):
+        return []
+    return sorted(i for i in identifiers if not _is_whole_case(folder, i, names))
 
 
 def _is_whole_case(folder: Path, identifier: str, names: Collection[str]) -> bool:

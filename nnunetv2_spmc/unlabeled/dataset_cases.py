@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nnunetv2_spmc.raw.cases import name_some
+from nnunetv2_spmc.raw.dataset_json import channel_names
 from nnunetv2_spmc.raw.layout import IMAGES_TEST, IMAGES_TRAIN, IMAGES_UNLABELED, LABELS_TRAIN
 from nnunetv2_spmc.raw.reader import PICTURE_ENDINGS, VOLUME_ENDINGS
-from nnunetv2_spmc.unlabeled.cases import image_files
+from nnunetv2_spmc.unlabeled.raw_images import ImageFolder, find_images, image_files
 from nnunetv2_spmc.unlabeled.scan_record import Cases
 
 Log = Callable[[str], None]
@@ -27,17 +29,18 @@ def raw_cases(
     Args:
         dataset_folder: The dataset in nnUNet_raw.
         dataset_json: Its dataset.json.
-        unlabeled: The unlabeled cases where they are known; found in imagesUn otherwise.
+        unlabeled: The unlabeled cases where they are known; the whole ones of imagesUn otherwise.
     """
     ending = dataset_json["file_ending"]
     cases: dict[str, Cases] = {}
     test_folder, unlabeled_folder = dataset_folder / IMAGES_TEST, dataset_folder / IMAGES_UNLABELED
     if "dataset" in dataset_json or (dataset_folder / IMAGES_TRAIN).is_dir():
         cases[IMAGES_TRAIN] = labeled_cases(dataset_folder, dataset_json)
-    if unlabeled is not None or unlabeled_folder.is_dir():
-        cases[IMAGES_UNLABELED] = (
-            unlabeled if unlabeled is not None else _in_order(image_files(unlabeled_folder, ending))
-        )
+    if unlabeled is not None:
+        cases[IMAGES_UNLABELED] = unlabeled
+    elif unlabeled_folder.is_dir():
+        channels = channel_names(dataset_json)
+        cases[IMAGES_UNLABELED] = find_images(unlabeled_folder, ending, channels).cases
     if IMAGES_TRAIN in cases or test_folder.is_dir():
         test = _in_order(image_files(test_folder, ending))
         cases[IMAGES_TEST] = {**_of_other_endings(test_folder, ending), **test}
@@ -72,13 +75,18 @@ def annotated_since(
 
 
 def without_annotated(
-    dataset_folder: Path, dataset_json: Mapping[str, Any], unlabeled: Cases, log: Log
-) -> Cases:
+    dataset_folder: Path, dataset_json: Mapping[str, Any], unlabeled: ImageFolder, log: Log
+) -> ImageFolder:
     """Take the cases that have been annotated since out of the unlabeled ones, and say so."""
-    moved = annotated_since(dataset_folder, dataset_json, unlabeled)
-    if moved:
-        log(moved_line(moved))
-    return {i: files for i, files in unlabeled.items() if i not in moved}
+    moved = annotated_since(dataset_folder, dataset_json, unlabeled.all_cases)
+    if not moved:
+        return unlabeled
+    log(moved_line(moved))
+    return replace(
+        unlabeled,
+        cases={i: files for i, files in unlabeled.cases.items() if i not in moved},
+        failed={i: reason for i, reason in unlabeled.failed.items() if i not in moved},
+    )
 
 
 def moved_line(moved: Sequence[str]) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.common.json_files import check_keys, read_json
 from nnunetv2_spmc.common.nnunet_folders import raw_dataset_folder
+from nnunetv2_spmc.raw.cases import count_of, name_some
 from nnunetv2_spmc.raw.layout import IMAGES_TEST, IMAGES_TRAIN, SPLIT_FILE
 from nnunetv2_spmc.raw.lookalikes import lookalike_warnings
 from nnunetv2_spmc.raw.scan_facts import facts_of_files
@@ -59,6 +60,8 @@ def check_raw_dataset(
     labeled, test = (cases.get(folder, {}) for folder in (IMAGES_TRAIN, IMAGES_TEST))
     # names first, before a file is read
     check_no_leak(labeled, unlabeled, (), test, groups, allow_overlap=allow_overlap, log=log)
+    if log is not None:
+        note_unreadable(cases, log)
     record = update_scan_record(
         record_folder,
         cases,
@@ -73,6 +76,21 @@ def check_raw_dataset(
     if record_folder is not None and log is not None:
         warn_of_lookalikes(record_folder, record, log)
     return record
+
+
+def note_unreadable(cases: Mapping[str, Cases], log: Log) -> None:
+    """Say which labeled and test cases cannot be compared with any unlabeled one."""
+    for folder in (IMAGES_TRAIN, IMAGES_TEST):
+        unreadable = [
+            identifier
+            for identifier, files in cases.get(folder, {}).items()
+            if not all(os.access(file, os.R_OK) for file in files)
+        ]
+        if unreadable:
+            log(
+                f"note: {count_of(len(unreadable), 'case')} of {folder} cannot be read, so no "
+                f"unlabeled case is compared with them: {name_some(unreadable)}."
+            )
 
 
 def warn_of_lookalikes(record_folder: Path, record: ScanRecord, log: Log) -> None:
@@ -137,13 +155,9 @@ def read_groups(dataset_folder: Path) -> dict[str, str]:
         DataError: If the file cannot be read.
     """
     file = dataset_folder / SPLIT_FILE
-    if not file.is_file():
+    if not os.path.lexists(file):
         return {}
-    try:
-        groups = json.loads(file.read_text(encoding="utf-8")).get("groups") or {}
-        return {str(identifier): str(key) for identifier, key in groups.items()}
-    except (ValueError, AttributeError) as error:
-        raise DataError(
-            f"{file} cannot be read ({error}); repair it, or remove it if no patient has several "
-            "cases."
-        ) from error
+    remedy = "repair it, or remove it if no patient has several cases"
+    groups = read_json(file, remedy).get("groups") or {}
+    check_keys({"groups": groups}, {"groups": dict}, file, remedy)
+    return {str(identifier): str(key) for identifier, key in groups.items()}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnunetv2_spmc import __version__
 from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.common.json_files import read_json
 from nnunetv2_spmc.common.whole_file import write_json
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ SCHEMES_WITHOUT_STATISTICS = {
     "RescaleTo01Normalization",
     "RGBTo01Normalization",
 }
+STATISTICS = "foreground_intensity_properties_per_channel"
 CONFIGURATION_KEYS = (
     "preprocessor_name",
     "spacing",
@@ -50,7 +52,7 @@ def relevant_plans(target: UnlabeledTarget) -> dict[str, Any]:
     relevant = {key: configuration.configuration.get(key) for key in CONFIGURATION_KEYS}
     relevant["image_reader_writer"] = plans.plans["image_reader_writer"]
     relevant["transpose_forward"] = plans.transpose_forward
-    relevant["foreground_intensity_properties_per_channel"] = {
+    relevant[STATISTICS] = {
         str(channel): statistics.get(str(channel))
         for channel, scheme in enumerate(configuration.normalization_schemes)
         if scheme not in SCHEMES_WITHOUT_STATISTICS
@@ -73,11 +75,13 @@ def check_record(target: UnlabeledTarget, finished: Collection[str]) -> None:
             )
         return
     plans = relevant_plans(target)
-    try:
-        recorded = json.loads(file.read_text(encoding="utf-8"))["plans"]
-        differing = [key for key in plans if recorded.get(key) != plans[key]]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{file} is damaged; make the cases anew with {remedy}.") from error
+    recorded = read_json(file, f"make the cases anew with {remedy}", {"plans": dict})["plans"]
+    differing = [key for key in plans if recorded.get(key) != plans[key]]
+    if differing and target.calls_itself_otherwise:
+        raise DataError(
+            f"{target.calls_itself_otherwise} (the cases in {target.folder} were made with another "
+            f"{', '.join(differing)})."
+        )
     if differing:
         raise DataError(
             f"The unlabeled cases in {target.folder} were made with other plans "

@@ -15,12 +15,16 @@ from tqdm import tqdm
 
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.common.leftovers import remove_leftovers, temporary_name
+from nnunetv2_spmc.common.whole_file import made_folder
+from nnunetv2_spmc.raw.cases import name_some
+from nnunetv2_spmc.raw.label_definition import label_warnings
 from nnunetv2_spmc.raw.layout import IMAGES_TRAIN, IMAGES_UNLABELED
 from nnunetv2_spmc.raw.sites import SiteComparison, compare_sites
 from nnunetv2_spmc.unlabeled.case_worker import CaseOutcome, PreprocessingJob, process_cases
-from nnunetv2_spmc.unlabeled.cases import finished_cases
+from nnunetv2_spmc.unlabeled.cases import CASE_ENDINGS, FAILED_FOLDER, finished_cases
 from nnunetv2_spmc.unlabeled.dataset_cases import without_annotated
 from nnunetv2_spmc.unlabeled.leak_checks import check_raw_dataset
+from nnunetv2_spmc.unlabeled.plans_check import check_plans
 from nnunetv2_spmc.unlabeled.plans_record import check_record, record_file, write_record
 from nnunetv2_spmc.unlabeled.preprocessed_files import exchanged_cases, note_files
 from nnunetv2_spmc.unlabeled.scan_record import ScanRecord
@@ -113,21 +117,46 @@ def preprocess_unlabeled(
     """
     options = options or PreprocessingOptions()
     target = find_target(dataset_name_or_id, configuration, plans_identifier)
+    check_plans(target)
     _refuse_parts_that_overwrite(target, options)
-    cases = without_annotated(
-        target.raw_folder, target.dataset_json, target.raw_cases(), options.log
-    )
-    record = check_leaks(target, cases, options)
+    for warning in label_warnings(target.dataset_json):
+        options.log(warning)
+    images = target.raw_cases()
+    if images.note:
+        options.log(images.note)
+    images = without_annotated(target.raw_folder, target.dataset_json, images, options.log)
+    record = check_leaks(target, images.cases, options)
     tell_sites_apart(target, record, options.log)
     if options.overwrite:
-        if target.folder.is_dir():
-            shutil.rmtree(target.folder)
+        _remove(target.folder)
         record_file(target.folder).unlink(missing_ok=True)
     finished = finished_cases(target.folder)
     check_record(target, finished)
     finished = _without_exchanged(target, finished, options.log)
-    part = {i: cases[i] for i in sorted(cases)[options.part_id :: options.num_parts]}
-    return preprocess_cases(target, part, finished, options)
+    part = images.all_cases[options.part_id :: options.num_parts]
+    cases = {i: images.cases[i] for i in part if i in images.cases}
+    report = preprocess_cases(target, cases, finished, options)
+    report.failed.update({i: images.failed[i] for i in part if i in images.failed})
+    return report
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder of preprocessed cases, unless it holds anything else."""
+    if folder.is_symlink():
+        raise DataError(f"{folder} is a link, which --overwrite does not follow; remove it.")
+    known = (*CASE_ENDINGS, FAILED_FOLDER)
+    others = [
+        path.name
+        for path in sorted(folder.glob("*"))
+        if not path.name.endswith(known) and not path.name.startswith(UNFINISHED_PREFIX)
+    ]
+    if others:
+        raise DataError(
+            f"{folder} holds {name_some(others)}, which no preprocessing wrote and --overwrite "
+            "would delete; move it away."
+        )
+    if folder.is_dir():
+        shutil.rmtree(folder)
 
 
 def _refuse_parts_that_overwrite(target: UnlabeledTarget, options: PreprocessingOptions) -> None:
@@ -172,7 +201,6 @@ def tell_sites_apart(target: UnlabeledTarget, record: ScanRecord, log: Log) -> N
 
 def sites_of(target: UnlabeledTarget, record: ScanRecord) -> SiteComparison:
     """Compare the unlabeled scans with the labeled ones, CT within the plans' intensities."""
-    names = target.dataset_json.get("channel_names") or target.dataset_json["modality"]
     statistics = target.plans_manager.foreground_intensity_properties_per_channel
     windows = {
         int(channel): (values["percentile_00_5"], values["percentile_99_5"])
@@ -182,7 +210,7 @@ def sites_of(target: UnlabeledTarget, record: ScanRecord) -> SiteComparison:
     return compare_sites(
         list(record.facts(IMAGES_TRAIN).values()),
         list(record.facts(IMAGES_UNLABELED).values()),
-        [names[channel] for channel in sorted(names, key=int)],
+        target.channels,
         windows,
     )
 
@@ -199,8 +227,8 @@ def preprocess_cases(
         options: How to run.
     """
     folder = target.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    write_record(target)
+    with made_folder(folder):
+        write_record(target)
     remove_leftovers(folder, UNFINISHED_PREFIX)
     skipped = set() if options.verify else set(finished) & set(cases)
     outcomes = [CaseOutcome(identifier, "skipped") for identifier in skipped]
@@ -224,7 +252,7 @@ def _job(target: UnlabeledTarget, *, verify: bool) -> PreprocessingJob:
         plans_manager=target.plans_manager,
         configuration_manager=target.configuration_manager,
         dataset_json=target.dataset_json,
-        num_channels=target.num_channels,
+        num_channels=len(target.channels),
         verify=verify,
     )
 

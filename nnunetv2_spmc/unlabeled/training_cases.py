@@ -13,12 +13,12 @@ from nnunetv2_spmc.unlabeled.dataset_cases import moved_line, without_annotated
 from nnunetv2_spmc.unlabeled.plans_record import check_record
 from nnunetv2_spmc.unlabeled.preprocessed_files import refuse_exchanged
 from nnunetv2_spmc.unlabeled.preprocessing import (
-    Cases,
     Log,
     PreprocessingOptions,
     check_leaks,
     preprocess_cases,
 )
+from nnunetv2_spmc.unlabeled.raw_images import ImageFolder
 from nnunetv2_spmc.unlabeled.scan_record import read_scan_record
 from nnunetv2_spmc.unlabeled.target import UnlabeledTarget
 
@@ -45,23 +45,28 @@ def ensure_unlabeled_preprocessed(
     target.check()
     finished = finished_cases(target.folder)
     check_record(target, finished)
-    images = target.raw_cases(required=required) if target.has_images else {}
-    if not images:
+    images = target.raw_cases(required=required) if target.has_images else None
+    if images is None or not images.all_cases:
         finished = _known_without_images(target, finished, options.log)
         return _cases_without_images(target, finished, required, options.log)
-    cases = without_annotated(target.raw_folder, target.dataset_json, images, options.log)
-    if not cases and not required:
+    if images.note:
+        options.log(images.note)
+    unlabeled = without_annotated(target.raw_folder, target.dataset_json, images, options.log)
+    annotated = set(images.all_cases) - set(unlabeled.all_cases)
+    if not unlabeled.all_cases and not required:
         return []
-    finished = [i for i in finished if i in cases or i not in images]
+    finished = [i for i in finished if i not in annotated]
+    cases = unlabeled.cases
     failed = failed_cases(target.folder, cases)
     missing = sorted(set(cases) - set(finished) - set(failed))
     if missing:
-        _announce(target, len(missing), len(cases), allowed_to_run, options.log)
+        _announce(target, len(missing), len(unlabeled.all_cases), allowed_to_run, options.log)
         check_leaks(target, cases, options)
         report = preprocess_cases(target, {i: cases[i] for i in missing}, (), options)
         failed |= report.failed
         finished += report.finished
-    usable = _usable_cases(target, cases, finished, failed, options.log)
+    failed = {i: reason for i, reason in failed.items() if i not in finished} | unlabeled.failed
+    usable = _usable_cases(target, unlabeled, finished, failed, options.log)
     refuse_exchanged(target, usable)
     return usable
 
@@ -117,35 +122,35 @@ def _announce(
 
 def _usable_cases(
     target: UnlabeledTarget,
-    cases: Cases,
+    images: ImageFolder,
     finished: Collection[str],
     failed: Mapping[str, str],
     log: Log,
 ) -> list[str]:
-    """Return the finished cases that are in imagesUn; say what is left out."""
+    """Return the finished cases that are whole in imagesUn; say what is left out."""
     finished = set(finished)
-    removed = sorted(finished - set(cases))
+    removed = sorted(finished - set(images.all_cases))
     if removed:
         log(
             f"Not used, because no longer in {IMAGES_UNLABELED}: "
             f"{len(removed)} preprocessed cases ({name_some(removed)})."
         )
-    failed = {i: reason for i, reason in failed.items() if i not in finished}
     if failed:
         log(
             f"Left out, because preprocessing failed: {len(failed)} unlabeled cases "
             f"({describe_failures(failed)}). Mend or remove them and run {target.command}"
         )
-    usable = sorted(finished & set(cases))
-    if not cases:
+    usable = sorted(finished & set(images.cases))
+    if not images.all_cases:
         raise DataError(
             f"There is no unlabeled case any more: all in {IMAGES_UNLABELED} of "
             f"{target.dataset_name} have a label by now; put other scans there, or train with "
             "nnUNetTrainer."
         )
     if not usable:
+        number = len(images.all_cases)
         raise DataError(
-            f"None of the {len(cases)} unlabeled cases of {target.dataset_name} could be "
+            f"None of the {number} unlabeled cases of {target.dataset_name} could be "
             f"preprocessed ({describe_failures(failed, 1)}); mend them and run {target.command}."
         )
     return usable

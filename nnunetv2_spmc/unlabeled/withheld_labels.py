@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +13,11 @@ import torch
 from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 from torch import Tensor
 
+from nnunetv2_spmc.common.errors import DataError, reason_of
+from nnunetv2_spmc.raw.dataset_json import channel_names
 from nnunetv2_spmc.raw.layout import LABELS_UNLABELED
 from nnunetv2_spmc.raw.scan import check_scan
-from nnunetv2_spmc.unlabeled.cases import raw_unlabeled_cases
+from nnunetv2_spmc.unlabeled.raw_images import raw_unlabeled_cases
 
 if TYPE_CHECKING:
     from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -36,8 +39,9 @@ def withheld_patches(
     plans_manager: PlansManager,
     configuration_manager: ConfigurationManager,
     dataset_json: Mapping[str, Any],
+    log: Callable[[str], None],
 ) -> WithheldPatches | None:
-    """Preprocess a few cases of imagesUn with their labels in labelsUn.
+    """Preprocess a few cases of imagesUn with their labels in labelsUn; leave out damaged ones.
 
     Args:
         dataset_folder: the dataset in nnUNet_raw.
@@ -46,40 +50,55 @@ def withheld_patches(
         plans_manager: the plans of the training.
         configuration_manager: the configuration of the training.
         dataset_json: the dataset.json of the training.
+        log: receives a line for each case of them that cannot be used.
 
     Returns:
         The patches, or None where no label was withheld.
-
-    Raises:
-        DataError: an image or a label is damaged.
     """
     ending = dataset_json["file_ending"]
     label_of = {i: dataset_folder / LABELS_UNLABELED / f"{i}{ending}" for i in sorted(identifiers)}
-    known = [identifier for identifier, file in label_of.items() if file.is_file()]
+    known = [identifier for identifier, file in label_of.items() if os.path.lexists(file)]
     if not known or number < 1:
         return None
     chosen = [known[i] for i in np.linspace(0, len(known) - 1, min(number, len(known))).astype(int)]
-    channels = len(dataset_json.get("channel_names") or dataset_json["modality"])
-    files = raw_unlabeled_cases(dataset_folder, ending, channels)
-    preprocessor = configuration_manager.preprocessor_class(verbose=False)
-    patches = []
+    files = raw_unlabeled_cases(dataset_folder, ending, channel_names(dataset_json)).cases
+    patches = {}
     for identifier in chosen:
-        for file in (*files[identifier], str(label_of[identifier])):
-            check_scan(Path(file), kind="label")
-        image, labels, _ = preprocessor.run_case(
-            files[identifier],
-            str(label_of[identifier]),
-            plans_manager,
-            configuration_manager,
-            dict(dataset_json),
-        )
-        ignore_label = dataset_json["labels"].get("ignore")
-        foreground = (labels[0] > 0) & (labels[0] != ignore_label)
-        patches.append(
-            _patch_around(foreground, image, labels[0], configuration_manager.patch_size)
-        )
-    images, targets = zip(*patches, strict=True)
-    return WithheldPatches(tuple(chosen), torch.stack(images), torch.stack(targets))
+        try:
+            patches[identifier] = _patch_of(
+                files[identifier],
+                label_of[identifier],
+                plans_manager,
+                configuration_manager,
+                dataset_json,
+            )
+        except Exception as error:  # readers raise all kinds
+            what = str(error) if isinstance(error, DataError) else reason_of(error)
+            log(f"No pseudo-label Dice on {identifier}, because of {label_of[identifier]}: {what}")
+    if not patches:
+        return None
+    images, targets = zip(*patches.values(), strict=True)
+    return WithheldPatches(tuple(patches), torch.stack(images), torch.stack(targets))
+
+
+def _patch_of(
+    images: Sequence[str],
+    label: Path,
+    plans_manager: PlansManager,
+    configuration_manager: ConfigurationManager,
+    dataset_json: Mapping[str, Any],
+) -> tuple[Tensor, Tensor]:
+    """Check, read and preprocess a case with its label, and cut out a patch of both."""
+    for file in images:
+        check_scan(Path(file))
+    check_scan(label, kind="label")
+    preprocessor = configuration_manager.preprocessor_class(verbose=False)
+    image, labels, _ = preprocessor.run_case(
+        list(images), str(label), plans_manager, configuration_manager, dict(dataset_json)
+    )
+    ignore_label = dataset_json["labels"].get("ignore")
+    foreground = (labels[0] > 0) & (labels[0] != ignore_label)
+    return _patch_around(foreground, image, labels[0], configuration_manager.patch_size)
 
 
 def _patch_around(

@@ -10,6 +10,7 @@ import pytest
 from nnunetv2_spmc.cli.compare import main
 from nnunetv2_spmc.evaluation.case_metrics import ClassMetrics
 from nnunetv2_spmc.evaluation.metrics_csv import write_metrics_csv
+from tests.full_disk import file_size_limit
 
 
 @pytest.fixture
@@ -61,6 +62,14 @@ def test_runs_that_cannot_be_compared_are_one_sentence(runs, tmp_path) -> None:
     assert "spmc_seed1" in message
     assert "no case7" in message
     assert not (tmp_path / "out").exists()
+
+
+def test_a_plot_that_cannot_be_written_takes_the_table_along(runs, tmp_path) -> None:
+    with file_size_limit(8000), pytest.raises(SystemExit) as ended:  # the table fits
+        main([*runs, "-o", str(tmp_path / "new" / "out")])
+    expected = f"error: {tmp_path}/new/out/comparison.png could not be written: file too large"
+    assert str(ended.value.code).startswith(expected)
+    assert not (tmp_path / "new").exists()
 
 
 def test_the_installed_command_works(runs) -> None:

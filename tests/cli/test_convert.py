@@ -163,6 +163,21 @@ def test_channel_files_name_the_channels_before_or_after_other_options() -> None
         build_parser().parse_args([part for part in command if part not in options])
 
 
+def test_a_scan_whose_name_is_not_utf8_is_one_sentence(
+    nnunet_folders, tmp_path, write_volume
+) -> None:
+    for i in range(6):
+        write_volume(tmp_path / "images" / f"c{i}.nii.gz", seed=i)
+        if i < 5:
+            write_volume(tmp_path / "labels" / f"c{i}.nii.gz")
+    (tmp_path / "images" / "c5.nii.gz").rename(tmp_path / "images" / "c\udcff.nii.gz")
+    command = f"folder -i {tmp_path}/images -l {tmp_path}/labels -d 9 -n A --channels CT -np 1"
+    with pytest.raises(SystemExit) as stopped:
+        main([*command.split(), "--labels", "background=0", "a=1"])
+    assert re.search(r"error: The name .*/c\\xff\.nii\.gz is not UTF-8", str(stopped.value.code))
+    assert list(nnunet_folders.raw.iterdir()) == []
+
+
 @pytest.mark.parametrize("converter", CONVERTERS)
 def test_help_shows_defaults(converter, capsys) -> None:
     with pytest.raises(SystemExit) as stopped:

@@ -59,13 +59,29 @@ def test_results_go_to_another_folder_by_another_dataset_json(folders, tmp_path)
 def test_a_refused_evaluation_writes_nothing(folders, capsys, write_volume) -> None:
     file = folders / "predictions" / "b.nii.gz"
     write_volume(file, np.full((4, 6, 8), 2, np.uint8))
+    write_volume(folders / "predictions" / "a.nii.gz", np.full((4, 6, 8), 2, np.uint8))
     options = arguments(folders, "-o", str(folders / "out"))
-    assert_refused(f"Case b: {file} has label values 2, allowed are [0, 1]", options)
+    assert_refused("a.nii.gz has label values 2, allowed are [0, 1]", options)
+    write_volume(folders / "predictions" / "a.nii.gz")
     file.unlink()
     assert_refused("no prediction for 1 of 2 cases: b", options)
     assert not (folders / "out").exists()
     main([*options, "--chill"])
     assert "no prediction: 1 of 2 cases (b)" in capsys.readouterr().out
+
+
+def test_a_bad_case_is_named_last_and_the_others_are_written(folders, capsys) -> None:
+    file = folders / "predictions" / "b.nii.gz"
+    file.write_bytes(b"no image")
+    with pytest.raises(SystemExit) as ended:
+        main(arguments(folders))
+    assert ended.value.code == 1
+    output = capsys.readouterr()
+    failed, last = output.err.splitlines()[-2:]
+    assert failed.startswith(f"failed: b: {file} ")
+    assert last == "1 of 2 cases failed."
+    assert "Written: " in output.out
+    assert "b," not in (folders / "predictions" / "metrics.csv").read_text(encoding="utf-8")
 
 
 def test_a_folder_that_does_not_exist_is_named_and_not_made(folders) -> None:

@@ -60,6 +60,21 @@ def test_every_option_reaches_the_plans(planned):
         ("-d 500 -c 3d", "no configuration 3d with an architecture of its own; take one of 2d, "),
         ("-d 500 -c 2d --patch-size 15 16", "--patch-size [15, 16] must be a multiple of"),
         ("-d 500 -c 2d --patch-size 16", "--patch-size needs 2 numbers, got 1."),
+        ("-d 500 -c 2d --name ../x", "--name must be a plain name, not a path: got '../x'."),
+        ("-d 500 -c 2d -p ../Dataset500_Phantom/nnUNetPlans", "-p must be a plain name"),
+        ("-d 500 -c 2d --name 2d", "2d in "),
+        (
+            "-d 500 -c 2d --name 3d_fullres",
+            "is planned by nnU-Net and would be lost; choose",
+        ),
+        ("-d 500 -c 2d --features 0 0", "--features takes numbers from 1 to 10000, got [0, 0]."),
+        ("-d 500 -c 2d --features 4 -8", "--features takes numbers from 1 to 10000, got [4, -8]."),
+        ("-d 500 -c 2d --patch-size 0 16", "--patch-size takes numbers from 1 to 10000, got [0"),
+        ("-d 500 -c 2d --batch-size 0", "--batch-size takes numbers from 1 to 10000, got [0]."),
+        ("-d 500 -c 2d --coarser nan", "--coarser takes a number from 0.0001 to 10000, got nan."),
+        ("-d 500 -c 2d --coarser 0", "--coarser takes a number from 0.0001 to 10000, got 0.0."),
+        ("-d 500 -c 2d --coarser 1e23", "--coarser takes a number from 0.0001 to 10000, got 1e+23"),
+        ("-d ../500 -c 2d", "has no nnUNetPlans.json of dataset ../500"),
     ],
 )
 def test_bad_input_gets_one_sentence_and_leaves_the_plans(planned, options, words):
@@ -76,8 +91,10 @@ def test_damaged_plans_are_named(planned):
 
 def test_two_datasets_with_one_id_are_named(planned):
     shutil.copytree(planned.parent, planned.parent.with_name("Dataset500_Other"))
-    words = "have the id 500: Dataset500_Other, Dataset500_Phantom; keep one."
+    words = "have the id 500: Dataset500_Other, Dataset500_Phantom; give the name"
     assert_refused(words, ["small", "-d", "500", "-c", "2d"])
+    main(["small", "-d", planned.parent.name, "-c", "2d", "--name", "mini"])
+    assert "mini" in json.loads(planned.read_text())["configurations"]
 
 
 def test_an_unset_folder_is_named(monkeypatch):

@@ -89,6 +89,14 @@ def test_a_file_that_the_system_refuses_is_named(main, does, tmp_path) -> None:
     assert ends(main) == (1, f"error: {tmp_path / 'absent'}: No such file or directory")
 
 
+def test_a_name_with_a_line_break_leaves_the_sentence_one_line() -> None:
+    broken = raises(DataError("scan\n1.nii.gz is truncated"))
+    assert ends(command()(lambda _: broken())) == (1, r"error: scan\n1.nii.gz is truncated")
+    refused = raises(FileNotFoundError(2, "No such file or directory", "scan\n1.nii.gz"))
+    status = ends(command()(lambda _: refused()))
+    assert status == (1, r"error: scan\n1.nii.gz: No such file or directory")
+
+
 @every_command
 def test_ctrl_c_ends_with_a_line(main, does, capsys) -> None:
     does(raises(KeyboardInterrupt()))
@@ -174,3 +182,56 @@ def test_python_says_nothing_about_a_closed_pipe_either(monkeypatch, unbuffered)
     done = run("-c", code, stdout=writer)
     os.close(writer)
     assert (done.returncode, done.stderr) == (CLOSED_PIPE, "")
+
+
+TRAINERS = "from nnunetv2_spmc.cli.trainers import main; main()"
+
+
+def shell(command: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a line of a shell in which $PYTHON CODE is Python."""
+    variables = {**os.environ, "PYTHON": sys.executable, **environment}
+    return subprocess.run(["sh", "-c", command], capture_output=True, env=variables, timeout=60)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_under_the_output_is_a_sentence(unbuffered) -> None:
+    done = shell(f'"$PYTHON" -c "{TRAINERS}" > /dev/full', PYTHONUNBUFFERED=unbuffered)
+    assert done.returncode == 1
+    assert done.stderr.decode().splitlines() == [
+        "error: the output could not be written: No space left on device"
+    ]
+
+
+NEXT_FILE = """
+import os, sys
+from nnunetv2_spmc.cli.runner import command
+@command()
+def main(argv=None):
+    with open(sys.argv[1], 'w'):
+        print('a table')
+        sys.stderr.write('a progress bar')
+        for output in 1, 2:
+            os.write(output, b'of a library in C')
+main()
+"""
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_with_a_closed_output_no_file_gets_what_was_meant_for_it(closed, tmp_path) -> None:
+    (tmp_path / "code.py").write_text(NEXT_FILE)
+    file = tmp_path / "file"
+    assert shell(f'"$PYTHON" {tmp_path}/code.py {file} {closed}').returncode == 0
+    assert file.read_text() == ""
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_name_that_the_output_has_no_letters_for_is_escaped(encoding) -> None:
+    code = (
+        "from nnunetv2_spmc.cli.runner import command; "
+        r"command()(lambda _: print('K\xe4se \u80dd \udcff'))()"
+    )
+    done = shell(f'"$PYTHON" -c "{code}"', PYTHONIOENCODING=encoding)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode(encoding).startswith("K")
+    assert r"\udcff" in done.stdout.decode(encoding)

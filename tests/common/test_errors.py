@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from nnunetv2_spmc.common.errors import DataError, SPMCError, UnsupportedError
+from nnunetv2_spmc.common.errors import DataError, SPMCError, UnsupportedError, failure_lines
 from nnunetv2_spmc.common.setting_checks import SettingsError
 from nnunetv2_spmc.common.whole_file import WriteError
 from nnunetv2_spmc.inference.export import ExportError
 from nnunetv2_spmc.raw.cases import ConversionError
+from nnunetv2_spmc.reports.run_files import AbsentError
 from nnunetv2_spmc.training.checkpoint import CheckpointError
 from nnunetv2_spmc.training.memory import DeviceMemoryError
 from nnunetv2_spmc.training.stability import DivergedError
@@ -20,6 +21,7 @@ FAMILY = {
     DataError: ValueError,
     ConversionError: ValueError,
     WriteError: ValueError,
+    AbsentError: ValueError,
     SettingsError: ValueError,
     UnsupportedError: NotImplementedError,
     CheckpointError: RuntimeError,
@@ -47,3 +49,12 @@ def test_the_package_has_no_other_exceptions() -> None:
         if isinstance(node, ast.ClassDef) and node.name.endswith(("Error", "Exception"))
     }
     assert defined == {SPMCError.__name__, *(error.__name__ for error in FAMILY)}
+
+
+def test_a_failed_case_is_one_line_whatever_its_name_holds() -> None:
+    failed = {"a\nb": "it is\ttruncated", "Käse\udcff": "c\u202ed"}
+    assert failure_lines(failed, 3).splitlines() == [
+        r"failed: a\nb: it is\ttruncated",
+        r"failed: Käse\udcff: c\u202ed",
+        "2 of 3 cases failed.",
+    ]

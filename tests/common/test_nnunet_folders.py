@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from nnunetv2_spmc.common.errors import DataError
@@ -14,6 +12,7 @@ from nnunetv2_spmc.common.nnunet_folders import (
     preprocessed_folder,
     raw_dataset_folder,
     raw_folder,
+    refuse_path,
     results_folder,
 )
 
@@ -34,8 +33,26 @@ def raw(tmp_path, monkeypatch):
 def test_a_folder_is_where_its_variable_says(variable, folder, monkeypatch, tmp_path) -> None:
     monkeypatch.setenv(variable, str(tmp_path / "not there yet"))
     assert folder() == folder_if_set(variable) == tmp_path / "not there yet"
+
+
+@pytest.mark.parametrize("variable", FOLDERS)
+@pytest.mark.parametrize("folder", FOLDERS.values())
+def test_a_tilde_which_nnunet_does_not_expand_is_refused_in_any_of_them(
+    variable, folder, monkeypatch, tmp_path
+) -> None:
+    for name in FOLDERS:
+        monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.setenv(variable, "~/data")
-    assert folder() == Path.home() / "data"
+    sentence = f"^{variable} is ~/data, which nnU-Net takes literally; write the folder in full\\.$"
+    with pytest.raises(DataError, match=sentence):
+        folder()
+
+
+def test_a_file_in_place_of_the_results_is_named(monkeypatch, tmp_path) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(RESULTS, str(tmp_path / "file"))
+    with pytest.raises(DataError, match=f"{RESULTS} names {tmp_path}/file, which is no folder"):
+        results_folder()
 
 
 @pytest.mark.parametrize(("variable", "folder"), FOLDERS.items())
@@ -66,6 +83,49 @@ def test_a_dataset_is_found_by_name_and_id(raw, wanted) -> None:
 def test_an_id_of_two_datasets_is_refused(raw) -> None:
     with pytest.raises(DataError, match=r"have the id 7: Dataset007_Heart, Dataset007_Lung; give"):
         find_dataset(7)
+
+
+def test_a_number_may_have_any_digits_as_nnunet_reads_them(raw) -> None:
+    (raw / "Dataset1000_Far").mkdir()
+    assert find_dataset("0510") == find_dataset("510")
+    assert find_dataset("1000") == find_dataset("Dataset1000_Far") == "Dataset1000_Far"
+    with pytest.raises(DataError, match="no dataset 100 in"):  # which nnU-Net takes it for
+        find_dataset(100)
+
+
+def test_a_dataset_that_nnunet_finds_by_its_name_only_is_found_so(raw) -> None:
+    (raw / "Dataset0511_Long").mkdir()
+    assert find_dataset("Dataset0511_Long") == "Dataset0511_Long"
+    with pytest.raises(DataError, match=r"not find Dataset0511_Long by .* looks for Dataset511"):
+        find_dataset("511")
+
+
+def test_datasets_that_nnunet_takes_for_one_another_are_refused_by_id(raw) -> None:
+    (raw / "Dataset5100_Other").mkdir()
+    with pytest.raises(DataError, match="the id 510: Dataset5100_Other, Dataset510_Liver; give"):
+        find_dataset(510)
+    assert find_dataset("Dataset510_Liver") == "Dataset510_Liver"
+
+
+@pytest.mark.parametrize("variable", [PREPROCESSED, RESULTS])
+def test_datasets_of_one_id_in_different_folders_are_refused(
+    raw, variable, monkeypatch, tmp_path_factory
+) -> None:
+    other = tmp_path_factory.mktemp("other")
+    monkeypatch.setenv(variable, str(other))
+    (other / "Dataset510_Liver").mkdir()
+    assert find_dataset(510) == "Dataset510_Liver"
+    (other / "Dataset510_Old").mkdir()
+    sentence = f"the id 510: Dataset510_Liver, Dataset510_Old in {other}; give"
+    with pytest.raises(DataError, match=sentence):
+        find_dataset(510)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "/x", "a/b", "a\\b", "a\0", None, 3])
+def test_names_that_leave_their_folder_are_refused(name) -> None:
+    with pytest.raises(DataError, match="data_identifier must be a plain name, not a path"):
+        refuse_path(name, "data_identifier")
+    refuse_path("nnUNetPlans_3d.fullres", "data_identifier")
 
 
 @pytest.mark.parametrize("wanted", [8, "Liver", "Dataset510", 51])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -94,6 +95,29 @@ def test_a_forked_worker_leaves_ctrl_c_to_its_parent(handling, stop, expected) -
                 os._exit(2)
         _, status = os.waitpid(worker, 0)
     assert os.waitstatus_to_exitcode(status) == expected
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("handling", [termination_raises, signals_deferred])
+def test_a_forked_worker_that_waits_for_a_lock_can_be_ended(handling, capfd) -> None:
+    context = multiprocessing.get_context("fork")
+    reader, writer = context.Pipe(duplex=False)
+    lock = context.Lock()
+
+    def wait() -> None:
+        writer.send("started")
+        with lock:  # the parent has it
+            pass
+
+    with handling(), lock:
+        worker = context.Process(target=wait)
+        worker.start()
+        reader.recv()
+        worker.terminate()  # as a pool does when it is closed
+        worker.join(30)
+        exit_code = worker.exitcode
+        worker.kill()
+    assert (exit_code, capfd.readouterr().err) == (-signal.SIGTERM, "")
 
 
 BLOCKED = """

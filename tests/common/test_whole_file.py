@@ -1,6 +1,7 @@
 import json
 import os
 import socket
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from nnunetv2_spmc.common.leftovers import temporary_name
 from nnunetv2_spmc.common.whole_file import (
     WRITING_PREFIX,
     WriteError,
+    made_folder,
     whole_file,
     whole_files,
     whole_folder,
@@ -115,13 +117,7 @@ def test_other_reasons_are_those_of_the_system(tmp_path):
         whole_file(tmp_path / "absent" / "x.csv") as temporary,
     ):
         temporary.write_text("never")
-    (tmp_path / "folder").mkdir()
-    with (
-        pytest.raises(WriteError, match=r"folder could not be written: Is a directory"),
-        whole_file(tmp_path / "folder") as temporary,
-    ):
-        temporary.write_text("a file where a folder is")
-    assert names_in(tmp_path) == ["folder"]
+    assert names_in(tmp_path) == []
 
 
 def test_what_a_writer_says_itself_is_shown(tmp_path):
@@ -249,3 +245,80 @@ def test_json_that_cannot_be_written_leaves_the_old_one(tmp_path):
         write_json({"dice": float("nan")}, path, allow_nan=False)
     assert json.loads(path.read_text(encoding="utf-8")) == {"dice": 1.0}
     assert names_in(tmp_path) == ["metrics.json"]
+
+
+@pytest.mark.parametrize("write", [made_folder, whole_folder])
+def test_a_failure_takes_the_new_folders_away_and_no_old_one(tmp_path, write):
+    (tmp_path / "old").mkdir()
+    with pytest.raises(KeyError), write(tmp_path / "old" / "new" / "newer"):
+        raise KeyError
+    assert names_in(tmp_path) == ["old"]
+    assert names_in(tmp_path / "old") == []
+
+
+def test_a_new_folder_with_something_in_it_stays(tmp_path):
+
+    def stop_half_way():
+        with made_folder(tmp_path / "new" / "newer"):
+            (tmp_path / "new" / "of another run").touch()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        stop_half_way()
+    assert names_in(tmp_path / "new") == ["of another run"]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(WriteError, match=r"file/new could not be written: Not a directory"),
+        made_folder(tmp_path / "file" / "new"),
+    ):
+        pass
+
+
+def test_what_is_replaced_goes_with_the_next_run_if_this_one_is_killed(tmp_path, monkeypatch):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "old").touch()
+    monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)
+    with whole_folder(tmp_path / "model", overwrite=True) as temporary:
+        (temporary / "new").touch()
+    monkeypatch.undo()
+    assert names_in(tmp_path / "model") == ["new"]
+    assert len(names_in(tmp_path)) == 2
+    with whole_folder(tmp_path / "model", overwrite=True):
+        pass
+    assert names_in(tmp_path) == ["model"]
+
+
+def test_one_of_several_files_is_named_as_it_will_be_called(tmp_path):
+    with (
+        file_size_limit(1000),
+        pytest.raises(WriteError, match=rf"^{tmp_path}/new/table\.csv could not be written: file"),
+        made_folder(tmp_path / "new") as folder,
+        whole_files(folder) as several,
+        whole_file(several / "table.csv") as temporary,
+    ):
+        temporary.write_bytes(bytes(2000))
+    assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("write", [whole_file, whole_folder, made_folder])
+def test_a_name_that_is_not_utf8_is_refused_before_a_library_dies_of_it(tmp_path, write) -> None:
+    with pytest.raises(WriteError, match=r"a\\xff is not UTF-8"), write(tmp_path / "a\udcff"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", [".", "/", "..", "results", "results/.", "results/.."])
+def test_a_folder_in_place_of_a_file_is_refused_and_keeps_what_it_holds(
+    tmp_path, monkeypatch, path
+) -> None:
+    """'.' and '/' have no name of their own: what is removed in the end must not be they."""
+    removed = []
+    monkeypatch.setattr("shutil.rmtree", lambda folder, **_: removed.append(Path(folder)))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results").mkdir()
+    with pytest.raises(WriteError, match="is a folder; name a file"), whole_file(Path(path)):
+        pytest.fail("nothing may be written")
+    assert removed == []

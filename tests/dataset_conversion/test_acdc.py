@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunetv2_spmc.dataset_conversion.acdc import convert_acdc
+from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.dataset_conversion.acdc import convert_acdc, find_patients
 from nnunetv2_spmc.dataset_conversion.protocol_lists import (
     ACDC_TEST,
     ACDC_TRAIN,
@@ -82,6 +83,24 @@ def test_the_earlier_frame_is_end_diastole_without_info(challenge, nnunet_folder
     (challenge / "training" / "patient001" / "Info.cfg").unlink()
     content = split_of(convert_acdc(challenge / "training"))
     assert content["remarks"]["patient001_frame04"] == {"phase": "ED"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (bytes(range(256)), "Info.cfg is not UTF-8"),
+        (b"ED: 11\0", "Info.cfg is no text"),
+        (b"", "Info.cfg does not say which frame is end-diastole"),
+        (b"ED: eleven\n", "Info.cfg does not say which frame is end-diastole"),
+    ],
+)
+def test_a_damaged_info_is_named(tmp_path, write_volume, content, message) -> None:
+    folder = tmp_path / "patient001"
+    for name in ("patient001_frame01", "patient001_frame01_gt"):
+        write_volume(folder / f"{name}.nii.gz")
+    (folder / "Info.cfg").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        find_patients(tmp_path)
 
 
 def test_other_frames_are_of_training_patients_only(challenge, nnunet_folders) -> None:
@@ -164,6 +183,19 @@ def test_a_label_may_be_compressed_where_its_image_is_not(challenge, nnunet_fold
     file.unlink()
     content = split_of(convert_acdc(challenge))
     assert content["files"]["patient001_frame04"]["label"].endswith("frame04_gt.nii.gz")
+
+
+@pytest.mark.parametrize("ending", [".NII.GZ", ".Nii.gz"])
+def test_endings_in_capitals_are_found(challenge, nnunet_folders, ending) -> None:
+    images = {}
+    for file in sorted((challenge / "training" / "patient001").glob("*.nii.gz")):
+        images[file.name] = sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
+        file.rename(file.with_name(file.name.replace(".nii.gz", ending)))
+    folder = convert_acdc(challenge).folder
+    for frame in ("patient001_frame04", "patient001_frame11"):
+        (written,) = folder.glob(f"images*/{frame}_0000.nii.gz")
+        array = sitk.GetArrayFromImage(sitk.ReadImage(str(written)))
+        np.testing.assert_array_equal(array, images[f"{frame}.nii.gz"])
 
 
 def test_an_unknown_label_value_names_no_option_of_another_converter(

@@ -99,6 +99,18 @@ def test_values_are_mapped(tmp_path, scans, write_volume, nnunet_folders) -> Non
     assert np.unique(sitk.GetArrayFromImage(sitk.ReadImage(str(label)))).tolist() == [0, 1]
 
 
+def test_labels_without_a_header_are_taken_where_that_is_asked_for(
+    tmp_path, scans, write_volume, nnunet_folders
+) -> None:
+    write_volume(tmp_path / "labels" / "p0_scan0.nii.gz", spacing=(1, 1, 1))
+    with pytest.raises(ConversionError, match=r"p0_scan0.*--trust-label-grid"):
+        convert(scans)
+    content = convert(scans, classes=LabelDefinition(LIVER.labels, trust_grid=True))
+    assert content["options"]["trust_label_grid"] is True
+    label = nnunet_folders.raw / "Dataset510_Liver" / "labelsTr" / "p0_scan0.nii.gz"
+    assert sitk.ReadImage(str(label)).GetSpacing() == (1, 1, 2)
+
+
 def test_channels_by_suffix(tmp_path, write_volume) -> None:
     for i, name in enumerate(("a_0000.nii.gz", "a_0001.nii.gz", "b_0000.mha", "b_0001.mha")):
         write_volume(tmp_path / "images" / name, seed=i)

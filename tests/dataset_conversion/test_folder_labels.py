@@ -345,3 +345,38 @@ def test_only_files_of_other_formats_are_named_in_the_error(tmp_path) -> None:
     (tmp_path / "a.mgz").touch()
     with pytest.raises(ConversionError, match=r"no images .* 1 file there .* a\.mgz: convert them"):
         find_cases(FolderLayout(tmp_path, tmp_path, ("CT",)))
+
+
+@pytest.mark.parametrize("name", ["labels/b.nii.gz", "labels/b.NRRD", "images/c.nii.gz"])
+def test_a_folder_named_as_a_file_is_named_and_no_case_becomes_unlabeled(make, name) -> None:
+    layout = make("a b", "a")
+    (layout.images.parent / name).mkdir()
+    with pytest.raises(ConversionError, match=f"{name}.* is a folder"):
+        find_cases(layout)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "link"), [("seg.nii.gz", "seg.nii.gz"), ("masks/*.nii.gz", "masks")]
+)
+def test_a_link_to_nothing_is_named_and_no_case_becomes_unlabeled(
+    tmp_path, write_volume, pattern, link
+) -> None:
+    for seed, case in enumerate("ab"):
+        write_volume(tmp_path / case / "ct.nrrd", seed=seed)
+    write_volume(tmp_path / "a" / pattern.replace("*", "seg"))
+    (tmp_path / "b" / link).symlink_to(tmp_path / "unmounted")
+    layout = FolderLayout(tmp_path, None, ("CT",), {"CT": "ct.nrrd"}, label_file=pattern)
+    with pytest.raises(ConversionError, match=f"b/{link} is a link to .*, which does not exist"):
+        find_cases(layout)
+
+
+def test_a_link_to_nothing_that_a_star_fits_is_named_when_it_is_read(
+    tmp_path, write_volume
+) -> None:
+    write_volume(tmp_path / "b" / "ct.nrrd", seed=1)
+    (tmp_path / "b" / "seg.nii.gz").symlink_to(tmp_path / "unmounted")
+    layout = FolderLayout(tmp_path, None, ("CT",), {"CT": "ct.nrrd"}, label_file="*.nii.gz")
+    (case,) = find_cases(layout)
+    message = r"seg\.nii\.gz is a link to .*, which does not exist; get it"
+    with pytest.raises(ConversionError, match=message):
+        case.label.read()

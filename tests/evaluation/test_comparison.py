@@ -217,6 +217,17 @@ def test_two_runs_of_one_name_or_one_folder_are_refused(write_run) -> None:
     assert_refused([f"a={runs[0]}", f"b={runs[0]}"], "given twice")
 
 
+@pytest.mark.parametrize("argument", ["={}", "run=", "run={},,{}", "run={},"])
+def test_a_run_without_a_name_or_a_folder_is_refused(write_run, argument) -> None:
+    argument = argument.replace("{}", write_run("a", random_dice(0)))
+    assert_refused([argument], argument, "lacks a name or a folder")
+
+
+def test_a_file_in_place_of_its_folder_is_named(write_run) -> None:
+    file = f"{write_run('a', random_dice(0))}/metrics.csv"
+    assert_refused([file], file, "is a file; give the folder")
+
+
 def test_a_folder_without_metrics_is_named(tmp_path) -> None:
     assert_refused([str(tmp_path / "gone")], "gone has no metrics.csv", "nnUNetv2_spmc_evaluate")
 

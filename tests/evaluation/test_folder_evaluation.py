@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from concurrent.futures.process import BrokenProcessPool
 
 import nibabel
@@ -52,6 +53,13 @@ def change(file, function):
     image = sitk.ReadImage(str(file))
     function(image)
     sitk.WriteImage(image, str(file))
+
+
+def failure_of(evaluation, case):
+    """Return why the only failing case could not be measured; the others were."""
+    assert {row.case for row in evaluation.rows} == set(CASES) - {case}
+    assert list(evaluation.failed) == [case]
+    return evaluation.failed[case]
 
 
 def assert_refused(folder, *words, **options):
@@ -175,7 +183,7 @@ def test_nibabel_s_reader_measures_the_same(folders) -> None:
     assert evaluation.settings["reader"] == "NibabelIO"
     assert evaluation.rows == expected
     change(folders / "predictions" / "a.nii.gz", lambda i: i.SetOrigin((5, 0, 0)))
-    assert_refused(folders, "Case a", "origin")
+    assert "origin" in failure_of(evaluate(folders), "a")
 
 
 def test_missing_and_surplus_predictions_are_named(folders) -> None:
@@ -206,17 +214,27 @@ def test_missing_predictions_can_be_allowed_and_are_recorded(folders) -> None:
         (lambda i: i.SetPixel(0, 0, 0, 7), "label values 7, allowed are [0, 1, 2, 3]"),
     ],
 )
-def test_a_prediction_that_does_not_fit_is_named(folders, function, message) -> None:
+def test_a_prediction_that_does_not_fit_is_named_and_the_others_measured(
+    folders, function, message
+) -> None:
     change(folders / "predictions" / "b.nii.gz", function)
-    assert_refused(folders, "Case b: ", message)
+    assert message in failure_of(evaluate(folders), "b")
 
 
 def test_another_shape_is_named_and_so_are_all_such_cases(folders, write_volume) -> None:
     for case in ("b", "c"):
         write_volume(folders / "predictions" / f"{case}.nii.gz", np.zeros((4, 5, 6), np.uint8))
     message = "shape (4, 5, 6) instead of (4, 5, 12)"
-    assert_refused(folders, "Case b: ", message, "Problems with 1 more case: c.")
-    assert_refused(folders, "Case b: ", message, num_processes=2)
+    for evaluation in (evaluate(folders), evaluate(folders, num_processes=2)):
+        assert {row.case for row in evaluation.rows} == {"a"}
+        assert list(evaluation.failed) == ["b", "c"]
+        assert all(message in reason for reason in evaluation.failed.values())
+
+
+def test_an_evaluation_without_a_case_that_fits_is_refused(folders, write_volume) -> None:
+    for case in CASES:
+        write_volume(folders / "predictions" / f"{case}.nii.gz", np.zeros((4, 5, 6), np.uint8))
+    assert_refused(folders, "Case a: ", "shape (4, 5, 6)", "Problems with 2 more cases: b, c.")
 
 
 def test_fractions_are_no_labels(folders) -> None:
@@ -224,20 +242,63 @@ def test_fractions_are_no_labels(folders) -> None:
     image = nibabel.load(file)
     halves = nibabel.Nifti1Image(image.get_fdata() / 2, image.affine)
     nibabel.save(halves, file)
-    assert_refused(folders, "Case b: ", "labels/b.nii.gz has label values that are not whole")
+    message = "labels/b.nii.gz has label values that are not whole"
+    assert message in failure_of(evaluate(folders), "b")
 
 
 @pytest.mark.parametrize("case", ["a", "b"])  # the reader is chosen by reading the first
 @pytest.mark.parametrize("name", ["labels", "predictions"])
 def test_a_file_that_cannot_be_read_is_named(folders, name, case) -> None:
     (folders / name / f"{case}.nii.gz").write_bytes(b"no image")
-    assert_refused(folders, f"{name}/{case}.nii.gz")
+    assert f"{name}/{case}.nii.gz" in failure_of(evaluate(folders), case)
+
+
+def test_files_that_cannot_be_read_at_all_are_named(folders) -> None:
+    for case in CASES:
+        (folders / "labels" / f"{case}.nii.gz").write_bytes(b"no image")
+    assert_refused(folders, "labels/a.nii.gz", "labels/c.nii.gz: get them again")
 
 
 def test_a_truncated_file_is_named(folders) -> None:
     file = folders / "predictions" / "c.nii.gz"
     file.write_bytes(file.read_bytes()[:-40])
-    assert_refused(folders, "Case c: ", "predictions/c.nii.gz is truncated")
+    assert "predictions/c.nii.gz is truncated" in failure_of(evaluate(folders), "c")
+
+
+@pytest.mark.parametrize("name", ["labels", "predictions"])
+def test_what_is_no_file_is_named(folders, name) -> None:
+    for case, make in (("a", lambda file: file.symlink_to("gone")), ("b", os.mkfifo)):
+        file = folders / name / f"{case}.nii.gz"
+        file.unlink()
+        make(file)
+    evaluation = evaluate(folders)
+    assert list(evaluation.failed) == ["a", "b"]
+    assert f"{name}/a.nii.gz is a link to gone, which does not exist" in evaluation.failed["a"]
+    assert f"{name}/b.nii.gz does not exist" in evaluation.failed["b"]
+
+
+def test_an_unknown_reader_is_an_error(folders) -> None:
+    write_dataset_json(folders, overwrite_image_reader_writer=5)
+    assert_refused(folders, "No reader of nnU-Net can read")
+
+
+def test_failed_cases_are_recorded_and_enter_no_mean(folders) -> None:
+    expected = [row for row in evaluate(folders).rows if row.case != "b"]
+    (folders / "predictions" / "b.nii.gz").write_bytes(b"no image")
+    evaluation = evaluate(folders)
+    assert evaluation.rows == expected
+    settings = evaluation.as_json()["settings"]
+    assert settings["cases"] == 2
+    assert settings["failed_cases"] == evaluation.failed
+    assert "cannot be measured: 1 of 3 cases (b)." in evaluation.remarks()[-1]
+
+
+def test_files_of_other_formats_are_named_and_counted(folders) -> None:
+    for name in ("a.mgz", "a.NII.GZ", "plans.json", "a.npz", "metrics.csv", ".hidden"):
+        (folders / "predictions" / name).write_bytes(b"")
+    (note,) = evaluate(folders).notes
+    assert f"{folders / 'predictions'}: 2 files left out" in note
+    assert "(a.NII.GZ, a.mgz)" in note
 
 
 def test_folders_without_segmentations_are_named(folders) -> None:
@@ -254,7 +315,14 @@ def test_references_are_not_measured_against_themselves(folders) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(None, "does not exist"), ("{", "not valid JSON"), ("{}", "no 'file_ending'")],
+    [
+        (None, "does not exist"),
+        ("{", "not valid JSON"),
+        ("{}", "no 'file_ending'"),
+        ("[]", "holds a list"),
+        ('{"file_ending": 1}', "'file_ending' must be a string, got a number"),
+        ('{"file_ending": ".nii.gz", "labels": []}', "'labels' must be an object, got a list"),
+    ],
 )
 def test_a_bad_dataset_json_is_named(folders, text, message) -> None:
     file = folders / "dataset.json"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -117,7 +118,7 @@ def test_nan_voxels_of_nifti_files_are_found(tmp_path, value, ending):
 @pytest.mark.parametrize("ending", [".nrrd", ".mha"])
 def test_an_unreadable_file_comes_with_reason_and_remedy(tmp_path, write_volume, ending) -> None:
     path = write_volume(tmp_path / f"a{ending}", seed=1)
-    path.write_bytes(path.read_bytes()[:-40])
+    path.write_bytes(path.read_bytes().replace(b"3", b"x"))
     with pytest.raises(ConversionError, match="get it again, or convert it") as caught:
         ImageFile(path).read()
     assert "No such file" not in str(caught.value)
@@ -129,3 +130,86 @@ def test_complex_voxels_are_refused(tmp_path) -> None:
     nibabel.save(nibabel.Nifti1Image(np.ones((8, 6, 4), np.complex64), np.eye(4)), path)
     with pytest.raises(ConversionError, match="complex"):
         ImageFile(path).read()
+
+
+def h5_volume(path: Path, array: np.ndarray, **options) -> H5Volume:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(path, "w") as file:
+        file.create_dataset("image", data=array, **options)
+    return H5Volume(path, "image", (1, 2, 3), "zyx")
+
+
+NUMBERS = np.arange(24).reshape(2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["bool", "uint8", "int8", "uint16", "int64", "uint64", "float16", ">i2", ">f8"]
+)
+@pytest.mark.parametrize("options", [{}, {"chunks": (1, 2, 3), "compression": "gzip"}])
+def test_an_h5_array_of_any_number_keeps_its_values(tmp_path, dtype, options) -> None:
+    array = (NUMBERS / 2).astype(dtype)
+    image = h5_volume(tmp_path / "a.h5", array, **options).read()
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image), array)
+    assert image.GetSpacing() == (1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    "array", [NUMBERS + 1j, NUMBERS.astype("S2"), NUMBERS.astype("longdouble")]
+)
+def test_an_h5_array_of_something_else_is_refused(tmp_path, array) -> None:
+    with pytest.raises(ConversionError, match=r"a\.h5 \(image\) has values of type .* convert"):
+        h5_volume(tmp_path / "a.h5", array).read()
+
+
+def test_h5_records_texts_and_groups_are_refused(tmp_path) -> None:
+    h5py = pytest.importorskip("h5py")
+    records = np.zeros((2, 3, 4), [("a", "f4"), ("b", "f4")])
+    for array in (records, np.full((2, 3, 4), "text", object)):
+        with pytest.raises(ConversionError, match="has values of type"):
+            h5_volume(tmp_path / "a.h5", array).read()
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_group("image")
+    with pytest.raises(ConversionError, match="is a group of arrays"):
+        H5Volume(tmp_path / "a.h5", "image", (1, 2, 3), "zyx").read()
+
+
+def test_h5_voxels_that_would_be_read_as_zeros_are_missed(tmp_path) -> None:
+    h5py = pytest.importorskip("h5py")
+    source = h5py.VirtualSource("gone.h5", "image", shape=(2, 3, 4))
+    layout = h5py.VirtualLayout((2, 3, 4), "f4")
+    layout[:] = source
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("unwritten", (2, 3, 4), "f4")
+        file.create_dataset("partly", (2, 3, 4), "f4", chunks=(1, 3, 4))[0] = 1
+        file.create_virtual_dataset("virtual", layout)
+        file.create_dataset("elsewhere", (2, 3, 4), "f4", external="gone.raw")
+    for key in ("unwritten", "partly", "virtual", "elsewhere"):
+        with pytest.raises(ConversionError, match=rf"a\.h5 \({key}\) is incomplete"):
+            H5Volume(tmp_path / "a.h5", key, (1, 2, 3), "zyx").read()
+
+
+def test_truncated_h5_files_and_nan_in_them_are_found(tmp_path) -> None:
+    array = NUMBERS.astype(np.float32)
+    array[1, 1, 1] = np.nan
+    volume = h5_volume(tmp_path / "a.h5", array)
+    with pytest.raises(ConversionError, match="has 1 NaN or infinite voxels"):
+        volume.read()
+    content = volume.path.read_bytes()
+    volume.path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ConversionError, match=r"Cannot read 'image' of .*truncated"):
+        volume.read()
+
+
+def test_frames_of_a_damaged_4d_file_are_refused(tmp_path) -> None:
+    path = tmp_path / "a_4d.nii.gz"
+    array = np.random.default_rng(0).normal(size=(3, 4, 6, 8)).astype(np.float32)
+    array[2, 1, 1, 1] = np.inf
+    sitk.WriteImage(sitk.GetImageFromArray(array, False), str(path))
+    with pytest.raises(ConversionError, match="has 1 NaN or infinite voxels"):
+        FrameOf4D(path, 1).read()
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ConversionError, match="is truncated or damaged"):
+        FrameOf4D(path, 1).read()
+    path.unlink()
+    with pytest.raises(ConversionError, match="does not exist"):
+        FrameOf4D(path, 1).read()

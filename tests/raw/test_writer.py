@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -8,11 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 
+from nnunetv2_spmc.common import whole_file
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.raw.cases import (
     ConversionError,
@@ -217,6 +220,72 @@ def test_a_bad_case_is_named_and_nothing_stays(nnunet_folders, case, message) ->
     assert list(nnunet_folders.preprocessed.iterdir()) == []
 
 
+RAS = (-1, 0, 0, 0, -1, 0, 0, 0, 1)
+PLACED = Volume(seed=77, spacing=(0.8, 0.8, 2.5), origin=(-123, 215, 271), direction=RAS)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"spacing": (1, 1, 1)},
+        {"spacing": (1, 1, 1), "direction": RAS},  # nibabel's identity
+        {"spacing": PLACED.spacing},  # without a position
+    ],
+)
+def test_a_label_that_lost_its_header_is_not_to_be_resampled(nnunet_folders, header) -> None:
+    case = labeled_case(PLACED, replace(LABEL, **header))
+    sentence = r"label .* no geometry \(identity header\): .* header, with --trust-label-grid"
+    with pytest.raises(ConversionError, match=sentence):
+        write_raw_dataset(dataset(case), WriteOptions())
+    summary = write_raw_dataset(dataset(case, trust_label_grid=True), WriteOptions())
+    assert "1 label took the header of the image in place of another" in str(summary)
+    image, label = (
+        sitk.ReadImage(str(summary.folder / name))
+        for name in ("imagesTr/odd_0000.nii.gz", "labelsTr/odd.nii.gz")
+    )
+    assert label.GetSpacing() == pytest.approx(PLACED.spacing)
+    for fact in ("GetSpacing", "GetOrigin", "GetDirection"):
+        assert getattr(label, fact)() == getattr(image, fact)()
+    np.testing.assert_array_equal(
+        sitk.GetArrayFromImage(label), sitk.GetArrayFromImage(LABEL.read())
+    )
+
+
+@pytest.mark.parametrize("trust_label_grid", [True, False])
+def test_a_label_of_another_shape_is_to_be_resampled(nnunet_folders, trust_label_grid) -> None:
+    case = labeled_case(PLACED, Volume(value=1, shape=(4, 6, 9), spacing=(1, 1, 1)))
+    with pytest.raises(ConversionError, match=r"has shape .*; resample the label"):
+        write_raw_dataset(dataset(case, trust_label_grid=trust_label_grid), WriteOptions())
+
+
+def test_a_label_on_another_place_is_to_be_resampled(nnunet_folders) -> None:
+    case = labeled_case(PLACED, replace(LABEL, spacing=PLACED.spacing, origin=(1, 2, 3)))
+    with pytest.raises(ConversionError, match=r"has direction .*; resample the label"):
+        write_raw_dataset(dataset(case), WriteOptions())
+
+
+def test_an_image_or_a_channel_that_lost_its_header_is_named(nnunet_folders) -> None:
+    bare = Volume(seed=78, spacing=(1, 1, 1))
+    label = replace(PLACED, value=1)
+    with pytest.raises(ConversionError, match="the image has no geometry"):
+        write_raw_dataset(dataset(labeled_case(bare, label)), WriteOptions())
+    base = tuple(replace(case, images=case.images * 2) for case in cases())
+    odd = RawCase("odd", (PLACED, bare), "unlabeled")
+    with pytest.raises(ConversionError, match=r"channel .* it has no geometry .*: copy the other"):
+        write_raw_dataset(dataset(odd, base=base, channel_names=("T1", "T2")), WriteOptions())
+
+
+@pytest.mark.parametrize("value", [0, 2])
+def test_a_dataset_without_a_voxel_of_a_class_is_refused(nnunet_folders, value) -> None:
+    empty = Volume(value=value)
+    base = tuple(replace(c, label=empty) if c.role == "labeled" else c for c in cases())
+    labels = {"background": 0, "liver": 1, "ignore": 2}
+    with pytest.raises(ConversionError, match=r"No label of the 5 labeled cases .* l0, l1, l2, l3"):
+        write_raw_dataset(dataset(base=base, labels=labels), WriteOptions())
+    one = write_raw_dataset(dataset(labeled_case(label=empty), labels=labels), WriteOptions())
+    assert ("1 label with nothing but background: odd" in str(one)) == (value == 0)
+
+
 def test_channels_on_different_grids_are_refused(nnunet_folders) -> None:
     base = tuple(replace(case, images=case.images * 2) for case in cases())
     odd = RawCase("odd", (Volume(seed=1), Volume(spacing=(1, 1, 3))), "unlabeled")
@@ -228,6 +297,20 @@ def test_all_bad_cases_are_reported(nnunet_folders, on_disk) -> None:
     bad = [RawCase(f"bad{i}", (ImageFile(Path(f"{i}.nii")),), "unlabeled") for i in range(3)]
     with pytest.raises(ConversionError, match=r"Case bad0: .* 2 more cases .*: bad1, bad2\.$"):
         write_raw_dataset(dataset(*bad, base=on_disk), WriteOptions(processes=2))
+
+
+def test_another_reason_than_that_of_the_first_bad_case_is_said(
+    nnunet_folders, on_disk, write_volume, tmp_path
+) -> None:
+    array = np.random.default_rng(0).normal(size=(4, 6, 8)).astype(np.float32)
+    array[1, 2, 3] = np.nan
+    with_nan = ImageFile(write_volume(tmp_path / "nan.nrrd", array))
+    bad = (
+        RawCase("bad0", (ImageFile(Path("0.nii")),), "unlabeled"),
+        RawCase("bad1", (with_nan,), "unlabeled"),
+    )
+    with pytest.raises(ConversionError, match=r": bad1 \(has 1 NaN or infinite voxels\)\.$"):
+        write_raw_dataset(dataset(*bad, base=on_disk), WriteOptions())
 
 
 def test_header_noise_is_removed(nnunet_folders) -> None:
@@ -248,6 +331,19 @@ def test_labels_are_mapped_and_written_as_integers(nnunet_folders) -> None:
     # The label of the test case has no 255; its value 1 stays.
     assert label.GetPixelID() == sitk.sitkUInt8
     assert np.unique(sitk.GetArrayFromImage(label)).tolist() == [0, 1]
+
+
+def test_a_map_to_a_value_of_no_label_is_refused_before_a_scan_is_read(nnunet_folders) -> None:
+    unread = RawCase("x", (ImageFile(Path("absent.nii.gz")),), "unlabeled")
+    with pytest.raises(ConversionError, match="mapped to 9, but no label has that value"):
+        write_raw_dataset(dataset(unread, label_map={255: 1, 3: 9}), WriteOptions())
+
+
+def test_one_folder_for_raw_and_preprocessed_data_is_refused(nnunet_folders, monkeypatch) -> None:
+    monkeypatch.setenv("nnUNet_preprocessed", str(nnunet_folders.raw / "."))
+    with pytest.raises(ConversionError, match="nnUNet_raw and nnUNet_preprocessed are both"):
+        write_raw_dataset(dataset(base=cases(labeled=2)), WriteOptions())
+    assert list(nnunet_folders.raw.iterdir()) == []
 
 
 def test_a_closed_map_refuses_what_it_does_not_name_even_if_a_class_has_it(nnunet_folders) -> None:
@@ -302,6 +398,7 @@ def test_an_existing_dataset_is_kept_unless_overwritten(nnunet_folders) -> None:
     old = nnunet_folders.raw / "Dataset510_Liver" / "old.txt"
     old.parent.mkdir()
     old.touch()
+    (old.parent / "dataset.json").write_text('{"labels": {"background": 0}}')
     with pytest.raises(ConversionError, match="already exists; --overwrite replaces it"):
         write_raw_dataset(dataset(), WriteOptions())
     with pytest.raises(ConversionError, match="label values"):
@@ -314,6 +411,58 @@ def test_an_existing_dataset_is_kept_unless_overwritten(nnunet_folders) -> None:
     assert [p.name for p in nnunet_folders.raw.iterdir()] == ["Dataset510_Liver"]
 
 
+def home(target: Path) -> Path:
+    target.mkdir()
+    (target / "thesis.tex").touch()
+    return target / "thesis.tex"
+
+
+def a_folder_with_another_dataset_json(target: Path) -> Path:
+    target.mkdir()
+    (target / "dataset.json").write_text('{"name": "of another program"}')
+    return target / "dataset.json"
+
+
+def damaged_dataset_json(target: Path) -> Path:
+    target.mkdir()
+    (target / "dataset.json").write_text("{")
+    return target / "dataset.json"
+
+
+def file(target: Path) -> Path:
+    target.touch()
+    return target
+
+
+def link_to_a_dataset(target: Path) -> Path:
+    elsewhere = target.parents[1] / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "dataset.json").write_text('{"labels": {"background": 0}}')
+    target.symlink_to(elsewhere)
+    return target / "dataset.json"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [home, a_folder_with_another_dataset_json, damaged_dataset_json, file, link_to_a_dataset],
+)
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_what_is_no_dataset_is_not_overwritten(nnunet_folders, make, dry_run) -> None:
+    target = nnunet_folders.raw / "Dataset510_Liver"
+    kept = make(target)
+    with pytest.raises(ConversionError, match=f"{target} is .* choose another id with -d"):
+        write_raw_dataset(dataset(), WriteOptions(overwrite=True, dry_run=dry_run))
+    assert kept.exists()
+    assert [p.name for p in nnunet_folders.raw.iterdir()] == [target.name]
+
+
+def test_an_id_of_results_that_are_kept_is_refused(nnunet_folders, monkeypatch, tmp_path) -> None:
+    (tmp_path / "results" / "Dataset510_Old").mkdir(parents=True)
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
+    with pytest.raises(ConversionError, match=r"taken by .*_Old, so Dataset510_Liver cannot"):
+        write_raw_dataset(dataset(), WriteOptions())
+
+
 def test_overwriting_replaces_or_removes_the_fixed_split(nnunet_folders) -> None:
     splits = nnunet_folders.preprocessed / "Dataset510_Liver" / "splits_final.json"
     write_raw_dataset(dataset(base=cases(labeled=3)), WriteOptions())
@@ -322,6 +471,56 @@ def test_overwriting_replaces_or_removes_the_fixed_split(nnunet_folders) -> None
     summary = write_raw_dataset(dataset(), WriteOptions(overwrite=True))
     assert not splits.exists()
     assert "preprocess again" in str(summary)
+
+
+def refuse_to_replace(monkeypatch, folder: Path) -> None:
+    """Let a folder keep its name, as one that is in use does on some systems."""
+    replace_file = os.replace
+
+    def replace_other(source: Path, target: Path) -> None:
+        if Path(target) == folder:
+            raise PermissionError(errno.EACCES, "Permission denied", str(target))
+        replace_file(source, target)
+
+    monkeypatch.setattr(os, "replace", replace_other)
+
+
+@pytest.mark.parametrize("number", [1, 3, 4])
+def test_a_dataset_that_cannot_be_published_leaves_no_split(
+    nnunet_folders, monkeypatch, number
+) -> None:
+    refuse_to_replace(monkeypatch, nnunet_folders.raw / "Dataset510_Liver")
+    with pytest.raises(DataError, match="Dataset510_Liver could not be written: Permission"):
+        write_raw_dataset(dataset(base=cases(labeled=number)), WriteOptions())
+    assert list(nnunet_folders.raw.iterdir()) == list(nnunet_folders.preprocessed.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [2, 5])
+def test_a_dataset_that_cannot_be_overwritten_keeps_its_split(
+    nnunet_folders, monkeypatch, number
+) -> None:
+    splits = nnunet_folders.preprocessed / "Dataset510_Liver" / "splits_final.json"
+    folder = write_raw_dataset(dataset(base=cases(labeled=3)), WriteOptions()).folder
+    before = splits.read_bytes(), sorted(folder.rglob("*"))
+
+    def stop(new: Path, path: Path, overwrite: bool) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(whole_file, "_replace_folder", stop)
+    with pytest.raises(KeyboardInterrupt):
+        write_raw_dataset(dataset(base=cases(labeled=number)), WriteOptions(overwrite=True))
+    assert (splits.read_bytes(), sorted(folder.rglob("*"))) == before
+    assert list(nnunet_folders.raw.iterdir()) == [folder]
+    assert list(splits.parent.iterdir()) == [splits]
+
+
+def test_a_refused_conversion_leaves_no_folder_above_it(nnunet_folders, tmp_path) -> None:
+    options = WriteOptions(raw=tmp_path / "new" / "raw", preprocessed=tmp_path / "other" / "pre")
+    bad = dataset(labeled_case(label=Volume(value=9)), base=cases(labeled=3))
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(ConversionError, match="label values"):
+        write_raw_dataset(bad, options)
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_one_labeled_case_is_warned_of(nnunet_folders) -> None:
@@ -500,17 +699,54 @@ def test_a_dataset_is_not_made_of_the_files_it_replaces(nnunet_folders, on_disk,
     own = RawCase("own", (ImageFile(folder / "imagesUn" / "u0_0000.nii.gz"),), "unlabeled")
     with pytest.raises(ConversionError, match=r"own: .* in the dataset that would be replaced"):
         write_raw_dataset(dataset(own), WriteOptions(overwrite=True, link=link))
+    (nnunet_folders.raw.parent / "link").symlink_to(folder)
+    linked = ImageFile(nnunet_folders.raw.parent / "link" / "imagesUn" / "u0_0000.nii.gz")
+    with pytest.raises(ConversionError, match=r"own: .* in the dataset that would be replaced"):
+        write_raw_dataset(
+            dataset(replace(own, images=(linked,))), WriteOptions(overwrite=True, link=link)
+        )
     assert (folder / "imagesUn" / "u0_0000.nii.gz").is_file()
 
 
 def test_a_4d_file_with_one_volume_is_written_as_3d(nnunet_folders, tmp_path) -> None:
     path = tmp_path / "odd.nii.gz"
-    sitk.WriteImage(sitk.GetImageFromArray(np.ones((1, 4, 6, 8), np.int16), False), str(path))
+    array = np.arange(4 * 6 * 8, dtype=np.int16).reshape(1, 4, 6, 8)
+    sitk.WriteImage(sitk.GetImageFromArray(array, False), str(path))
     folder = write_raw_dataset(
         dataset(RawCase("odd", (ImageFile(path),), "unlabeled")), WriteOptions()
     ).folder
     written = sitk.ReadImage(str(folder / "imagesUn" / "odd_0000.nii.gz"))
     assert written.GetSize() == (8, 6, 4)
+
+
+def test_a_constant_image_is_a_problem(nnunet_folders) -> None:
+    constant = RawCase("odd", (Volume(value=0),), "unlabeled")
+    with pytest.raises(ConversionError, match=r"Case odd: .* is constant, all its voxels are 0"):
+        write_raw_dataset(dataset(constant), WriteOptions())
+
+
+def test_an_empty_label_is_no_problem(nnunet_folders) -> None:
+    text = str(write_raw_dataset(dataset(labeled_case(label=Volume(value=0))), WriteOptions()))
+    assert "1 label with nothing but background: odd" in text
+
+
+def test_scans_whose_sform_and_qform_differ_are_named(nnunet_folders, tmp_path) -> None:
+    odd = []
+    for name in ("odd", "odd2"):
+        array = np.random.default_rng(len(odd)).integers(0, 999, (8, 6, 4)).astype(np.int16)
+        image = nibabel.Nifti1Image(array, np.diag([-1, -1, 2, 1]))
+        image.set_qform(np.diag([-1, -1, 2, 1]), 1)
+        image.set_sform(np.diag([1, -1, 2, 1]), 4)
+        nibabel.save(image, tmp_path / f"{name}.nii.gz")
+        odd.append(RawCase(name, (ImageFile(tmp_path / f"{name}.nii.gz"),), "unlabeled"))
+    for processes in (1, 2):
+        options = WriteOptions(processes=processes, overwrite=True)
+        text = str(write_raw_dataset(dataset(*odd), options))
+        said = [line for line in text.splitlines() if ": its sform" in line]
+        assert len(said) == 1
+        assert said[0].startswith(f"  warning: {tmp_path / 'odd.nii.gz'}: its sform and qform")
+        assert "the qform counts here" in said[0]
+        assert said[0].endswith("1 more case like it: odd2.")
 
 
 def test_the_same_scan_in_another_data_type_is_found(nnunet_folders) -> None:
@@ -584,7 +820,7 @@ def test_a_record_that_cannot_be_written_is_named(nnunet_folders, monkeypatch) -
 
 
 def test_single_slices_go_on_with_2d(nnunet_folders) -> None:
-    flat = replace(LABEL, shape=(1, 6, 8))
+    flat = replace(LABEL, shape=(1, 6, 8), special=1)
     slices = tuple(
         replace(
             case,

@@ -1,14 +1,17 @@
-"""nnUNetv2_spmc_uncertainty, _rank and _report, called as the commands are."""
+"""nnUNetv2_spmc_uncertainty, _rank, _report and _export, called as the commands are."""
 
 import csv
+import json
 import shutil
 from functools import partial
+from pathlib import Path
 
 import nibabel
 import pytest
 import torch
 
-from nnunetv2_spmc.cli import rank, report, uncertainty
+from nnunetv2_spmc import discovery
+from nnunetv2_spmc.cli import export, rank, report, uncertainty
 from nnunetv2_spmc.inference import ranking
 from tests.damaged_files import halved, with_nan
 from tests.full_disk import file_size_limit
@@ -135,6 +138,14 @@ def test_maps_that_ulimit_cuts_are_not_published(model, phantom_runs, tmp_path, 
     assert "Wrote 1 of 1 cases" in capsys.readouterr().out
 
 
+def test_a_folder_into_which_no_map_fits_is_not_left(model, phantom_runs, tmp_path):
+    out = tmp_path / "new" / "maps"
+    arguments = ("-i", phantom_runs.raw / "imagesTs", "-o", out, "-m", model)
+    with file_size_limit(5_000), pytest.raises(SystemExit):
+        run(uncertainty, *arguments, "-device", "cpu", "--disable_tta")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_maps_are_not_published_on_a_full_disk(model, phantom_runs, small_disk, capsys):
     small_disk.resize(16)
     out = small_disk.folder
@@ -149,23 +160,78 @@ def test_maps_are_not_published_on_a_full_disk(model, phantom_runs, small_disk, 
 
 def test_bad_input_of_uncertainty_gets_a_sentence(model, phantom_runs, tmp_path):
     image = next((phantom_runs.raw / "imagesTs").iterdir())
-    empty, channels = tmp_path / "empty", tmp_path / "channels"
+    empty = tmp_path / "empty"
     empty.mkdir()
-    channels.mkdir()
-    for number in range(2):
-        shutil.copy(image, channels / f"case_000{number}.nii.gz")
+    (empty / "case_0000.mgz").write_bytes(b"")
     options = ("-o", tmp_path / "out", "-device", "cpu")
-    assert "has no image: files must end in _0000.nii.gz" in refused(
-        uncertainty, "-i", empty, "-m", model, *options
-    )
-    assert "case in" in refused(uncertainty, "-i", channels, "-m", model, *options)
-    assert "has the channels 0000, 0001, but the model needs 0000 to 0000 (MRI)" in refused(
-        uncertainty, "-i", channels, "-m", model, *options
-    )
+    message = refused(uncertainty, "-i", empty, "-m", model, *options)
+    assert "has no image: files must end in _0000.nii.gz" in message
+    assert "(there is case_0000.mgz)" in message
     assert "has no checkpoint_final.pth in fold_7" in refused(
         uncertainty, "-i", image.parent, "-m", model, "-f", "7", *options
     )
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def odd_images(test_image, tmp_path):
+    """A whole scan beside cases that lack something, and files that are no images."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in ("whole_0000", "two_0000", "two_0001", "unnamed"):
+        shutil.copy(test_image, folder / f"{name}.nii.gz")
+    (folder / "gone_0000.nii.gz").symlink_to("nowhere.nii.gz")
+    (folder / "garbage_0000.nii.gz").write_bytes(b"no image")
+    for name in ("other_0000.nii", "other_0000.Nii.gz", "plans.json", ".hidden"):
+        (folder / name).write_bytes(b"")
+    return folder
+
+
+def assert_odd_ones_are_named(output, folder):
+    failed = dict(line.split(": ", 2)[1:] for line in output.err.splitlines()[-5:-1])
+    assert failed.keys() == {"two", "unnamed.nii.gz", "gone", "garbage"}
+    assert f"{folder} has the channels 0000, 0001, expected 0000 (MRI)" in failed["two"]
+    assert "unnamed.nii.gz has no channel suffix" in failed["unnamed.nii.gz"]
+    assert "gone_0000.nii.gz is a link to nowhere.nii.gz" in failed["gone"]
+    assert str(folder / "garbage_0000.nii.gz") in failed["garbage"]
+    assert output.err.splitlines()[-1] == "4 of 5 cases failed."
+    note = f"note: {folder}: 2 files left out, not ending in .nii.gz (other_0000.Nii.gz, other_"
+    assert note in output.out
+
+
+def test_uncertainty_goes_on_beside_cases_that_lack_something(model, odd_images, tmp_path, capsys):
+    arguments = ("-i", odd_images, "-o", tmp_path / "out", "-m", model, "-device", "cpu")
+    with pytest.raises(SystemExit) as ended:
+        run(uncertainty, *arguments, "--disable_tta")
+    assert ended.value.code == 1
+    output = capsys.readouterr()
+    assert_odd_ones_are_named(output, odd_images)
+    assert "Wrote 1 of 5 cases" in output.out
+    assert (tmp_path / "out" / "whole.nii.gz").is_file()
+
+
+def test_rank_goes_on_beside_cases_that_lack_something(model, odd_images, tmp_path, capsys):
+    file = tmp_path / "ranking.csv"
+    arguments = ("-d", 500, "-i", odd_images, "-m", model, "-device", "cpu", "--disable_tta")
+    with pytest.raises(SystemExit) as ended:
+        run(rank, *arguments, "-o", file)
+    assert ended.value.code == 1
+    assert_odd_ones_are_named(capsys.readouterr(), odd_images)
+    with file.open(encoding="utf-8", newline="") as rows:
+        assert [row["case"] for row in csv.DictReader(rows)] == ["whole"]
+
+
+def test_a_model_whose_channels_are_called_modality_predicts(model, test_image, tmp_path, capsys):
+    renamed = shutil.copytree(model, tmp_path / "model")
+    content = json.loads((renamed / "dataset.json").read_text())
+    content["modality"] = content.pop("channel_names")
+    (renamed / "dataset.json").write_text(json.dumps(content))
+    options = ("-m", renamed, "-device", "cpu", "--disable_tta")
+    run(uncertainty, "-i", test_image.parent, "-o", tmp_path / "out", *options)
+    run(rank, "-d", 500, "-i", test_image.parent, *options)
+    page = tmp_path / "report.html"
+    run(report, renamed / "fold_all", "-o", page, "--no_maps", "--no_viewer")
+    assert "MRI" in page.read_text(encoding="utf-8")
 
 
 # ---- nnUNetv2_spmc_rank --------------------------------------------------------------------------
@@ -264,3 +330,142 @@ def test_bad_input_of_report_gets_a_sentence(phantom_runs, tmp_path):
         file.unlink()
     assert "has no checkpoint" in refused(report, unstarted, "-o", page)
     assert not page.exists()
+
+
+@pytest.fixture
+def copied_run(phantom_runs, tmp_path, monkeypatch):
+    """A copy of the run and of its raw images that a test may damage: (fold, imagesTr)."""
+    raw = shutil.copytree(phantom_runs.raw, tmp_path / "raw" / phantom_runs.raw.name)
+    monkeypatch.setenv("nnUNet_raw", str(raw.parent))
+    return shutil.copytree(phantom_runs.spmc.parent, tmp_path / "model") / "fold_all", raw
+
+
+def dangling(file):
+    file.unlink()
+    file.symlink_to("nowhere.nii.gz")
+
+
+@pytest.mark.parametrize("damage", [lambda file: halved(file, file), dangling])
+def test_report_goes_on_beside_a_bad_scan_and_names_it_last(copied_run, tmp_path, capsys, damage):
+    fold, raw = copied_run
+    file = raw / "imagesTr" / "train_000_0000.nii.gz"
+    damage(file)
+    page = tmp_path / "report.html"
+    with pytest.raises(SystemExit) as ended:
+        run(report, fold, "-o", page, "--no_maps", "--no_viewer", "--cases", 9)
+    assert ended.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()[-1:]
+    assert line.startswith(f"failed: train_000 of nnUNetTrainerSPMC: {file} ")
+    text = page.read_text(encoding="utf-8")
+    assert "train_001, mean Dice" in text
+    assert "train_000, mean Dice" not in text
+    assert f"{file} is" in text
+
+
+def test_report_measures_the_other_cases_beside_a_bad_prediction(copied_run, tmp_path, capsys):
+    fold, _ = copied_run
+    file = fold / "validation" / "train_000.nii.gz"
+    halved(file, file)
+    with pytest.raises(SystemExit) as ended:
+        run(report, fold, "-o", tmp_path / "report.html", "--no_maps", "--no_viewer", "--cases", 0)
+    assert ended.value.code == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"failed: train_000 of nnUNetTrainerSPMC: {file} is truncated")
+
+
+@pytest.mark.parametrize("content", ["{", "{}", '{"metric_per_case": [{"metrics": {}}]}'])
+def test_a_damaged_summary_does_not_stop_the_report(copied_run, tmp_path, capsys, content):
+    fold, _ = copied_run
+    file = fold / "validation" / "summary.json"
+    file.write_text(content)
+    with pytest.raises(SystemExit) as ended:
+        run(report, fold, "-o", tmp_path / "report.html", "--no_maps", "--no_viewer")
+    assert ended.value.code == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"failed: nnUNetTrainerSPMC: {file} ")
+    assert line.endswith("validate anew with nnUNetv2_train --val.")
+
+
+# ---- damaged model folders -----------------------------------------------------------------------
+
+
+def without(key):
+    def change(file):
+        content = json.loads(file.read_text())
+        del content[key]
+        file.write_text(json.dumps(content))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("plans.json", lambda file: file.write_text("{"), "is not valid JSON"),
+        ("plans.json", lambda file: file.write_text("[]"), "holds a list"),
+        ("plans.json", without("configurations"), "has no 'configurations'"),
+        ("dataset.json", lambda file: file.write_bytes(b"\xff"), "no text in UTF-8"),
+        ("dataset.json", without("labels"), "has no 'labels'"),
+        ("dataset.json", without("channel_names"), "has no 'channel_names'"),
+        ("fold_all/checkpoint_final.pth", lambda file: file.write_bytes(b""), "no whole checkp"),
+        ("fold_all/checkpoint_final.pth", lambda f: torch.save([1], f), "no whole checkpoint"),
+    ],
+)
+def test_a_damaged_model_folder_is_one_sentence_in_every_command(
+    model, test_image, tmp_path, name, damage, message
+):
+    damaged, out = shutil.copytree(model, tmp_path / "model"), tmp_path / "out"
+    damage(damaged / name)
+    options = ("-m", damaged, "-device", "cpu")
+    for sentence in (
+        refused(uncertainty, "-i", test_image.parent, "-o", out, *options),
+        refused(rank, "-d", 500, *options),
+        refused(export, "-i", damaged, "-o", out),
+        refused(report, damaged / "fold_all", "-o", out, "--no_viewer"),
+    ):
+        assert sentence.startswith(f"error: {damaged / name}")
+        assert message in sentence
+        assert "\n" not in sentence
+    assert not out.exists()
+    assert list(tmp_path.glob(".*")) == []
+
+
+def change_checkpoint(file, **changes):
+    torch.save(torch.load(file, weights_only=False) | changes, file)
+
+
+def test_weights_that_do_not_fit_the_plans_are_one_sentence(model, test_image, tmp_path):
+    damaged, out = shutil.copytree(model, tmp_path / "model"), tmp_path / "out"
+    file = damaged / "fold_all" / "checkpoint_final.pth"
+    weights = torch.load(file, weights_only=False)["network_weights"]
+    change_checkpoint(file, network_weights=dict(list(weights.items())[1:]))
+    options = ("-m", damaged, "-device", "cpu")
+    sentence = refused(uncertainty, "-i", test_image.parent, "-o", out, *options)
+    assert sentence.startswith(f"error: {file} does not fit {damaged / 'plans.json'}")
+    assert "cannot be loaded: " in refused(export, "-i", damaged, "-o", out)
+    change_checkpoint(file, init_args={"configuration": "3d_huge"})
+    sentence = refused(uncertainty, "-i", test_image.parent, "-o", out, *options)
+    assert "plans.json has no configuration 3d_huge" in sentence
+    assert "has no init_args.plans, init_args.fold" in refused(export, "-i", damaged, "-o", out)
+
+
+def test_an_exported_model_has_no_training_to_report(phantom_runs, tmp_path, monkeypatch):
+    folder = Path(discovery.__file__).parent
+    monkeypatch.setenv("nnUNet_extTrainer", str(folder))
+    run(export, "-i", phantom_runs.spmc.parent, "-o", tmp_path / "out")
+    sentence = refused(report, tmp_path / "out" / "fold_all", "-o", tmp_path / "report.html")
+    assert "does not hold 'logging'" in sentence
+
+
+def test_a_damaged_fingerprint_is_not_exported(model, tmp_path):
+    damaged = shutil.copytree(model, tmp_path / "model")
+    (damaged / "dataset_fingerprint.json").write_text("{")
+    sentence = refused(export, "-i", damaged, "-o", tmp_path / "out")
+    assert "dataset_fingerprint.json is not valid JSON" in sentence
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_ranking_is_not_written_onto_a_folder(model, tmp_path):
+    with pytest.raises(SystemExit) as ended:
+        run(rank, "-d", 500, "-m", model, "-o", tmp_path)
+    assert ended.value.code == 2

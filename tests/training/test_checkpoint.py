@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.run.run_training import maybe_load_checkpoint
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_spmc.cli.export import main as export_command
 from nnunetv2_spmc.common.whole_file import WRITING_PREFIX, WriteError
 from nnunetv2_spmc.inference.export import ExportError, export_model
 from nnunetv2_spmc.methods import nnUNetTrainerSPMC_noUnlabeled, nnUNetTrainerSupervisedControl
-from nnunetv2_spmc.training.checkpoint import CheckpointError, write_whole
+from nnunetv2_spmc.training.checkpoint import CheckpointError, reopen_finished, write_whole
 from tests.full_disk import file_size_limit
 from tests.in_process import leave_out_plots
 
@@ -104,13 +105,102 @@ def test_an_interrupted_training_goes_on_to_the_same_schedule(make_trainer, monk
     refused=True,
 )
 def test_changed_settings_are_refused_with_what_differs(trained, make_trainer, monkeypatch):
-    resumed = make_trainer(epochs=2, tau=0.6)
+    resumed = make_trainer(epochs=2, tau=0.6, iterations_per_epoch=1)
     resumed.load_checkpoint(str(final(trained)))
-    with pytest.raises(CheckpointError, match=r"epochs: 1 -> 2; tau: 0.7 -> 0.6"):
+    with pytest.raises(CheckpointError, match=r": iterations_per_epoch: 2 -> 1; tau: 0.7 -> 0.6\."):
         resumed.run_training()
+    assert sorted(file.name for file in Path(trained.output_folder).glob("*.pth")) == [
+        "checkpoint_best.pth",
+        "checkpoint_final.pth",
+    ]
     monkeypatch.setenv("nnUNet_spmc_allow_changed", "1")
     resumed.run_training()
     assert resumed.current_epoch == 2
+
+
+def printed_log(trainer):
+    return "".join(file.read_text() for file in Path(trainer.output_folder).glob("*.txt"))
+
+
+@pytest.mark.supported("resume", "`--c` with more epochs or other intervals, also after the end")
+def test_a_finished_training_goes_on_with_more_epochs(trained, make_trainer):
+    short = torch.load(final(trained), weights_only=False)
+    intervals = {"save_every": 2, "validation_iterations": 2, "keep_every": 3}
+    resumed = make_trainer(epochs=4, **intervals)
+    resumed.load_checkpoint(str(final(trained)))
+    resumed.run_training()
+    whole = make_trainer(epochs=4)
+    whole.run_training()
+
+    logged = printed_log(resumed)
+    assert "epochs 1 -> 4: learning rate and ramp follow the new length from here" in logged
+    assert "save_every 50 -> 2" in logged
+    ours, theirs = (t.logger.get_checkpoint() for t in (resumed, whole))
+    assert ours["lrs"] == theirs["lrs"]  # the first epoch starts alike
+    assert ours["lambda"][1:] == theirs["lambda"][1:]
+    assert ours["lambda"][0] != theirs["lambda"][0]
+    kept = Path(trained.output_folder) / "checkpoint_epoch_1.pth"
+    kept = torch.load(kept, weights_only=False)
+    assert kept["current_epoch"] == 1
+    assert torch.equal(*(next(iter(c["network_weights"].values())) for c in (short, kept)))
+
+
+@pytest.mark.slow
+def test_a_longer_training_that_is_stopped_goes_on_from_its_last_epoch(make_trainer):
+    """And not from the final checkpoint of the shorter one, which `--c` takes first."""
+    trained = make_trainer(nnUNetTrainerSupervisedControl, epochs=1)
+    trained.run_training()
+    resumed = make_trainer(nnUNetTrainerSupervisedControl, epochs=5, save_every=1)
+    resumed.load_checkpoint(str(final(trained)))
+    start_epoch = resumed.on_train_epoch_start
+
+    def stop_in_the_fourth_epoch():
+        if resumed.current_epoch == 3:
+            raise KeyboardInterrupt
+        start_epoch()
+
+    resumed.on_train_epoch_start = stop_in_the_fourth_epoch
+    with pytest.raises(SystemExit):
+        resumed.run_training()
+    assert not final(trained).exists()
+    again = make_trainer(nnUNetTrainerSupervisedControl, epochs=5, save_every=1)
+    maybe_load_checkpoint(again, continue_training=True, validation_only=False)
+    assert again.current_epoch == 3
+
+
+@pytest.mark.slow
+def test_a_finished_training_stays_finished_where_nothing_can_be_written(make_trainer):
+    trained = make_trainer(nnUNetTrainerSupervisedControl, epochs=1)
+    trained.run_training()
+    resumed = make_trainer(nnUNetTrainerSupervisedControl, epochs=2)
+    resumed.disable_checkpointing = True
+    resumed.load_checkpoint(str(final(trained)))
+    resumed.run_training()
+    assert torch.load(final(trained), weights_only=False)["current_epoch"] == 1
+
+
+def test_fewer_epochs_than_are_trained_are_refused(make_trainer):
+    trainer = make_trainer(nnUNetTrainerSupervisedControl, epochs=3)
+    trainer.initialize()
+    trainer.current_epoch = 2  # of which 3 are done when it is saved
+    trainer.logger.local_logger.my_fantastic_logging = {}
+    trainer.save_checkpoint(str(final(trainer)))
+    resumed = make_trainer(nnUNetTrainerSupervisedControl, epochs=2)
+    resumed.load_checkpoint(str(final(trainer)))
+    with pytest.raises(CheckpointError, match="has 3 epochs of training, and the setting epochs i"):
+        resumed.run_training()
+    assert final(trainer).is_file()
+
+
+def test_a_finished_training_is_kept_on_a_disk_without_links(tmp_path, monkeypatch):
+    torch.save({"epoch": 7}, tmp_path / "checkpoint_final.pth")
+    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("no links")))
+    assert "kept as checkpoint_epoch_7.pth" in reopen_finished(tmp_path, 7)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "checkpoint_epoch_7.pth",
+        "checkpoint_latest.pth",
+    ]
+    assert torch.load(tmp_path / "checkpoint_epoch_7.pth") == {"epoch": 7}
 
 
 @pytest.mark.supported(
@@ -131,9 +221,9 @@ def test_a_changed_list_of_unlabeled_cases_is_refused(trained, make_trainer, mon
 def test_the_control_refuses_changed_settings_too(make_trainer):
     control = make_trainer(nnUNetTrainerSupervisedControl, epochs=1)
     control.run_training()
-    resumed = make_trainer(nnUNetTrainerSupervisedControl, epochs=2)
+    resumed = make_trainer(nnUNetTrainerSupervisedControl, epochs=1, initial_lr=0.1)
     resumed.load_checkpoint(str(final(control)))
-    with pytest.raises(CheckpointError, match="epochs: 1 -> 2"):
+    with pytest.raises(CheckpointError, match=r"initial_lr: 0\.01 -> 0\.1"):
         resumed.run_training()
 
 
@@ -219,7 +309,7 @@ def test_other_minutes_between_checkpoints_are_no_change(trained, make_trainer):
     resumed.run_training()  # no refusal
     resumed = make_trainer(epochs=1)
     resumed.load_checkpoint(str(final(trained)))
-    del resumed._resumed_from["settings"]["save_minutes"]  # of an older version
+    del resumed.resumed_from["settings"]["save_minutes"]  # of an older version
     resumed.run_training()
 
 

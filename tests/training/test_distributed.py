@@ -5,7 +5,10 @@ import pytest
 import torch
 from torch import distributed as dist
 
+from nnunetv2_spmc import discovery
+from nnunetv2_spmc.cli.train import start_several
 from nnunetv2_spmc.train import parse_arguments
+from nnunetv2_spmc.training.start import TrainingRequest
 from tests.training.processes import free_port, run_in_two_processes, run_together
 
 STEP = Path(__file__).with_name("distributed_step.py")
@@ -106,6 +109,26 @@ def test_torchrun_trains_resumes_and_validates_on_two_nodes(
     assert (folder / "validation" / "summary.json").is_file()
 
 
+@pytest.mark.slow
+def test_the_processes_of_num_gpus_train_together(make_trainer, monkeypatch):
+    """As on several GPUs, but on the CPU, where they talk over gloo."""
+    trainer = make_trainer(epochs=1, iterations_per_epoch=1)  # leaves its settings
+    for variable in ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK", "LOCAL_RANK"):
+        monkeypatch.setenv(variable, "")  # put back afterwards
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("nnUNet_extTrainer", str(Path(discovery.__file__).parent))
+    monkeypatch.setenv("nnUNet_def_n_proc", "1")
+    request = TrainingRequest(
+        "500", "2d_small", 0, "nnUNetTrainerSPMC", "nnUNetPlans", "cpu", processes=2
+    )
+    start_several(request)
+    folder = Path(trainer.output_folder)
+    log = next(folder.glob("training_log*.txt")).read_text(encoding="utf-8")
+    assert "Each step: 1 labeled and 1 unlabeled patches" in log
+    assert torch.load(folder / "checkpoint_final.pth", weights_only=False)["current_epoch"] == 1
+    assert (folder / "validation" / "summary.json").is_file()
+
+
 def test_the_gpu_is_that_of_the_local_rank(make_trainer, monkeypatch):
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
     monkeypatch.setattr(dist, "get_rank", lambda: 5)
@@ -137,10 +160,3 @@ def test_more_processes_than_gpus_are_refused(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         parse_arguments(["500", "2d", "0"])
     assert "has 2 GPUs: lower torchrun's --nproc-per-node" in capsys.readouterr().err
-
-
-def test_without_torchrun_the_stock_command_is_named(monkeypatch, capsys):
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
-    with pytest.raises(SystemExit):
-        parse_arguments(["500", "2d", "0"])
-    assert "use nnUNetv2_train -num_gpus N" in capsys.readouterr().err

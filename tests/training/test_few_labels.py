@@ -121,7 +121,17 @@ def test_a_split_of_the_user_that_leaves_cases_out_is_a_warning(tmp_path):
     assert "leaves out 1 labeled cases (d)" in log[0]
 
 
-def test_a_broken_split_is_named(tmp_path):
-    write_splits(tmp_path, {"train": []})
+@pytest.mark.parametrize(
+    "splits", [{"train": []}, [], None, [1], [{"train": ["a"]}], [{"train": "a", "val": ["b"]}]]
+)
+def test_a_broken_split_is_named(tmp_path, splits):
+    write_splits(tmp_path, splits)
     with pytest.raises(DataError, match=r"splits_final\.json is not a list of folds"):
+        ensure_fold_exists(tmp_path, ["a"], 0, log=pytest.fail)
+
+
+@pytest.mark.parametrize("content", [b"", b"[", b"\xff"])
+def test_a_split_that_is_no_json_is_named(tmp_path, content):
+    write_splits(tmp_path, []).write_bytes(content)
+    with pytest.raises(DataError, match=r"splits_final\.json is not valid JSON .*; mend it"):
         ensure_fold_exists(tmp_path, ["a"], 0, log=pytest.fail)

@@ -1,13 +1,20 @@
 from contextlib import contextmanager
 from unittest import mock
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import distributed as dist
 
+from nnunetv2_spmc.common.errors import SPMCError
 from nnunetv2_spmc.losses import cdps, masked_mse
-from nnunetv2_spmc.training.processes import end_process_group, entries_of_all_processes
+from nnunetv2_spmc.training.processes import (
+    end_process_group,
+    entries_of_all_processes,
+    run_in_processes,
+)
+from tests.training.spawned import be_killed, refuse, stop
 
 
 @contextmanager
@@ -74,11 +81,26 @@ def test_two_processes_average_to_the_mean_over_the_voxels_of_both(seed, with_va
 def test_the_threads_of_gloo_rest_before_the_group_ends(tmp_path, monkeypatch):
     """One that is still at work while Python ends aborts the process."""
     rests = []
-    monkeypatch.setattr(
-        "time.sleep", lambda seconds: rests.append((seconds, dist.is_initialized()))
-    )
+    monkeypatch.setattr("time.sleep", lambda _: rests.append(dist.is_initialized()))
     store = (tmp_path / "store").as_uri()
     dist.init_process_group("gloo", init_method=store, rank=0, world_size=1)
     end_process_group()
     assert rests == [True]
     assert not dist.is_initialized()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("work", "arguments", "sentence"),
+    [(refuse, ("what is wrong",), "^what is wrong$"), (be_killed, (), "of 1 was ended by SIGKILL")],
+)
+def test_why_a_process_ended_is_one_sentence(work, arguments, sentence):
+    with pytest.raises(SPMCError, match=sentence):
+        run_in_processes(work, 1, *arguments)
+
+
+@pytest.mark.slow
+def test_a_process_that_was_stopped_gives_its_status():
+    with pytest.raises(SystemExit) as ended:
+        run_in_processes(stop, 1)
+    assert ended.value.code == 143

@@ -1,4 +1,5 @@
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,6 @@ import SimpleITK as sitk
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.training.pseudo_label_dice import pseudo_label_dice
 from nnunetv2_spmc.unlabeled.withheld_labels import withheld_patches
 from tests.damaged_files import halved, with_bad_checksum, with_nan
@@ -59,7 +59,7 @@ def test_patches_lie_around_the_withheld_foreground(planned_phantom, configurati
     settings = plans.get_configuration(configuration)
     names = [f"unlabeled_{number:03d}" for number in range(4)]
     patches = withheld_patches(
-        planned_phantom.raw, names, 2, plans, settings, planned_phantom.dataset_json()
+        planned_phantom.raw, names, 2, plans, settings, planned_phantom.dataset_json(), print
     )
     assert patches.identifiers == (names[0], names[3])
     assert patches.images.shape == (2, 1, *settings.patch_size)
@@ -81,15 +81,20 @@ def test_a_damaged_file_is_not_measured_with(planned_phantom, tmp_path, damage, 
     damage(raw / folder / f"{name}.nii.gz", raw / folder / f"{name}.nii.gz")
     plans = PlansManager(planned_phantom.plans())
     arguments = (plans, plans.get_configuration("2d_small"), planned_phantom.dataset_json())
-    with pytest.raises(DataError, match=rf"{name}\.nii\.gz (is truncated|has 576 NaN)"):
-        withheld_patches(raw, ["unlabeled_000"], 1, *arguments)
+    logged = []
+    names = ["unlabeled_000", "unlabeled_001"]
+    patches = withheld_patches(raw, names, 2, *arguments, logged.append)
+    assert patches.identifiers == ("unlabeled_001",)
+    (line,) = logged
+    assert line.startswith("No pseudo-label Dice on unlabeled_000, because of ")
+    assert re.search(rf"{name}\.nii\.gz (is truncated|has 576 NaN)", line)
 
 
 def test_without_withheld_labels_there_are_no_patches(planned_phantom, tmp_path):
     plans = PlansManager(planned_phantom.plans())
     arguments = (plans, plans.get_configuration("2d_small"), planned_phantom.dataset_json())
-    assert withheld_patches(tmp_path, ["unlabeled_000"], 2, *arguments) is None
-    assert withheld_patches(planned_phantom.raw, ["unlabeled_000"], 0, *arguments) is None
+    assert withheld_patches(tmp_path, ["unlabeled_000"], 2, *arguments, print) is None
+    assert withheld_patches(planned_phantom.raw, ["unlabeled_000"], 0, *arguments, print) is None
 
 
 @pytest.mark.slow

@@ -302,6 +302,18 @@ def test_without_the_raw_dataset_the_log_says_what_was_not_compared(make_trainer
     assert "unlabeled cases are not compared with test cases" in log
 
 
+@pytest.mark.parametrize("trainer", [None, nnUNetTrainerSupervisedControl])
+def test_regions_from_which_the_labels_cannot_come_back_are_warned_of(
+    make_trainer, planned_phantom, trainer
+):
+    changes = {"labels": {"background": 0, "a": 1, "b": [1, 2]}, "regions_class_order": [2, 1]}
+    made = make_trainer(trainer, dataset_json=planned_phantom.dataset_json() | changes)
+    made.initialize()
+    (log,) = Path(made.output_folder).glob("training_log*.txt")
+    sentence = "warning: dataset.json: The regions a, b cannot be written as 2, 1 in this order"
+    assert log.read_text().count(sentence) == 1
+
+
 def test_the_same_seed_gives_the_same_start_for_control_and_method(make_trainer):
     control, method = make_trainer(nnUNetTrainerSupervisedControl), make_trainer()
     control.initialize()
@@ -347,7 +359,7 @@ def test_an_architecture_that_cannot_be_estimated_trains_without(make_trainer, m
 
 def test_training_before_preprocessing_names_the_command(make_trainer, monkeypatch, tmp_path):
     monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
-    with pytest.raises(DataError, match="run nnUNetv2_plan_and_preprocess"):
+    with pytest.raises(DataError, match="run nnUNetv2_preprocess -d 500 -plans_name nnU"):
         make_trainer().run_training()
 
 

@@ -14,7 +14,12 @@ from nnunetv2_spmc.methods import (
     nnUNetTrainerSupervisedControl,
 )
 from nnunetv2_spmc.methods.spmc_variants import PAPER
-from nnunetv2_spmc.training.settings import TrainingSettings, changed_settings, register_method
+from nnunetv2_spmc.training.settings import (
+    TrainingSettings,
+    changed_schedule,
+    changed_settings,
+    register_method,
+)
 
 IN_DATASET, IN_ENVIRONMENT = '"spmc" in dataset.json', "$nnUNet_spmc_settings"
 
@@ -129,6 +134,25 @@ def test_the_environment_may_name_a_file(tmp_path):
         ({"save_minutes": -1}, "save_minutes must be at least 0, got -1"),
         ({"keep_every": -1}, "keep_every must be at least 0"),
         ({"seed": -1}, "seed must be at least 0"),
+        ({"epochs": 1e23}, r"epochs must be at most 1000000, got 1e\+23"),
+        ({"epochs": 10**23}, "epochs must be at most 1000000, got 1000"),
+        ({"epochs": float("inf")}, "epochs must be at most 1000000, got inf"),
+        ({"epochs": float("nan")}, "epochs must be of type int, got nan"),
+        ({"epochs": -1e23}, "epochs must be at least 1, got -1e"),
+        ({"epochs": "1e3"}, "epochs must be of type int, got '1e3'"),
+        ({"epochs": None}, "epochs must be of type int, got None"),
+        ({"iterations_per_epoch": 10**30}, "iterations_per_epoch must be at most"),
+        ({"validation_iterations": 10**30}, "validation_iterations must be at most"),
+        ({"unlabeled_batch_size": 10**30}, "unlabeled_batch_size must be at most"),
+        ({"save_minutes": 10**400}, "save_minutes must be at most"),
+        ({"initial_lr": 10**400}, "initial_lr must be at most"),
+        ({"initial_lr": 0}, "initial_lr must be positive"),
+        ({"lambda_max": 1e300}, "lambda_max must be at most"),
+        ({"lambda_max": True}, "lambda_max must be of type float"),
+        ({"beta": 10**400}, "beta must be at most"),
+        ({"tau": 10**400}, "tau must be in"),
+        ({"temperature": 1e-300}, "temperature must be in .* not below 1e-6"),
+        ({"seed": 2**64}, "seed must be at most"),
     ],
 )
 def test_a_bad_setting_is_refused_by_name(block, message):
@@ -141,11 +165,24 @@ def test_a_bad_setting_is_refused_by_name(block, message):
     [
         ("no/such/file.json", "neither"),
         ("{tau: 1}", "not valid JSON"),
+        ('{"epochs": 2, "epochs": 3}', "it has the key 'epochs' twice"),
+        (f'{{"epochs": {"1" * 9999}}}', "not valid JSON"),
+        ('{"a":' * 9999, "not valid JSON"),
+        ("x" * 9999, "neither"),
+        ("~nobody-of-this-name/settings.json", "neither"),
+        ("/", "neither"),
     ],
 )
 def test_a_bad_environment_variable_is_refused(value, message):
     with pytest.raises(SettingsError, match=message):
         resolve(environment=value)
+
+
+def test_a_file_of_settings_in_another_encoding_is_named(tmp_path):
+    file = tmp_path / "settings.json"
+    file.write_bytes('{"epochs": 7}'.encode("utf-16"))
+    with pytest.raises(SettingsError, match=r"settings\.json is no text in UTF-8"):
+        resolve(environment=str(file))
 
 
 def test_a_block_that_is_no_object_is_refused():
@@ -162,9 +199,14 @@ def test_a_setting_of_another_version_is_no_change():
     assert changed_settings({"tau": 0.7, "gone": 1}, {"tau": 0.7, "new": 2}) == []
 
 
-def test_when_checkpoints_are_written_is_no_change():
-    assert changed_settings({"save_minutes": 10.0}, {"save_minutes": 0}) == []
-    assert changed_settings({"save_every": 50}, {"save_every": 1}) == ["save_every: 50 -> 1"]
+def test_another_schedule_is_named_and_no_other_method():
+    before = {"epochs": 200, "save_minutes": 10.0, "save_every": 50, "tau": 0.7}
+    now = {"epochs": 400, "save_minutes": 0, "save_every": 50, "keep_every": 5, "tau": 0.6}
+    assert changed_settings(before, now) == ["tau: 0.7 -> 0.6"]
+    assert changed_schedule(before, now) == [
+        "epochs 200 -> 400: learning rate and ramp follow the new length from here",
+        "save_minutes 10.0 -> 0",
+    ]
 
 
 def test_every_ablation_differs_from_the_method_in_what_its_name_says():

@@ -21,10 +21,10 @@ from nnunetv2_spmc.unlabeled.case_worker import PreprocessingJob, process_cases
 from nnunetv2_spmc.unlabeled.cases import (
     failed_cases,
     finished_cases,
-    raw_unlabeled_cases,
     unlabeled_folder,
 )
 from nnunetv2_spmc.unlabeled.preprocessing import PreprocessingOptions, preprocess_unlabeled
+from nnunetv2_spmc.unlabeled.raw_images import raw_unlabeled_cases
 from nnunetv2_spmc.unlabeled.target import UnlabeledTarget
 from nnunetv2_spmc.unlabeled.training_cases import ensure_unlabeled_preprocessed
 
@@ -166,6 +166,15 @@ def test_files_equal_those_of_a_labeled_case_but_for_the_label(dataset, folder, 
     assert properties["spacing"] == pytest.approx([1.2, 1.0, 1.0])
 
 
+def test_labels_that_contradict_each_other_are_warned_of_once(dataset):
+    file, lines = dataset[1] / "dataset.json", []
+    content = json.loads(file.read_text()) | {"labels": {"background": 0, "a": 1, "Ignore": 2}}
+    file.write_text(json.dumps(content))
+    run(log=lines.append)
+    (line,) = (line for line in lines if line.startswith("warning: "))
+    assert line.startswith("warning: dataset.json: nnU-Net knows the ignore label by the name")
+
+
 def test_nnunets_loader_draws_from_the_folder(dataset, folder):
     from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
     from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
@@ -249,20 +258,26 @@ def spoil_garbage(file):
 
 
 def spoil_shape(file):
-    write_image(file, np.ones((12, 24, 23), np.float32))
+    write_image(file, np.random.default_rng(0).normal(size=(12, 24, 23)))
 
 
 def spoil_spacing(file):
-    write_image(file, np.ones((12, 24, 24), np.float32), spacing=(1.0, 1.0, 2.0))
+    write_image(file, np.random.default_rng(0).normal(size=(12, 24, 24)), spacing=(1.0, 1.0, 2.0))
 
 
 def spoil_channels(file):
     SimpleITK.WriteImage(SimpleITK.JoinSeries([SimpleITK.ReadImage(str(file))] * 2), str(file))
 
 
+def spoil_colors(file):
+    gray = SimpleITK.Cast(SimpleITK.ReadImage(str(file)), SimpleITK.sitkUInt8)
+    SimpleITK.WriteImage(SimpleITK.Compose(gray, gray, gray), str(file))
+
+
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
+        (spoil_colors, "u1_0001.nii.gz has 3 values per voxel, expected 1; write each channel"),
         (spoil_nan, "u1_0001.nii.gz has 1 NaN or infinite voxels"),
         (spoil_infinite, "u1_0001.nii.gz has 2 NaN or infinite voxels"),
         (spoil_truncated, "u1_0001.nii.gz is truncated"),
@@ -288,13 +303,15 @@ def test_an_image_of_zeros_only_is_refused(dataset):
     for channel in range(CHANNELS):
         file = dataset[0] / "imagesUn" / f"u0_{channel:04d}.nii.gz"
         write_image(file, np.zeros((12, 24, 24), np.float32))
-    assert run().failed == {"u0": "all voxels are zero"}
+    file = dataset[0] / "imagesUn" / "u0_0000.nii.gz"
+    reason = f"{file} is constant, all its voxels are 0; get it again, or remove it"
+    assert run().failed == {"u0": reason}
 
 
 def test_a_mended_case_is_done_and_its_note_removed(dataset, folder):
     raw = dataset[0]
     spoil_garbage(raw / "imagesUn" / "u1_0001.nii.gz")
-    cases = raw_unlabeled_cases(raw, ".nii.gz", CHANNELS)
+    cases = raw_unlabeled_cases(raw, ".nii.gz", ("T1", "CT")).cases
     run()
     assert list(failed_cases(folder, cases)) == ["u1"]
     write_case(raw / "imagesUn", "u1", 11)
@@ -406,6 +423,19 @@ def test_cases_of_other_plans_are_refused_until_overwritten(dataset, folder):
     assert ensure(dataset) == UNLABELED
 
 
+def test_overwriting_deletes_nothing_but_cases(dataset, folder, tmp_path):
+    run()
+    (folder / "notes.txt").touch()
+    with pytest.raises(DataError, match=r"holds notes\.txt, which no preprocessing wrote"):
+        run(overwrite=True)
+    (folder / "notes.txt").unlink()
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="is a link, which --overwrite does not follow"):
+        run(overwrite=True)
+    assert len(finished_cases(tmp_path / "elsewhere")) == len(UNLABELED)
+
+
 def test_another_patch_or_batch_size_keeps_the_cases(dataset):
     run()
     change_plans(dataset[1], patch_size=[8, 16, 16], batch_size=7)
@@ -443,22 +473,104 @@ def test_a_custom_preprocessor_of_the_plans_is_used(folder, monkeypatch):
 
 def test_raw_cases_list_their_channels_in_order(dataset):
     raw = dataset[0]
-    cases = raw_unlabeled_cases(raw, ".nii.gz", CHANNELS)
+    cases = raw_unlabeled_cases(raw, ".nii.gz", ("T1", "CT")).cases
     assert list(cases) == UNLABELED
     assert cases["u0"] == [str(raw / "imagesUn" / f"u0_000{channel}.nii.gz") for channel in (0, 1)]
 
 
-def test_a_missing_channel_is_named(dataset):
-    (dataset[0] / "imagesUn" / "u1_0000.nii.gz").unlink()
-    with pytest.raises(DataError, match=r"case u1 .* channels 0001, expected 0000, 0001; add"):
-        run()
+def lose_a_channel(images):
+    (images / "u1_0000.nii.gz").unlink()
 
 
-def test_a_file_without_channel_suffix_is_named(dataset):
+def add_a_channel(images):
+    shutil.copy(images / "u1_0000.nii.gz", images / "u1_0002.nii.gz")
+
+
+def add_a_file_without_channel(images):
+    (images / "u1.nii.gz").write_bytes(b"")
+
+
+def break_a_link(images):
+    (images / "u1_0001.nii.gz").unlink()
+    (images / "u1_0001.nii.gz").symlink_to("gone.nii.gz")
+
+
+def put_a_folder(images):
+    (images / "u1_0001.nii.gz").unlink()
+    (images / "u1_0001.nii.gz").mkdir()
+
+
+def put_a_pipe(images):
+    (images / "u1_0001.nii.gz").unlink()
+    os.mkfifo(images / "u1_0001.nii.gz")
+
+
+@pytest.mark.parametrize(
+    ("change", "case", "reason"),
+    [
+        (lose_a_channel, "u1", "the channels 0001, expected 0000, 0001 (T1, CT); add"),
+        (add_a_channel, "u1", "the channels 0000, 0001, 0002, expected 0000, 0001 (T1, CT); add"),
+        (add_a_file_without_channel, "u1.nii.gz", "/u1.nii.gz has no channel suffix; rename"),
+        (break_a_link, "u1", "/u1_0001.nii.gz is a link to gone.nii.gz, which is no file; add"),
+        (put_a_pipe, "u1", "/u1_0001.nii.gz is a pipe or a device, expected a file; add"),
+        (put_a_folder, "u1", "/u1_0001.nii.gz is a folder, expected a file; add"),
+    ],
+)
+def test_a_case_with_a_wrong_file_is_named_and_the_others_go_on(dataset, change, case, reason):
+    change(dataset[0] / "imagesUn")
+    report = run()
+    assert [case for case in report.done if case != "u1"] == ["u0", "u2"]
+    assert list(report.failed) == [case]
+    assert reason in report.failed[case]
+    assert "1 failed" in report.summary()
+
+
+def test_parts_share_cases_with_a_wrong_file_too(dataset):
+    lose_a_channel(dataset[0] / "imagesUn")
+    first, second = (run(num_parts=2, part_id=part) for part in (0, 1))
+    assert (first.done, list(first.failed)) == (["u0", "u2"], [])
+    assert (second.done, list(second.failed)) == ([], ["u1"])
+
+
+def test_training_goes_on_without_cases_that_lack_a_channel(dataset):
+    run()
+    lose_a_channel(dataset[0] / "imagesUn")
+    logged = []
+    assert ensure(dataset, log=logged.append, allowed_to_run=False) == ["u0", "u2"]
+    assert "1 unlabeled cases (u1: the case u1 in " in logged[-1]
+
+
+def test_files_with_another_ending_are_named_and_counted(dataset):
     images = dataset[0] / "imagesUn"
-    (images / "u1_0000.nii.gz").rename(images / "u1.nii.gz")
-    with pytest.raises(DataError, match=r"u1\.nii\.gz has no channel suffix"):
-        run()
+    for name in ("v_0000.NII.GZ", "v_0000.mgz", "v+orig.HEAD", "dataset.json", ".hidden"):
+        (images / name).write_bytes(b"")
+    (images / "dicom").mkdir()
+    logged = []
+    assert run(log=logged.append).done == UNLABELED
+    assert [line for line in logged if line.startswith("note: ")] == [
+        f"note: {images}: 4 files left out, not ending in .nii.gz (dicom/, v+orig.HEAD, "
+        "v_0000.NII.GZ, v_0000.mgz); convert or rename what is a scan."
+    ]
+    logged.clear()
+    ensure(dataset, log=logged.append)
+    assert "v_0000.NII.GZ" in logged[0]
+
+
+def test_a_dataset_whose_channels_are_called_modality_is_preprocessed(dataset):
+    for folder in dataset:
+        file = folder / "dataset.json"
+        content = json.loads(file.read_text())
+        file.write_text(json.dumps(content | {"modality": content.pop("channel_names")}))
+    assert run().done == UNLABELED
+
+
+def test_a_labeled_case_that_cannot_be_read_is_named_as_not_compared(dataset):
+    link = dataset[0] / "imagesTr" / "l0_0001.nii.gz"
+    link.unlink()
+    link.symlink_to("gone.nii.gz")
+    logged = []
+    assert run(log=logged.append).done == UNLABELED
+    assert logged[0].startswith("note: 1 case of imagesTr cannot be read, so no unlabeled case is")
 
 
 @pytest.mark.parametrize("absent", [True, False])
@@ -620,3 +732,22 @@ def test_preprocessing_says_how_unlabeled_scans_differ(dataset):
     assert "warning: unlabeled scans are oriented RPS, labeled ones LPS" in text
     assert "warning: the median intensity of unlabeled scans, 11" in text
     assert "T1, normalized" in text
+
+
+def test_moved_plans_without_a_dataset_json_get_it_copied_not_planned_over(dataset) -> None:
+    raw, preprocessed = dataset
+    (preprocessed / "dataset.json").unlink()
+    with pytest.raises(DataError, match=rf"copy {raw / 'dataset.json'} there") as refused:
+        run()
+    assert "plan_and_preprocess" not in str(refused.value)
+
+
+def test_a_spacing_that_no_memory_holds_fails_its_case_before_memory_is_asked_for(
+    dataset, write_volume
+) -> None:
+    for channel in range(CHANNELS):
+        file = dataset[0] / "imagesUn" / f"huge_{channel:04d}.nii.gz"
+        write_volume(file, seed=channel, spacing=(900, 900, 900))
+    reason = run().failed["huge"]
+    assert "its spacing of 900 x 900 x 900 mm makes " in reason
+    assert "processes" not in reason
