@@ -85,7 +85,13 @@ def facts_of_files(files: Sequence[str]) -> ScanFacts:
     """Return the facts of a raw case, from one file per channel."""
     try:
         return facts_of([read_as_it_is(Path(file)) for file in files])
-    except (DataError, RuntimeError, TypeError, ValueError):  # damaged, or of a strange type
+    except (
+        DataError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ):  # damaged, or of another type
         return ScanFacts(digests=tuple(_bytes_digest(Path(file)) for file in files))
 
 

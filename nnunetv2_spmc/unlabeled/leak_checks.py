@@ -84,7 +84,7 @@ def note_unreadable(cases: Mapping[str, Cases], log: Log) -> None:
         unreadable = [
             identifier
             for identifier, files in cases.get(folder, {}).items()
-            if not all(os.access(file, os.R_OK) for file in files)
+            if not all(os.path.isfile(f) and os.access(f, os.R_OK) for f in files)
         ]
         if unreadable:
             log(

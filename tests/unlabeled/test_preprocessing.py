@@ -23,9 +23,10 @@ from nnunetv2_spmc.unlabeled.cases import (
     finished_cases,
     unlabeled_folder,
 )
+from nnunetv2_spmc.unlabeled.leak_checks import current_record
 from nnunetv2_spmc.unlabeled.preprocessing import PreprocessingOptions, preprocess_unlabeled
 from nnunetv2_spmc.unlabeled.raw_images import raw_unlabeled_cases
-from nnunetv2_spmc.unlabeled.target import UnlabeledTarget
+from nnunetv2_spmc.unlabeled.target import UnlabeledTarget, find_target
 from nnunetv2_spmc.unlabeled.training_cases import ensure_unlabeled_preprocessed
 
 DATASET = "Dataset510_Tiny"
@@ -677,6 +678,27 @@ def test_a_case_that_was_annotated_since_leaves_the_unlabeled_ones(
     assert ensure(dataset, log=logged.append) == ["u0", "u2"]
     sentence = "Annotated since, now labeled cases and no longer used as unlabeled ones: u1."
     assert move or logged.count(sentence) == 2
+
+
+def test_a_case_that_was_annotated_since_is_no_failed_one_though_it_lacks_a_channel(dataset):
+    annotate(dataset[0], "u1", move=False)
+    (dataset[0] / "imagesUn" / "u1_0001.nii.gz").unlink()
+    logged = []
+    report = run(log=logged.append)
+    assert (report.done, report.failed) == (["u0", "u2"], {})
+    assert ensure(dataset, log=logged.append) == ["u0", "u2"]
+    assert "failed" not in "\n".join(logged)
+
+
+def test_cases_with_wrong_files_are_compared_with_no_other(dataset):
+    lose_a_channel(dataset[0] / "imagesUn")
+    (dataset[0] / "imagesUn" / "odd.nii.gz").write_bytes(b"")
+    run()
+    target = find_target(DATASET, "3d_fullres", "nnUNetPlans")
+    record = current_record(
+        target.dataset_name, target.dataset_json, target.preprocessed_dataset, print
+    )
+    assert sorted(record.folders["imagesUn"]) == ["u0", "u2"]
 
 
 def test_a_case_in_images_tr_without_a_label_is_still_refused(dataset):
