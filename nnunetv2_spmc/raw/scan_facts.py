@@ -85,13 +85,7 @@ def facts_of_files(files: Sequence[str]) -> ScanFacts:
     """Return the facts of a raw case, from one file per channel."""
     try:
         return facts_of([read_as_it_is(Path(file)) for file in files])
-    except (
-        DataError,
-        OSError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ):  # damaged, or of another type
+    except (DataError, OSError, RuntimeError, TypeError, ValueError):  # damaged, or strange
         return ScanFacts(digests=tuple(_bytes_digest(Path(file)) for file in files))
 
 

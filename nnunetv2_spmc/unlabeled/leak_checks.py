@@ -115,6 +115,7 @@ def current_record(
     raw = raw_dataset_folder(dataset_name)
     if raw is not None:
         cases, groups = raw_cases(raw, dataset_json), read_groups(raw)
+        note_unreadable(cases, log)
         return update_scan_record(
             preprocessed_dataset, cases, groups, num_processes=num_processes, log=log
         )

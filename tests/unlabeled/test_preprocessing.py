@@ -680,6 +680,18 @@ def test_a_case_that_was_annotated_since_leaves_the_unlabeled_ones(
     assert move or logged.count(sentence) == 2
 
 
+def test_a_training_names_the_cases_that_cannot_be_compared(dataset):
+    run()
+    (dataset[0] / "imagesTs").mkdir()
+    os.mkfifo(dataset[0] / "imagesTs" / "t0_0000.nii.gz")
+    logged = []
+    target = find_target(DATASET, "3d_fullres", "nnUNetPlans")
+    current_record(
+        target.dataset_name, target.dataset_json, target.preprocessed_dataset, logged.append
+    )
+    assert logged[0].startswith("note: 1 case of imagesTs cannot be read, so no unlabeled case is")
+
+
 def test_a_case_that_was_annotated_since_is_no_failed_one_though_it_lacks_a_channel(dataset):
     annotate(dataset[0], "u1", move=False)
     (dataset[0] / "imagesUn" / "u1_0001.nii.gz").unlink()
