@@ -49,7 +49,12 @@ def plans(patch: str) -> dict[str, Any]:
         "patch_size": [int(n) for n in size],
         "spacing": [1.0] * dimension,
         "batch_dice": False,
+        "normalization_schemes": ["ZScoreNormalization"],
         "use_mask_for_norm": [False],
+        "resampling_fn_data": "resample_data_or_seg_to_shape",
+        "resampling_fn_data_kwargs": {"is_seg": False, "order": 3},
+        "resampling_fn_seg": "resample_data_or_seg_to_shape",
+        "resampling_fn_seg_kwargs": {"is_seg": True, "order": 1},
         "architecture": {
             "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
             "arch_kwargs": arguments,
@@ -59,6 +64,10 @@ def plans(patch: str) -> dict[str, Any]:
     return {
         "dataset_name": "Dataset999_Benchmark",
         "plans_name": "nnUNetPlans",
+        "image_reader_writer": "SimpleITKIO",
+        "transpose_forward": [0, 1, 2],
+        "transpose_backward": [0, 1, 2],
+        "foreground_intensity_properties_per_channel": {"0": {}},
         "configurations": {"benchmark": configuration},
         "continue_training": False,
     }

@@ -16,6 +16,11 @@ from nnunetv2_spmc.evaluation.metrics_csv import write_metrics_csv
 from tests.benchmarks.runs import make_run
 
 NUMBERS = dict.fromkeys(("jaccard", "hd95_mm", "asd_mm", "hd95_voxel", "asd_voxel"), 0.5)
+STOCK_CONTENT = {  # of every checkpoint
+    "network_weights": {},
+    "init_args": {"configuration": "2d_small"},
+    "trainer_name": "nnUNetTrainerSPMC",
+}
 LOGGED = {
     "epoch_start_timestamps": [0.0, 10.0],
     "epoch_end_timestamps": [8.0, 19.0],
@@ -65,7 +70,7 @@ class Tools:
         run = make_run(seed=settings["seed"])
         kept = {"settings": run.resolved().flat() | settings}
         content = {"semi_supervised": kept | {"method": "SPMC"}, "logging": LOGGED}
-        torch.save(content, folder.parent / "checkpoint_final.pth")
+        torch.save(STOCK_CONTENT | content, folder.parent / "checkpoint_final.pth")
         (folder / "summary.json").write_text('{"foreground_mean": {"Dice": 0.81236}}')
         for epochs in (1, 2):
             (folder.parent / f"checkpoint_epoch_{epochs}.pth").touch()
@@ -153,7 +158,8 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path: Path, tools: T
 def test_a_training_with_other_settings_is_refused(tmp_path: Path) -> None:
     settings = make_run(settings='{"tau": 0.8}').resolved().flat()
     checkpoint = tmp_path / "checkpoint_final.pth"
-    torch.save({"semi_supervised": {"method": "SPMC", "settings": settings}}, checkpoint)
+    own = {"semi_supervised": {"method": "SPMC", "settings": settings}}
+    torch.save(STOCK_CONTENT | own, checkpoint)
     command.check_settings(checkpoint, make_run(settings='{"tau": 0.8}'))
     with pytest.raises(ValueError, match=r"was trained with tau: 0.8 -> 0.7"):
         command.check_settings(checkpoint, make_run())
