@@ -10,6 +10,7 @@ import pytest
 
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.methods import nnUNetTrainerSPMC, nnUNetTrainerSupervisedControl
+from nnunetv2_spmc.unlabeled.scan_record import RECORD_FILE
 from tests.in_process import leave_out_plots
 
 WORKERS = pytest.mark.parametrize("workers", [0, 2])
@@ -26,6 +27,7 @@ def data(planned_phantom, make_trainer, monkeypatch, tmp_path):
         for ending in (".b2nd", "_seg.b2nd", ".pkl"):
             source = unlabeled / f"unlabeled_{number % 4:03d}{ending}"
             shutil.copy(source, unlabeled / f"unlabeled_{number:03d}{ending}")
+    (folder / RECORD_FILE).unlink()  # it knows four scans
     monkeypatch.setenv("nnUNet_preprocessed", str(folder.parent))
     monkeypatch.setenv("nnUNet_raw", str(tmp_path))
     leave_out_plots(monkeypatch)
