@@ -17,11 +17,13 @@ from typing import Any
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.common.whole_file import WriteError, write_json
 from nnunetv2_spmc.raw.cases import name_some
+from nnunetv2_spmc.unlabeled.cases import case_problem
 from nnunetv2_spmc.unlabeled.plans_record import record_file
 from nnunetv2_spmc.unlabeled.target import UnlabeledTarget
 
 FILES_KEY = "files"  # of the record: identifier -> size, time, digest
 SAMPLE_BYTES = 1 << 16
+STRANGE = "one that was not written here"
 
 Entry = list[Any]
 
@@ -44,14 +46,21 @@ def exchanged_cases(target: UnlabeledTarget, cases: Iterable[str]) -> dict[str, 
     for case in sorted(suspects):
         other = case_of.get(now[case][2]) or _labeled_twin(labeled, now[case])
         if case in known or other:
-            exchanged[case] = f"that of {other}" if other else "one that was not written here"
+            exchanged[case] = f"that of {other}" if other else STRANGE
     _write(target, known, {**known, **{c: e for c, e in now.items() if c not in exchanged}})
     return exchanged
 
 
 def refuse_exchanged(target: UnlabeledTarget, cases: Iterable[str]) -> None:
-    """Raise DataError if a preprocessed case is another one than was made from its scan."""
-    exchanged = exchanged_cases(target, cases)
+    """Raise DataError if a preprocessed case is another one than was made from its scan.
+
+    A damaged one is left to the loaders, which name it and leave it out.
+    """
+    exchanged = {
+        case: what
+        for case, what in exchanged_cases(target, cases).items()
+        if what != STRANGE or case_problem(target.folder, case, verify=True) is None
+    }
     if exchanged:
         named = name_some([f"{case} ({what})" for case, what in exchanged.items()])
         raise DataError(

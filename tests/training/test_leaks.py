@@ -13,6 +13,7 @@ import torch
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.training.checkpoint import CheckpointError
 from nnunetv2_spmc.unlabeled.scan_record import read_scan_record
+from tests.training_logs import log_of
 
 
 @pytest.fixture
@@ -24,15 +25,6 @@ def phantom(planned_phantom, make_trainer, tmp_path, monkeypatch):
         shutil.copytree(source, folders[-1])
         monkeypatch.setenv(source.parent.name, str(folders[-1].parent))
     return folders
-
-
-@pytest.fixture
-def log_of():
-    def read(trainer):
-        (file,) = Path(trainer.output_folder).glob("training_log*.txt")
-        return file.read_text()
-
-    return read
 
 
 def first(folder):
@@ -57,7 +49,7 @@ def test_a_test_scan_that_was_added_after_preprocessing_is_found(phantom, make_t
 
 
 def test_without_raw_data_the_recorded_scans_are_compared_and_their_date_is_said(
-    phantom, make_trainer, log_of
+    phantom, make_trainer
 ):
     raw, preprocessed = phantom
     record = preprocessed / "spmc_scans.json"
@@ -75,9 +67,7 @@ def test_without_raw_data_the_recorded_scans_are_compared_and_their_date_is_said
         make_trainer().on_train_start()
 
 
-def test_allowed_overlap_is_in_the_log_and_in_the_checkpoint(
-    phantom, make_trainer, log_of, tmp_path
-):
+def test_allowed_overlap_is_in_the_log_and_in_the_checkpoint(phantom, make_trainer, tmp_path):
     as_float(first(phantom[0] / "imagesUn"), phantom[0] / "imagesTs" / "late_0000.nii.gz")
     trainer = make_trainer(allow_overlap=True)
     trainer.on_train_start()
@@ -90,7 +80,7 @@ def test_allowed_overlap_is_in_the_log_and_in_the_checkpoint(
     assert model["spmc_overlap"] == state["overlap"]
 
 
-def test_allowed_overlap_that_is_none_is_said(make_trainer, log_of):
+def test_allowed_overlap_that_is_none_is_said(make_trainer):
     trainer = make_trainer(allow_overlap=True)
     trainer.on_train_start()
     assert "Overlap allowed: no unlabeled case is a labeled, validation or test case" in log_of(
@@ -119,9 +109,7 @@ def start_and_save(make_trainer, tmp_path):
     trainer.save_checkpoint(str(tmp_path / "checkpoint.pth"))
 
 
-def test_a_run_goes_on_after_an_unlabeled_case_was_annotated(
-    phantom, make_trainer, log_of, tmp_path
-):
+def test_a_run_goes_on_after_an_unlabeled_case_was_annotated(phantom, make_trainer, tmp_path):
     start_and_save(make_trainer, tmp_path)
     file = first(phantom[0] / "imagesUn")
     annotate(phantom, file)

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-import os
 import shutil
 
+import blosc2
 import pytest
 
 from nnunetv2_spmc.common.errors import DataError
@@ -67,15 +67,27 @@ def test_a_labeled_case_under_the_name_of_an_unlabeled_one_is_refused(target, fo
 
 
 def test_a_case_from_elsewhere_is_refused_by_a_training(dataset, target, folder):
-    with (folder / "u1.b2nd").open("r+b") as stream:
-        stream.seek(2000)
-        stream.write(b"other voxels")
-    os.utime(folder / "u1.b2nd", (1, 1))
+    file = folder / "u1.b2nd"
+    voxels = blosc2.open(urlpath=str(file), mode="r")[:]
+    file.unlink()
+    blosc2.asarray(voxels[:, ::-1].copy(), urlpath=str(file))
     with pytest.raises(DataError, match=r"u1 \(one that was not written here\)"):
         ensure(dataset)
     shutil.rmtree(dataset[0])  # also without the raw data
     with pytest.raises(DataError, match=r"u1 \(one that was not written here\)"):
         ensure(dataset)
+
+
+def test_a_damaged_case_is_left_to_the_loaders_and_done_again_by_preprocessing(
+    dataset, target, folder
+):
+    file = folder / "u1.b2nd"
+    before = file.read_bytes()
+    file.write_bytes(before[:200] + b"\xff" * (len(before) - 400) + before[-200:])
+    assert ensure(dataset) == UNLABELED
+    assert run().redone == ["u1"]
+    assert file.read_bytes()[:200] == before[:200]
+    assert ensure(dataset) == UNLABELED
 
 
 def test_preprocessing_does_an_exchanged_case_again(dataset, target, folder):
