@@ -212,9 +212,9 @@ def measure_conversion(cases: int, processes: int, repeats: int) -> list[dict[st
 
 def measure_parts(cases: int) -> list[dict[str, Any]]:
     """Measure what a conversion does with each small file, on one core."""
-    from nnunetv2_spmc.raw.checks import content_digest
     from nnunetv2_spmc.raw.nifti_check import check_nifti, num_dimensions
     from nnunetv2_spmc.raw.reader import ImageFile
+    from nnunetv2_spmc.raw.scan_facts import facts_of
 
     with tempfile.TemporaryDirectory() as root:
         files = write_scans(Path(root, "scans"), cases)
@@ -223,7 +223,7 @@ def measure_parts(cases: int) -> list[dict[str, Any]]:
             "checking and reading": lambda file: ImageFile(file).read(),
             "of which the check: whole, no NaN": check_nifti,
             "header (is it 3D?)": num_dimensions,
-            "hash of the voxels (duplicates)": lambda _: content_digest([image]),
+            "digest and intensities (duplicates)": lambda _: facts_of([image]),
             "copying": lambda file: shutil.copyfile(file, Path(root, "copy")),
         }
         rows = []

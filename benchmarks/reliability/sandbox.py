@@ -27,13 +27,14 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 GOOD: Verdict = VERDICTS[0]
 UNFINISHED = re.compile(r"(^|[/.])(tmp|temp|writing|partial)", re.IGNORECASE)
 CHANGES: dict[str, tuple[str, ...]] = {  # what a command may write although an input is bad
-    "preprocess": ("nnUNet_preprocessed/*_unlabeled*",),
+    "preprocess": ("nnUNet_preprocessed/*_unlabeled*", "nnUNet_preprocessed/*/spmc_*"),
     "uncertainty": ("out/*",),
     "rank": ("out/*",),
     "evaluate": ("out/*",),
     "report": ("out/*",),
     "train": ("nnUNet_results/*",),
 }
+RECORDS = "nnUNet_preprocessed/*/spmc_*"  # of scans: brought up to date by whoever compares them
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def _leftovers(
     return sorted(
         name
         for name in different
-        if name in before  # an input
+        if (name in before and not fnmatch.fnmatch(name, RECORDS))  # an input
         or UNFINISHED.search(name)
         or not (bad.goes_on or any(fnmatch.fnmatch(name, pattern) for pattern in allowed))
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
@@ -19,13 +20,13 @@ from nnunetv2_spmc.common.worker_pool import run_cases
 from nnunetv2_spmc.evaluation.case_files import find_reader, pair_cases, read_pair
 from nnunetv2_spmc.evaluation.case_metrics import METRICS, ClassMetrics, case_metrics
 from nnunetv2_spmc.evaluation.classes import Classes, read_classes
-from nnunetv2_spmc.evaluation.metrics_csv import METRICS_CSV, write_metrics_csv
+from nnunetv2_spmc.evaluation.metrics_csv import METRICS_CSV, METRICS_JSON, write_metrics_csv
 from nnunetv2_spmc.evaluation.summary import ClassSummary, summarize_classes, summarize_mean
 from nnunetv2_spmc.evaluation.text_table import TITLES, mean_and_std_text, text_table
 from nnunetv2_spmc.raw.cases import count_of, name_some
 from nnunetv2_spmc.raw.dataset_json import read_dataset_json
+from nnunetv2_spmc.raw.layout import OVERLAP_KEY
 
-METRICS_JSON = "metrics.json"
 DEFINITIONS = {
     "dice, jaccard": "MedPy dc, jc",
     "hd95": "MedPy hd95: 95th percentile of the distances from both surfaces to the other",
@@ -82,6 +83,11 @@ class Evaluation:
         """Return what the reader of the table has to know, one sentence each."""
         cases = len({row.case for row in self.rows})
         remarks = [f"{count_of(cases, 'case')}, mean +- standard deviation over cases."]
+        if OVERLAP_KEY in self.settings:
+            remarks.append(
+                f"The model was trained with allow_overlap ({self.settings[OVERLAP_KEY]}): numbers "
+                "of those cases are too good."
+            )
         failed = [f"{row.case} ({row.label})" for row in self.rows if row.is_failure]
         if failed:
             remarks.append(
@@ -172,7 +178,25 @@ def evaluate_folder(
         "classes": {label: list(values) for label, values in classes.values.items()},
         "ignore_label": classes.ignore,
     }
+    if overlap := _allowed_overlap(dataset_json, prediction_folder):
+        settings[OVERLAP_KEY] = overlap
     return Evaluation(rows, pairs.missing, failed, pairs.notes, settings)
+
+
+def _allowed_overlap(dataset_json: Mapping[str, Any], predictions: Path) -> str:
+    """Return what the model's unlabeled cases may share with others; '' if nothing was allowed.
+
+    A training that allowed it says so in the dataset.json of the model, which nnU-Net copies beside
+    predictions; those of a validation lie two folders below.
+    """
+    if OVERLAP_KEY in dataset_json:
+        return str(dataset_json[OVERLAP_KEY])
+    for folder in (predictions, predictions.resolve().parent.parent):
+        try:
+            return str(json.loads((folder / "dataset.json").read_text("utf-8"))[OVERLAP_KEY])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return ""
 
 
 def _default_processes() -> int:

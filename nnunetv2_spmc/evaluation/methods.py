@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import NamedTuple
 
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.evaluation.case_metrics import ClassMetrics
-from nnunetv2_spmc.evaluation.metrics_csv import METRICS_CSV, read_metrics_csv
+from nnunetv2_spmc.evaluation.metrics_csv import METRICS_CSV, METRICS_JSON, read_metrics_csv
 from nnunetv2_spmc.evaluation.summary import labels_of
 from nnunetv2_spmc.raw.cases import name_some
+from nnunetv2_spmc.raw.layout import OVERLAP_KEY
 
 
 class Key(NamedTuple):
@@ -27,6 +29,15 @@ class Seed:
 
     folder: Path
     rows: Mapping[Key, ClassMetrics]
+
+    @property
+    def overlap_allowed(self) -> bool:
+        """Whether its unlabeled cases may have been test cases, as the evaluation noted."""
+        try:
+            content = json.loads((self.folder / METRICS_JSON).read_text(encoding="utf-8"))
+            return OVERLAP_KEY in content["settings"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
 
     @property
     def cases(self) -> list[str]:
@@ -71,7 +82,7 @@ def read_methods(arguments: Sequence[str]) -> list[Method]:
                 raise DataError(f"Two runs are called {name!r}; name them: NAME={argument}.")
         folders.setdefault(name, []).extend(paths)
     methods = [
-        Method(name, tuple(seed for path in paths for seed in _seeds(path)))
+        _method(name, tuple(seed for path in paths for seed in _seeds(path)))
         for name, paths in folders.items()
     ]
     _check_distinct(methods)
@@ -79,6 +90,12 @@ def read_methods(arguments: Sequence[str]) -> list[Method]:
         for seed in method.seeds:
             _check_comparable(seed, methods[0].seeds[0])
     return methods
+
+
+def _method(name: str, seeds: tuple[Seed, ...]) -> Method:
+    """Return a method, which every table calls by its name."""
+    is_marked = any(seed.overlap_allowed for seed in seeds)
+    return Method(f"{name} (overlap allowed)" if is_marked else name, seeds)
 
 
 def _named_folders(argument: str) -> tuple[str | None, list[Path]]:

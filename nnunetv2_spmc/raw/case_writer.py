@@ -21,11 +21,9 @@ from nnunetv2_spmc.raw.cases import (
     RawCase,
 )
 from nnunetv2_spmc.raw.checks import (
-    content_digest,
     geometry_difference,
     has_no_geometry,
     mapped_label,
-    orientation_code,
     same_header,
 )
 from nnunetv2_spmc.raw.geometry import check_spacing
@@ -33,6 +31,7 @@ from nnunetv2_spmc.raw.layout import image_file, label_file
 from nnunetv2_spmc.raw.nifti_check import check_gzip
 from nnunetv2_spmc.raw.nifti_transforms import ScanWarning
 from nnunetv2_spmc.raw.reader import ImageFile
+from nnunetv2_spmc.raw.scan_facts import NO_FACTS, ScanFacts, facts_of
 from nnunetv2_spmc.raw.voxel_values import check_values
 
 
@@ -42,9 +41,7 @@ class CaseRecord:
 
     identifier: str
     problem: str = ""
-    digest: str = ""
-    orientation: str = ""
-    spacing_mm: tuple[float, ...] = ()
+    facts: ScanFacts = NO_FACTS
     label_values: tuple[int, ...] = ()  # as written; none where there is no label
     is_slice: bool = False
     remarks: tuple[str, ...] = ()  # what is not wrong with its files but should be known
@@ -85,7 +82,6 @@ def _remarks(caught: list[warnings.WarningMessage]) -> tuple[str, ...]:
 def _write_case(case: RawCase, folder: Path, rules: LabelRules, link: bool) -> CaseRecord:
     images = [source.read() for source in case.images]
     reference = images[0]
-    digest = content_digest(images)
     for channel, (image, source) in enumerate(zip(images, case.images, strict=True)):
         difference = geometry_difference(image, reference)
         if difference:
@@ -108,9 +104,7 @@ def _write_case(case: RawCase, folder: Path, rules: LabelRules, link: bool) -> C
         )
     return CaseRecord(
         case.identifier,
-        digest=digest,
-        orientation=orientation_code(reference),
-        spacing_mm=reference.GetSpacing(),
+        facts=facts_of(images),
         label_values=values,
         is_slice=1 in reference.GetSize(),
         label_took_header=took_header,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -104,15 +103,6 @@ def mapped_label(label: sitk.Image, rules: LabelRules, name: str) -> sitk.Image:
     result = sitk.GetImageFromArray(mapped)
     result.CopyInformation(label)
     return result
-
-
-def content_digest(images: Sequence[sitk.Image]) -> str:
-    """Return a hash of shape and voxels, equal for the same scan under two names or data types."""
-    digest = hashlib.blake2b(digest_size=16)
-    for image in images:
-        digest.update(repr(image.GetSize()).encode())
-        digest.update(np.ascontiguousarray(sitk.GetArrayViewFromImage(image), np.float32).data)
-    return digest.hexdigest()
 
 
 def orientation_code(image: sitk.Image) -> str:

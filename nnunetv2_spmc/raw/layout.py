@@ -29,6 +29,7 @@ DATASET_FILE = "dataset.json"
 SPLIT_FILE = "split.json"
 SPLITS_FINAL = "splits_final.json"  # nnU-Net's, in nnUNet_preprocessed
 SETTINGS_KEY = "spmc"
+OVERLAP_KEY = "spmc_overlap"  # in the dataset.json of a model and of what it predicts
 FILE_ENDING = ".nii.gz"
 FOLDERS: dict[Role, tuple[str, str]] = {
     "labeled": (IMAGES_TRAIN, LABELS_TRAIN),

@@ -6,15 +6,12 @@ import os
 import re
 from collections.abc import Sequence
 
-import numpy as np
-
 from nnunetv2_spmc.raw.case_writer import CaseRecord
 from nnunetv2_spmc.raw.cases import ConversionError, RawDataset, count_of, name_some
 from nnunetv2_spmc.raw.label_definition import IGNORE
+from nnunetv2_spmc.raw.lookalikes import lookalike_warnings, lookalikes
+from nnunetv2_spmc.raw.sites import SiteComparison, compare_sites
 from nnunetv2_spmc.raw.splits import Splits
-
-# Median spacings further apart than this factor are worth a warning.
-SPACING_FACTOR = 1.5
 
 
 def raise_problems(dataset: RawDataset, records: Sequence[CaseRecord]) -> None:
@@ -71,10 +68,10 @@ def _refuse_without_foreground(dataset: RawDataset, records: Sequence[CaseRecord
 
 
 def _same_scans(records: Sequence[CaseRecord]) -> list[tuple[str, str]]:
-    first: dict[str, str] = {}
+    first: dict[tuple[str, ...], str] = {}
     pairs = []
     for record in records:
-        other = first.setdefault(record.digest, record.identifier)
+        other = first.setdefault(record.facts.digests, record.identifier)
         if other != record.identifier:
             pairs.append((other, record.identifier))
     return pairs
@@ -94,6 +91,7 @@ def warnings_of(
         f"{one} and {other} are the same scan; remove one, or it counts twice."
         for one, other in _same_scans(records)
     ]
+    warnings += _lookalikes(dataset, records)
     empty = [r.identifier for r in records if r.empty_label]
     if empty:
         warnings.append(
@@ -110,32 +108,27 @@ def warnings_of(
             f"{count_of(len(moved), 'label')} took the header of the image in place of another, "
             f"as --trust-label-grid asks for: {name_some(moved)}; look at one of them."
         )
-    warnings += _grid_warnings(dataset, records)
+    warnings += site_comparison(dataset, records).warnings
     return tuple(warnings)
 
 
-def _grid_warnings(dataset: RawDataset, records: Sequence[CaseRecord]) -> list[str]:
+def _lookalikes(dataset: RawDataset, records: Sequence[CaseRecord]) -> list[str]:
+    """Warn of near-duplicates; those with the same digest are warned of as the same scan."""
+    digests = {record.identifier: record.facts.digests for record in records}
+    pictures = {
+        record.identifier: record.facts.thumbnail
+        for record in records
+        if record.facts.thumbnail is not None
+    }
+    pairs = [pair for pair in lookalikes(pictures) if digests[pair[0]] != digests[pair[1]]]
+    return lookalike_warnings(pairs, {case.identifier: case.patient for case in dataset.cases})
+
+
+def site_comparison(dataset: RawDataset, records: Sequence[CaseRecord]) -> SiteComparison:
     """Compare labeled and unlabeled scans; nnU-Net does not reorient them."""
     role = {case.identifier: case.role for case in dataset.cases}
-    labeled = [r for r in records if role[r.identifier] in ("labeled", "validation")]
-    unlabeled = [r for r in records if role[r.identifier] == "unlabeled"]
-    warnings = []
-    known = {record.orientation for record in labeled}
-    new = sorted({record.orientation for record in unlabeled} - known)
-    if new:
-        warnings.append(
-            f"Unlabeled scans are oriented {', '.join(new)}, labeled ones "
-            f"{', '.join(sorted(known))}; nnU-Net does not reorient: bring them to one orientation."
-        )
-    ours = np.median([record.spacing_mm for record in unlabeled], axis=0)
-    theirs = np.median([record.spacing_mm for record in labeled], axis=0)
-    if np.any(np.maximum(ours / theirs, theirs / ours) > SPACING_FACTOR):
-        warnings.append(
-            f"The median spacing of unlabeled scans, {_millimetres(ours)}, is far from that of "
-            f"labeled ones, {_millimetres(theirs)}."
-        )
-    return warnings
-
-
-def _millimetres(spacing: np.ndarray) -> str:
-    return " x ".join(f"{value:.3g}" for value in spacing) + " mm"
+    return compare_sites(
+        [r.facts for r in records if role[r.identifier] in ("labeled", "validation")],
+        [r.facts for r in records if role[r.identifier] == "unlabeled"],
+        dataset.channel_names,
+    )

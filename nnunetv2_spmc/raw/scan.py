@@ -38,6 +38,7 @@ IMAGE_IO = {  # of SimpleITK, which would try all of them
     ".vtk": "VTKImageIO",
 }
 VOLUME_ENDINGS = tuple(IMAGE_IO)
+LARGEST_PACKING = 1100  # bytes in one of a gzip file, at most
 NUMPY_TYPES = {
     sitk.sitkUInt8: "u1",
     sitk.sitkInt8: "i1",
@@ -96,6 +97,26 @@ def read_scan(file: Path, *, kind: Kind = "image") -> sitk.Image:
     if _ending(file, TIF_ENDINGS):
         check_picture(file, kind=kind)
     return _read_checked(file, ending, kind)
+
+
+def read_as_it_is(file: Path) -> sitk.Image:
+    """Return the image of a file, of any dimension and number of values per voxel.
+
+    Nothing is checked but that the file is there and may hold as many voxels as its header says.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    _check_there(file)
+    ending = _ending(file, VOLUME_ENDINGS)
+    is_nifti = ending in (*NIFTI_ENDINGS, PAIR_ENDING)
+    data_files = () if is_nifti else find_voxels(file, ending).files
+    with _reader(file, ending, data_files) as reader:
+        files = (pair_image(file),) if ending == PAIR_ENDING else data_files or (file,)
+        num_bytes = sum(path.stat().st_size for path in files)
+        if ending and math.prod(reader.GetSize()) > LARGEST_PACKING * num_bytes:
+            raise DataError(f"{file} is truncated, or its header is damaged; get it again")
+        return execute(reader, file)
 
 
 def _read_checked(file: Path, ending: str, kind: Kind) -> sitk.Image:

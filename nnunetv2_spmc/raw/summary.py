@@ -25,6 +25,7 @@ class ConversionSummary:
     splits_file: Path | None
     dry_run: bool = False
     warnings: tuple[str, ...] = ()
+    sites: tuple[str, ...] = ()  # a table of labeled and unlabeled scans
     configuration: str = "3d_fullres"  # to go on with
     outdated: bool = False  # preprocessed data of an earlier version is there
 
@@ -37,9 +38,10 @@ class ConversionSummary:
         lines = self._file_lines() if self.dry_run else []
         lines += [f"{'Would write' if self.dry_run else 'Wrote'} {self.folder}"]
         lines += [self._role_line(role) for role in ROLES if self.count(role)]
+        lines += [f"  warning: {warning}" for warning in self.warnings]
         lines += [f"  {line}" for line in self._split_lines()]
         lines += [f"  note: {note}" for note in self._notes()]
-        lines += [f"  warning: {warning}" for warning in self.warnings]
+        lines += [f"  {line}" for line in self.sites]
         if self.outdated:
             lines.append(
                 "  warning: nnUNet_preprocessed holds an earlier version, preprocess again"

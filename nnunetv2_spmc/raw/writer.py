@@ -32,7 +32,7 @@ from nnunetv2_spmc.raw.case_writer import CaseRecord, write_case
 from nnunetv2_spmc.raw.cases import ConversionError, RawDataset, check_dataset
 from nnunetv2_spmc.raw.dataset_json import dataset_json, split_json
 from nnunetv2_spmc.raw.layout import DATASET_FILE, SPLIT_FILE, SPLITS_FINAL, is_raw_dataset
-from nnunetv2_spmc.raw.problems import raise_problems, warnings_of
+from nnunetv2_spmc.raw.problems import raise_problems, site_comparison, warnings_of
 from nnunetv2_spmc.raw.sources import files_of, unused_files
 from nnunetv2_spmc.raw.splits import Splits, final_splits
 from nnunetv2_spmc.raw.summary import ConversionSummary
@@ -113,6 +113,7 @@ def write_raw_dataset(dataset: RawDataset, options: WriteOptions) -> ConversionS
         splits_file,
         outdated=outdated,
         warnings=warnings_of(dataset, records, splits),
+        sites=tuple(site_comparison(dataset, records).lines()),
         # nnU-Net plans no 3d_fullres for single slices.
         configuration="2d" if all(r.is_slice for r in records) else dataset.configuration,
     )

@@ -67,6 +67,11 @@ def gather_report(
                 f"{name} is not finished: {run.epochs_done} of {epochs} epochs. Go on with "
                 f"{run.resume_command}"
             )
+        if run.overlap:
+            report.notes.append(
+                f"{name} was trained with allow_overlap ({run.overlap}): what is measured on those "
+                "cases is too good."
+            )
         try:
             report.metrics[name], unmeasured = with_distances(run, log)
             report.failed |= {f"{case} of {name}": why for case, why in unmeasured.items()}

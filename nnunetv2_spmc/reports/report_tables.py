@@ -30,6 +30,7 @@ def record_rows(report: Report) -> list[tuple[str, list[str]]]:
             "validation cases": "the training cases"
             if run.fold == "all"
             else _or_unknown(validated),
+            "overlap of unlabeled and evaluated cases": run.overlap or "not allowed",
             "classes": ", ".join(run.classes),
             "channels": ", ".join(channel_names(run.dataset_json)),
             "patch size, batch size": _patch(run),

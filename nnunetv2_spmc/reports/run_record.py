@@ -54,6 +54,7 @@ class RunRecord:
         settings: of the training; those that stock nnU-Net has too where it was stock.
         unlabeled_cases: identifiers; empty for supervised trainings.
         versions: of what it was trained with, as far as the run tells.
+        overlap: what unlabeled and evaluated cases share, where that was allowed; else empty.
     """
 
     folder: Path
@@ -65,6 +66,7 @@ class RunRecord:
     settings: Mapping[str, Any] = field(repr=False)
     unlabeled_cases: Sequence[str] = field(repr=False)
     versions: Mapping[str, str]
+    overlap: str = ""
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -97,6 +99,7 @@ class RunRecord:
             settings=state.get("settings") or _stock_settings(debug),
             unlabeled_cases=state.get("unlabeled_cases", ()),
             versions=_versions(state, debug),
+            overlap=_overlap(state),
         )
 
     # ---- what it is ----------------------------------------------------------------------------
@@ -231,7 +234,10 @@ def run_labels(runs: Sequence[RunRecord]) -> list[str]:
             ]
     if len(set(labels)) < len(runs):
         labels = [f"{number}: {label}" for number, label in enumerate(labels, start=1)]
-    return labels
+    return [
+        f"{label} (overlap allowed)" if run.overlap else label
+        for label, run in zip(labels, runs, strict=True)
+    ]
 
 
 def class_values(dataset_json: Mapping[str, Any], folder: Path) -> dict[str, tuple[int, ...]]:
@@ -248,6 +254,12 @@ def _stock_settings(debug: Mapping[str, Any]) -> dict[str, Any]:
         for key, (source, convert) in DEBUG_SETTINGS.items()
         if source in debug
     }
+
+
+def _overlap(state: Mapping[str, Any]) -> str:
+    if not state.get("settings", {}).get("allow_overlap"):
+        return ""
+    return str(state.get("overlap") or "none found")
 
 
 def _versions(state: Mapping[str, Any], debug: Mapping[str, Any]) -> dict[str, str]:

@@ -295,6 +295,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
         parts = part_weights(unwrapped(self.joint_network)).items()
         return super().extra_state() | {
             "unlabeled_cases": list(self.stream.cases),
+            "overlap": self.stream.overlap,
             "steps_taken": self.steps_taken,
             "parts": {key: value.cpu() for key, value in parts},
         }

@@ -22,13 +22,15 @@ from nnunetv2_spmc.loading.paired_loader import (
     started,
 )
 from nnunetv2_spmc.loading.watched import InThisProcess, WatchedDataset, Workers, cases_named
-from nnunetv2_spmc.raw.layout import IMAGES_UNLABELED
+from nnunetv2_spmc.raw.cases import name_some
+from nnunetv2_spmc.raw.layout import IMAGES_TEST, IMAGES_UNLABELED, OVERLAP_KEY
 from nnunetv2_spmc.training.commands import labeled_preprocessing
 from nnunetv2_spmc.unlabeled.cases import describe_failures, unlabeled_folder
-from nnunetv2_spmc.unlabeled.leak_checks import check_no_leak, read_groups
+from nnunetv2_spmc.unlabeled.dataset_cases import annotated_since
+from nnunetv2_spmc.unlabeled.leak_checks import current_record, warn_of_lookalikes
+from nnunetv2_spmc.unlabeled.overlap import check_contents, check_no_leak, check_validated
 from nnunetv2_spmc.unlabeled.plans_check import plans_file_name
 from nnunetv2_spmc.unlabeled.preprocessing import PreprocessingOptions
-from nnunetv2_spmc.unlabeled.raw_images import test_cases
 from nnunetv2_spmc.unlabeled.target import UnlabeledTarget
 from nnunetv2_spmc.unlabeled.training_cases import ensure_unlabeled_preprocessed
 
@@ -59,6 +61,8 @@ class UnlabeledStream:
     def __init__(self, trainer: nnUNetTrainerSemiSupervised) -> None:
         self.trainer = trainer
         self.cases: list[str] = []
+        self.annotated: set[str] = set()  # since the run to continue was started
+        self.overlap = ""  # what is shared with evaluated cases, where that is allowed
         self.unreadable: dict[str, str] = {}  # those that turned out so -> why
 
     @property
@@ -105,21 +109,39 @@ class UnlabeledStream:
         trainer = self.trainer
         if not self.cases:
             return
-        raw = raw_dataset_folder(trainer.plans_manager.dataset_name)
-        if raw is None:
-            trainer.print_to_log_file(
-                "nnUNet_raw has no such dataset: unlabeled cases are not compared with test "
-                "cases, nor with the patients of validation cases."
-            )
-        check_no_leak(
-            labeled=trainer.dataset_class.get_identifiers(trainer.preprocessed_dataset_folder),
-            unlabeled=self.cases,
-            validation=[] if trainer.fold == "all" else validation,
-            test=test_cases(raw, trainer.dataset_json["file_ending"]) if raw else [],
-            groups=read_groups(raw) if raw else None,
-            allow_overlap=trainer.settings.allow_overlap,
-            log=trainer.print_to_log_file,
+        allowed, log = trainer.settings.allow_overlap, trainer.print_to_log_file
+        validation = [] if trainer.fold == "all" else validation
+        folder = Path(trainer.preprocessed_dataset_folder_base)
+        record = current_record(
+            trainer.plans_manager.dataset_name,
+            trainer.dataset_json,
+            folder,
+            log,
+            num_processes=get_allowed_n_proc_DA(),
         )
+        found = [
+            check_no_leak(
+                labeled=trainer.dataset_class.get_identifiers(trainer.preprocessed_dataset_folder),
+                unlabeled=self.cases,
+                validation=validation,
+                test=record.folders.get(IMAGES_TEST, ()),
+                groups=record.groups,
+                allow_overlap=allowed,
+                log=log,
+            ),
+            check_contents(record, self.cases, allow_overlap=allowed, log=log),
+            check_validated(
+                self.annotated.intersection(validation), allow_overlap=allowed, log=log
+            ),
+        ]
+        warn_of_lookalikes(folder, record, log)
+        self.overlap = "; ".join(filter(None, found))
+        if not allowed:
+            return
+        if not self.overlap:
+            log("Overlap allowed: no unlabeled case is a labeled, validation or test case.")
+        # nnU-Net writes it beside the model, and from there beside every prediction
+        trainer.dataset_json[OVERLAP_KEY] = self.overlap or "none found"
 
     def paired(self, labeled: nnUNetDataLoader) -> Loader:
         """Pair a labeled loader with one of unlabeled patches; itself if there are none."""
@@ -222,11 +244,28 @@ class UnlabeledStream:
         return requested // world_size + (rank < requested % world_size)
 
     def changes(self, before: list[str]) -> str:
-        """Describe how the cases differ from those of a run to continue; empty if they do not."""
+        """Describe how the cases differ from those of a run to continue; empty if they do not.
+
+        Those that were annotated since make no difference: that is what annotating is for.
+        """
         then, now = set(before), set(self.cases)
-        if then == now:
+        self.annotated = self._labeled_by_now(then - now)
+        if self.annotated:
+            self.trainer.print_to_log_file(
+                "Going on without what was unlabeled and has a label now: "
+                f"{name_some(sorted(self.annotated))}."
+            )
+        gone, new = then - now - self.annotated, now - then
+        if not gone and not new:
             return ""
-        return (
-            f"unlabeled cases: {len(then - now)} gone, {len(now - then)} new, such as "
-            f"{min(then ^ now)}"
+        return f"unlabeled cases: {len(gone)} gone, {len(new)} new, such as {min(gone | new)}"
+
+    def _labeled_by_now(self, cases: set[str]) -> set[str]:
+        trainer = self.trainer
+        labeled = cases & set(
+            trainer.dataset_class.get_identifiers(trainer.preprocessed_dataset_folder)
         )
+        raw = raw_dataset_folder(trainer.plans_manager.dataset_name)
+        if raw is not None:
+            labeled |= set(annotated_since(raw, trainer.dataset_json, cases))
+        return labeled

@@ -4,7 +4,8 @@ nnUNet_preprocessed/Dataset510_Liver/
   nnUNetPlans_3d_fullres/                stock
   nnUNetPlans_3d_fullres_unlabeled/      one case: ID.b2nd, ID_seg.b2nd, ID.pkl
     failed/ID.txt                        why a case could not be preprocessed
-  nnUNetPlans_3d_fullres_unlabeled.json  the plans they were made with
+  nnUNetPlans_3d_fullres_unlabeled.json  the plans they were made with, the files that were made
+  spmc_scans.json                        what is known of all scans by content
 """
 
 from __future__ import annotations

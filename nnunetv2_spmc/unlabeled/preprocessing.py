@@ -18,11 +18,16 @@ from nnunetv2_spmc.common.leftovers import remove_leftovers, temporary_name
 from nnunetv2_spmc.common.whole_file import made_folder
 from nnunetv2_spmc.raw.cases import name_some
 from nnunetv2_spmc.raw.label_definition import label_warnings
+from nnunetv2_spmc.raw.layout import IMAGES_TRAIN, IMAGES_UNLABELED
+from nnunetv2_spmc.raw.sites import SiteComparison, compare_sites
 from nnunetv2_spmc.unlabeled.case_worker import CaseOutcome, PreprocessingJob, process_cases
 from nnunetv2_spmc.unlabeled.cases import CASE_ENDINGS, FAILED_FOLDER, finished_cases
+from nnunetv2_spmc.unlabeled.dataset_cases import without_annotated
 from nnunetv2_spmc.unlabeled.leak_checks import check_raw_dataset
 from nnunetv2_spmc.unlabeled.plans_check import check_plans
 from nnunetv2_spmc.unlabeled.plans_record import check_record, record_file, write_record
+from nnunetv2_spmc.unlabeled.preprocessed_files import exchanged_cases, note_files
+from nnunetv2_spmc.unlabeled.scan_record import ScanRecord
 from nnunetv2_spmc.unlabeled.target import UnlabeledTarget, find_target
 
 Log = Callable[[str], None]
@@ -119,12 +124,15 @@ def preprocess_unlabeled(
     images = target.raw_cases()
     if images.note:
         options.log(images.note)
-    check_leaks(target, images.cases, options)
+    images = without_annotated(target.raw_folder, target.dataset_json, images, options.log)
+    record = check_leaks(target, images.cases, options)
+    tell_sites_apart(target, record, options.log)
     if options.overwrite:
         _remove(target.folder)
         record_file(target.folder).unlink(missing_ok=True)
     finished = finished_cases(target.folder)
     check_record(target, finished)
+    finished = _without_exchanged(target, finished, options.log)
     part = images.all_cases[options.part_id :: options.num_parts]
     cases = {i: images.cases[i] for i in part if i in images.cases}
     report = preprocess_cases(target, cases, finished, options)
@@ -159,14 +167,51 @@ def _refuse_parts_that_overwrite(target: UnlabeledTarget, options: Preprocessing
         )
 
 
-def check_leaks(target: UnlabeledTarget, cases: Cases, options: PreprocessingOptions) -> None:
+def _without_exchanged(target: UnlabeledTarget, finished: list[str], log: Log) -> list[str]:
+    """Have the cases done again whose files are not those that were made from their scans."""
+    exchanged = exchanged_cases(target, finished)
+    for case, what in exchanged.items():
+        log(f"{case} is done again: its preprocessed file is not its own but {what}.")
+        (target.folder / f"{case}.b2nd").unlink()
+    return [case for case in finished if case not in exchanged]
+
+
+def check_leaks(target: UnlabeledTarget, cases: Cases, options: PreprocessingOptions) -> ScanRecord:
     """Refuse unlabeled cases that are labeled or test cases too, unless that is accepted."""
-    check_raw_dataset(
+    return check_raw_dataset(
         target.raw_folder,
         target.dataset_json,
         cases,
+        record_folder=target.preprocessed_dataset,
+        num_processes=options.num_processes,
+        show_progress=options.show_progress,
         allow_overlap=options.allow_overlap,
         log=options.log,
+    )
+
+
+def tell_sites_apart(target: UnlabeledTarget, record: ScanRecord, log: Log) -> None:
+    """Say how the unlabeled scans differ from the labeled ones."""
+    comparison = sites_of(target, record)
+    for line in comparison.lines():
+        log(line)
+    for warning in comparison.warnings:
+        log(f"warning: {warning}")
+
+
+def sites_of(target: UnlabeledTarget, record: ScanRecord) -> SiteComparison:
+    """Compare the unlabeled scans with the labeled ones, CT within the plans' intensities."""
+    statistics = target.plans_manager.foreground_intensity_properties_per_channel
+    windows = {
+        int(channel): (values["percentile_00_5"], values["percentile_99_5"])
+        for channel, values in statistics.items()
+        if {"percentile_00_5", "percentile_99_5"} <= values.keys()
+    }
+    return compare_sites(
+        list(record.facts(IMAGES_TRAIN).values()),
+        list(record.facts(IMAGES_UNLABELED).values()),
+        target.channels,
+        windows,
     )
 
 
@@ -196,6 +241,7 @@ def preprocess_cases(
             outcomes += process_cases(job, to_do, options.num_processes, progress)
     finally:
         shutil.rmtree(job.temporary_folder, ignore_errors=True)
+    note_files(target, [o.identifier for o in outcomes if o.status in ("done", "redone")])
     return _report(folder, outcomes)
 
 

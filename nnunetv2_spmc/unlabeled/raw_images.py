@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.raw.cases import count_of, name_some
-from nnunetv2_spmc.raw.layout import IMAGES_TEST, IMAGES_UNLABELED
+from nnunetv2_spmc.raw.layout import IMAGES_UNLABELED
 
 NATURAL_IMAGE_ENDINGS = (".png", ".bmp", ".tif")  # those of nnU-Net's NaturalImage2DIO
 NO_SCANS = (".json",)  # nnU-Net puts such files beside images
@@ -76,11 +76,6 @@ def image_files(folder: Path, file_ending: str) -> dict[str, dict[int, str]]:
     for problem in unnamed.values():
         raise DataError(f"{problem}.")
     return cases
-
-
-def test_cases(dataset_folder: Path, file_ending: str) -> list[str]:
-    """Return the identifiers of the images in imagesTs."""
-    return sorted(image_files(dataset_folder / IMAGES_TEST, file_ending))
 
 
 def find_images(folder: Path, file_ending: str, channels: Sequence[str]) -> ImageFolder:

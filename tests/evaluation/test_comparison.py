@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 
 import matplotlib.image
 import numpy as np
@@ -282,3 +283,15 @@ def test_a_class_without_any_distance_can_be_plotted(write_run, tmp_path) -> Non
     dice[:, 1] = 0
     runs = [write_run("a", dice), write_run("b", random_dice(1))]
     assert draw_box_plot(read_methods(runs), tmp_path).is_file()
+
+
+def test_every_table_names_the_methods_with_an_allowed_overlap(two_methods, tmp_path):
+    arguments, _ = two_methods
+    content = json.dumps({"settings": {"spmc_overlap": "none found"}})
+    (tmp_path / "spmc_seed1" / "metrics.json").write_text(content)
+    (tmp_path / "control_seed1" / "metrics.json").write_text(json.dumps({"settings": {}}))
+    methods = read_methods(arguments)
+    assert [method.name for method in methods] == ["control", "spmc (overlap allowed)"]
+    comparison = compare(methods)
+    assert "spmc (overlap allowed)" in comparison.means_table()
+    assert "spmc (overlap allowed)" in comparison.differences_table()

@@ -336,3 +336,29 @@ def test_a_killed_worker_is_one_sentence(folders, monkeypatch) -> None:
 
     monkeypatch.setattr(folder_evaluation, "run_cases", killed)
     assert_refused(folders, "A worker process was killed", "-np")
+
+
+@pytest.mark.parametrize("where", [".", "predictions", "model/dataset.json of a validation"])
+def test_the_table_says_that_an_overlap_was_allowed(folders, where):
+    overlap = {"spmc_overlap": "some cases are shared"}
+    if where == ".":
+        write_dataset_json(folders, **overlap)
+        evaluation = evaluate(folders)
+    elif where == "predictions":
+        write_dataset_json(folders / where, **overlap)
+        evaluation = evaluate(folders)
+    else:
+        (folders / "model" / "fold_0").mkdir(parents=True)
+        write_dataset_json(folders / "model", **overlap)
+        predictions = (folders / "predictions").rename(folders / "model" / "fold_0" / "validation")
+        evaluation = evaluate_folder(
+            folders / "labels", predictions, folders / "dataset.json", num_processes=0
+        )
+    (remark,) = (r for r in evaluation.remarks() if "allow_overlap" in r)
+    assert "(some cases are shared)" in remark
+    assert evaluation.as_json()["settings"]["spmc_overlap"] == "some cases are shared"
+
+
+def test_without_an_allowed_overlap_nothing_is_said_of_it(folders):
+    evaluation = evaluate(folders)
+    assert "overlap" not in json.dumps(evaluation.as_json()) + "".join(evaluation.remarks())

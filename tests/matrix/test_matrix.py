@@ -39,6 +39,7 @@ from tests.matrix.cases import (
     Cell,
 )
 from tests.methods.contract import METHODS
+from tests.training_logs import log_of
 
 pytestmark = pytest.mark.slow
 NETWORKS = {"ExperimentPlanner": "PlainConvUNet", "nnUNetPlannerResEncM": "ResidualEncoderUNet"}
@@ -162,10 +163,6 @@ def check_prediction(predictor, cell, images, output):
     assert probabilities.max() <= 1
 
 
-def training_log(trainer):
-    return next(Path(trainer.output_folder).glob("training_log*.txt")).read_text(encoding="utf-8")
-
-
 # ---- configurations, plans, labels, channels, folds ----------------------------------------------
 
 
@@ -203,7 +200,7 @@ def test_the_grid_has_what_it_is_said_to_have(workspace):
 def test_pseudo_2d_patches(planner, train, check):
     cell = Cell("3d_fullres", planner, REGION_BASED, patch_size=PSEUDO_2D_PATCH)
     trainer = train(cell)
-    assert "do_dummy_2d_data_aug: True" in training_log(trainer)
+    assert "do_dummy_2d_data_aug: True" in log_of(trainer)
     check(trainer, cell)
 
 
@@ -360,7 +357,7 @@ def test_compilation_is_left_out_on_a_cpu(make_trainer, monkeypatch):
     monkeypatch.setenv("nnUNet_compile", "true")
     trainer = make_trainer(CHEAP)
     trainer.run_training()
-    assert "torch.compile disabled because device is CPU" in training_log(trainer)
+    assert "torch.compile disabled because device is CPU" in log_of(trainer)
     assert not isinstance(trainer.joint_network, OptimizedModule)
 
 

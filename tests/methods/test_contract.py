@@ -29,6 +29,7 @@ from tests.methods.contract import (
     without_chance,
 )
 from tests.training.processes import run_in_two_processes
+from tests.training_logs import log_of
 
 STEP = Path(__file__).with_name("distributed_contract.py")
 CONFIGURATIONS = ("2d_small", "3d_fullres_small")
@@ -223,7 +224,7 @@ def test_it_starts_from_pretrained_weights(make, make_trainer, method, tmp_path,
         same = [k for k in given if name.endswith((f".{k}", f"_{k}"))]
         if same and given[max(same, key=len)].shape == part.shape:
             assert torch.equal(part, given[max(same, key=len)]), name
-    log = next(Path(trainer.output_folder).glob("training_log*.txt")).read_text(encoding="utf-8")
+    log = log_of(trainer)
     assert "Warm start: " in log
 
 

@@ -63,9 +63,11 @@ class Twin:
     """The same voxels as floating point numbers."""
 
     volume: Volume
+    scale: float = 1
+    shift: float = 0
 
     def read(self) -> sitk.Image:
-        return sitk.Cast(self.volume.read(), sitk.sitkFloat32)
+        return sitk.Cast(self.volume.read(), sitk.sitkFloat32) * self.scale + self.shift
 
 
 class Terminated:
@@ -753,6 +755,13 @@ def test_the_same_scan_in_another_data_type_is_found(nnunet_folders) -> None:
         write_raw_dataset(dataset(twin), WriteOptions())
 
 
+@pytest.mark.parametrize("rescaled", [{"scale": 0.5, "shift": -3}, {"shift": 1024}])
+def test_the_same_scan_with_rescaled_values_is_found(nnunet_folders, rescaled) -> None:
+    twin = RawCase("twin", (Twin(Volume(seed=0), **rescaled),), "unlabeled")
+    with pytest.raises(ConversionError, match=r"l0 \(labeled\) and twin \(unlabeled\)"):
+        write_raw_dataset(dataset(twin), WriteOptions())
+
+
 def large_cases(folder: Path, write_volume: Callable[..., Path]) -> tuple[RawCase, ...]:
     """Cases of 256 KB each that cannot be compressed; half of the images need no conversion."""
     noise = np.random.default_rng(0).integers(0, 60000, (32, 64, 64)).astype(np.uint16)
@@ -760,7 +769,7 @@ def large_cases(folder: Path, write_volume: Callable[..., Path]) -> tuple[RawCas
     made = []
     for number, case in enumerate(cases()):
         ending = "nrrd" if number % 2 else "nii.gz"
-        image = write_volume(folder / f"{case.identifier}.{ending}", noise + np.uint16(number))
+        image = write_volume(folder / f"{case.identifier}.{ending}", np.roll(noise, number))
         made.append(replace(case, images=(ImageFile(image),), label=label if case.label else None))
     return tuple(made)
 

@@ -261,3 +261,21 @@ def test_runs_whose_readers_differ_are_shown_on_the_same_axes(phantom_runs, tmp_
     assert np.array_equal(second.image, first.image)
     assert np.array_equal(second.prediction, first.prediction)
     assert second.display == first.display
+
+
+def test_an_allowed_overlap_is_in_every_table_of_the_run(phantom_runs, tmp_path, write):
+    folder = shutil.copytree(phantom_runs.spmc.parent, tmp_path / "model") / "fold_all"
+    checkpoint = torch.load(folder / "checkpoint_final.pth", weights_only=False)
+    state = checkpoint["semi_supervised"]
+    state["settings"]["allow_overlap"] = True
+    state["overlap"] = "some cases are unlabeled and at the same time test: x"
+    torch.save(checkpoint, folder / "checkpoint_final.pth")
+    runs = [load_run(folder), load_run(phantom_runs.control)]
+    report = gather_report(runs, num_cases=0, log=silent)
+    name, control = report.runs
+    assert name.endswith(" (overlap allowed)")
+    assert "overlap" not in control
+    rows = dict(record_rows(report))
+    assert rows["overlap of unlabeled and evaluated cases"] == [state["overlap"], "not allowed"]
+    assert {row["run"] for row in metric_rows(report) + case_rows(report)} == {name, control}
+    assert f"{name} was trained with allow_overlap ({state['overlap']})" in write(report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,11 @@ import pytest
 
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.methods import nnUNetTrainerSPMC, nnUNetTrainerSupervisedControl
+from nnunetv2_spmc.unlabeled.plans_record import record_file
+from nnunetv2_spmc.unlabeled.preprocessed_files import FILES_KEY
+from nnunetv2_spmc.unlabeled.scan_record import RECORD_FILE
 from tests.in_process import leave_out_plots
+from tests.training_logs import log_of
 
 WORKERS = pytest.mark.parametrize("workers", [0, 2])
 PREPROCESS = "nnUNetv2_preprocess -d 500 -plans_name nnUNetPlans -c 2d_small"
@@ -26,6 +31,11 @@ def data(planned_phantom, make_trainer, monkeypatch, tmp_path):
         for ending in (".b2nd", "_seg.b2nd", ".pkl"):
             source = unlabeled / f"unlabeled_{number % 4:03d}{ending}"
             shutil.copy(source, unlabeled / f"unlabeled_{number:03d}{ending}")
+    (folder / RECORD_FILE).unlink()  # it knows four scans
+    files = record_file(unlabeled)
+    content = json.loads(files.read_text())
+    del content[FILES_KEY]  # 004 to 023 are copies of those that it knows
+    files.write_text(json.dumps(content))
     monkeypatch.setenv("nnUNet_preprocessed", str(folder.parent))
     monkeypatch.setenv("nnUNet_raw", str(tmp_path))
     leave_out_plots(monkeypatch)
@@ -38,10 +48,6 @@ def damage(folder, case):
     content = bytearray(file.read_bytes())
     content[200:-200] = b"\xff" * (len(content) - 400)
     file.write_bytes(content)
-
-
-def log_of(trainer):
-    return "".join(file.read_text("utf-8") for file in Path(trainer.output_folder).glob("*.txt"))
 
 
 def train(make_trainer, monkeypatch, workers, trainer=nnUNetTrainerSPMC, **settings):

@@ -10,6 +10,7 @@ from nnunetv2_spmc.cli.train import start_several
 from nnunetv2_spmc.train import parse_arguments
 from nnunetv2_spmc.training.start import TrainingRequest
 from tests.training.processes import free_port, run_in_two_processes, run_together
+from tests.training_logs import log_of
 
 STEP = Path(__file__).with_name("distributed_step.py")
 
@@ -123,7 +124,7 @@ def test_the_processes_of_num_gpus_train_together(make_trainer, monkeypatch):
     )
     start_several(request)
     folder = Path(trainer.output_folder)
-    log = next(folder.glob("training_log*.txt")).read_text(encoding="utf-8")
+    log = log_of(trainer)
     assert "Each step: 1 labeled and 1 unlabeled patches" in log
     assert torch.load(folder / "checkpoint_final.pth", weights_only=False)["current_epoch"] == 1
     assert (folder / "validation" / "summary.json").is_file()

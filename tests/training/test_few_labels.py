@@ -1,12 +1,12 @@
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.methods import nnUNetTrainerSPMC, nnUNetTrainerSupervisedControl
 from nnunetv2_spmc.training.few_labels import ensure_fold_exists
+from tests.training_logs import log_of
 
 
 @pytest.fixture
@@ -28,10 +28,6 @@ def make_trainer_with(make_trainer, planned_phantom, monkeypatch, tmp_path):
         return made, copy / "splits_final.json", names[:cases]
 
     return make
-
-
-def log_of(trainer):
-    return next(Path(trainer.output_folder).glob("training_log*.txt")).read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from torch.nn import functional as F
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.dataset_conversion.phantom import write_phantom
 from nnunetv2_spmc.training.step import Labeled, Unlabeled
+from tests.training_logs import log_of
 
 IGNORE = 3
 LABELS = {"background": 0, "first": 1, "second": 2, "ignore": IGNORE}
@@ -193,7 +193,7 @@ def test_a_sparsely_annotated_dataset_trains_without_unlabeled_cases(
     monkeypatch.setenv("nnUNet_raw", str(raw.parent))
     trainer = make_trainer(configuration="2d")
     trainer.run_training()
-    log = next(Path(trainer.output_folder).glob("training_log*.txt")).read_text(encoding="utf-8")
+    log = log_of(trainer)
     assert "There is no imagesUn: training without unlabeled cases." in log
     assert "4 of 4 training cases have voxels under the ignore label" in log
     curves = trainer.logger.get_checkpoint()

@@ -10,6 +10,7 @@ from nnunetv2_spmc.training import progress
 from nnunetv2_spmc.training.progress import Progress, validation_lines
 from nnunetv2_spmc.training.settings import TrainingSettings
 from tests.in_process import use_threads_for_pools
+from tests.training_logs import log_of
 
 
 class Clock:
@@ -141,7 +142,7 @@ def test_a_training_without_a_terminal_writes_lines(
     monkeypatch.setattr(trainer, "clock", Clock(40.0))
     trained = make_trainer(trainer, epochs=1, iterations_per_epoch=4, validation_iterations=4)
     trained.run_training()
-    log = next(Path(trained.output_folder).glob("training_log*.txt")).read_text(encoding="utf-8")
+    log = log_of(trained)
     printed = capsys.readouterr().out
     for text in (log, printed):
         assert re.search(rf"Epoch 0: step \d of 4, loss \d\.\d+{note}, training done in ", text)
@@ -198,6 +199,6 @@ def test_the_validation_of_a_trainer_writes_lines(make_trainer, monkeypatch, soo
     trained = make_trainer(trainer, epochs=1)
     trained.run_training()
     trained.perform_actual_validation()
-    log = next(Path(trained.output_folder).glob("training_log*.txt")).read_text(encoding="utf-8")
+    log = log_of(trained)
     assert "Validation: 0 of 1 cases are written." in log
     assert (Path(trained.output_folder) / "validation" / "summary.json").is_file()

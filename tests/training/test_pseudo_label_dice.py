@@ -1,7 +1,6 @@
 import math
 import re
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunetv2_spmc.training.pseudo_label_dice import pseudo_label_dice
 from nnunetv2_spmc.unlabeled.withheld_labels import withheld_patches
 from tests.damaged_files import halved, with_bad_checksum, with_nan
+from tests.training_logs import log_of
 
 
 @pytest.fixture
@@ -109,5 +109,4 @@ def test_the_curves_are_logged_and_training_goes_on_as_without_them(make_trainer
         assert all(0 <= value <= 1 for value in curve)
     assert not any(key.startswith("pseudo_label") for key in theirs)
     assert ours["total_loss"] == theirs["total_loss"]
-    log = next(Path(with_curves.output_folder).glob("training_log*.txt"))
-    assert "Pseudo-label Dice is logged on" in log.read_text(encoding="utf-8")
+    assert "Pseudo-label Dice is logged on" in log_of(with_curves)

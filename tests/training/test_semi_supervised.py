@@ -19,6 +19,7 @@ from nnunetv2_spmc.networks.unwrap import unwrapped
 from nnunetv2_spmc.training import passes
 from nnunetv2_spmc.training.epoch_log import all_panels
 from nnunetv2_spmc.training.step import Labeled, Unlabeled
+from tests.training_logs import log_of
 
 # the unlabeled loss acts on the patches as they were drawn
 SAME_PATCHES = {"views": "same", "paste_from": "nothing"}
@@ -191,7 +192,7 @@ def test_an_epoch_is_logged_and_drawn(make_trainer):
     assert curves["train_losses"][0] == pytest.approx(curves["supervised_main"][0])
     folder = Path(trainer.output_folder)
     assert (folder / "progress_semi.png").stat().st_size > 10_000
-    log = next(folder.glob("training_log*.txt")).read_text()
+    log = log_of(trainer)
     assert "loss terms: cdps_main " in log
     assert "Each step: 2 labeled and 2 unlabeled patches; 4 unlabeled cases." in log
 
@@ -298,7 +299,7 @@ def test_without_the_raw_dataset_the_log_says_what_was_not_compared(make_trainer
     trainer = make_trainer(epochs=1)
     monkeypatch.delenv("nnUNet_raw")
     trainer.on_train_start()
-    log = next(Path(trainer.output_folder).glob("training_log*.txt")).read_text()
+    log = log_of(trainer)
     assert "unlabeled cases are not compared with test cases" in log
 
 
@@ -353,7 +354,7 @@ def test_an_architecture_that_cannot_be_estimated_trains_without(make_trainer, m
     monkeypatch.setattr("nnunetv2_spmc.training.memory.step_memory", fail)
     trainer = make_trainer()
     trainer.on_train_start()
-    log = next(Path(trainer.output_folder).glob("training_log*.txt")).read_text(encoding="utf-8")
+    log = log_of(trainer)
     assert "No estimate of the memory that a step needs (no such kernel" in log
 
 

@@ -18,6 +18,7 @@ from nnunetv2_spmc.training.stability import (
     steps_noted,
 )
 from tests.training.processes import run_in_two_processes
+from tests.training_logs import log_of
 
 KEYS = ["cdps_main", "cps_main", "total_loss"]
 CPU = torch.device("cpu")
@@ -161,10 +162,6 @@ class Float16(nnUNetTrainerSPMC):
 
     def autocast(self):
         return torch.autocast("cpu", dtype=torch.float16)
-
-
-def log_of(trainer):
-    return next(Path(trainer.output_folder).glob("training_log*.txt")).read_text(encoding="utf-8")
 
 
 def scaler(scale, backoff=2.0**-20):

@@ -8,6 +8,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_spmc.training.checkpoint import CheckpointError
 from nnunetv2_spmc.training.warm_start import load_pretrained_main_branch, pretrained_weights_file
+from tests.training_logs import log_of
 
 
 @pytest.fixture
@@ -37,10 +38,6 @@ def pretrained(make_trainer, tmp_path):
         return source, file
 
     return write
-
-
-def log_of(trainer):
-    return next(Path(trainer.output_folder).glob("training_log*.txt")).read_text(encoding="utf-8")
 
 
 @pytest.mark.supported("warm start", "`-pretrained_weights` from stock nnU-Net")

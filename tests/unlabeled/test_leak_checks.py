@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 
+import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.unlabeled.leak_checks import (
@@ -12,6 +15,7 @@ from nnunetv2_spmc.unlabeled.leak_checks import (
     identical_cases,
     read_groups,
 )
+from nnunetv2_spmc.unlabeled.overlap import patient_of
 
 DATASET_JSON = {"file_ending": ".nii.gz"}
 
@@ -104,3 +108,98 @@ def test_files_that_differ_beyond_the_sampled_bytes_are_told_apart(tmp_path):
     content[200_000] = 1
     (tmp_path / "b").write_bytes(content)
     assert identical_cases({"a": [str(tmp_path / "a")]}, {"b": [str(tmp_path / "b")]}) == {}
+
+
+@pytest.fixture
+def scans(tmp_path):
+    """A raw dataset of one real scan in each folder."""
+    for number, folder in enumerate(("imagesTr", "imagesUn", "imagesTs")):
+        (tmp_path / folder).mkdir()
+        array = np.random.default_rng(number).integers(-500, 900, (6, 8, 10)).astype(np.int16)
+        image = sitk.GetImageFromArray(array)
+        image.SetSpacing((1, 1, 2))
+        sitk.WriteImage(image, str(tmp_path / folder / f"{folder}_0000.nii.gz"))
+    return tmp_path
+
+
+def recompressed(source, target):
+    target.write_bytes(gzip.compress(gzip.decompress(source.read_bytes()), 1, mtime=1))
+
+
+def as_float(source, target):
+    sitk.WriteImage(sitk.Cast(sitk.ReadImage(str(source)), sitk.sitkFloat32), str(target))
+
+
+def shifted_values(source, target):
+    sitk.WriteImage(sitk.ReadImage(str(source)) + 1024, str(target))
+
+
+def normalized(source, target):
+    sitk.WriteImage(sitk.Normalize(sitk.ReadImage(str(source))), str(target))
+
+
+def reoriented(source, target):
+    sitk.WriteImage(sitk.DICOMOrient(sitk.ReadImage(str(source)), "RAS"), str(target))
+
+
+def other_spacing(source, target):
+    image = sitk.ReadImage(str(source))
+    image.SetSpacing((3, 3, 3))
+    sitk.WriteImage(image, str(target))
+
+
+@pytest.mark.parametrize("folder", ["imagesTr", "imagesTs"])
+@pytest.mark.parametrize(
+    "save", [recompressed, as_float, shifted_values, normalized, reoriented, other_spacing]
+)
+def test_a_copy_that_was_saved_differently_is_found(scans, folder, save):
+    save(scans / folder / f"{folder}_0000.nii.gz", scans / "imagesUn" / "new_0000.nii.gz")
+    with pytest.raises(DataError, match=rf"case in {folder}: new \(= {folder}\)"):
+        check_raw_dataset(scans, DATASET_JSON, unlabeled_of(scans))
+
+
+def test_copies_of_labeled_and_test_cases_are_named_together(scans):
+    for folder in ("imagesTr", "imagesTs"):
+        as_float(scans / folder / f"{folder}_0000.nii.gz", scans / f"imagesUn/{folder}_0000.nii.gz")
+    (scans / "imagesUn" / "imagesTr_0000.nii.gz").rename(scans / "imagesUn" / "x_0000.nii.gz")
+    (scans / "imagesUn" / "imagesTs_0000.nii.gz").rename(scans / "imagesUn" / "y_0000.nii.gz")
+    with pytest.raises(
+        DataError,
+        match=r"^Some cases are unlabeled with the same images as a case in imagesTs: "
+        r"y \(= imagesTs\); .* in imagesTr: x \(= imagesTr\)\. Take them out",
+    ):
+        check_raw_dataset(scans, DATASET_JSON, unlabeled_of(scans))
+
+
+@pytest.mark.parametrize("name", ["t_0000.nii", "t_0000.mha", "t.nrrd", "t_0000.NRRD"])
+def test_a_test_scan_with_another_ending_than_the_datasets_counts(scans, name):
+    image = sitk.ReadImage(str(scans / "imagesUn" / "imagesUn_0000.nii.gz"))
+    file = scans / "imagesTs" / name.lower()
+    sitk.WriteImage(image, str(file))
+    file.rename(scans / "imagesTs" / name)
+    with pytest.raises(DataError, match=r"case in imagesTs: imagesUn \(= t\)"):
+        check_raw_dataset(scans, DATASET_JSON, unlabeled_of(scans))
+
+
+def test_names_that_differ_in_case_only_are_one_name():
+    with pytest.raises(DataError, match=r"at the same time test: Scan1 \(= SCAN1\)"):
+        check_no_leak([], ["Scan1"], [], ["SCAN1"])
+
+
+def test_a_case_that_split_json_does_not_state_belongs_to_the_patient_its_name_begins_with():
+    groups = {"p07_early": "p07", "p08_early": "p08", "alone": "alone", "p07_b_1": "p07_b"}
+    assert patient_of("p07_late", groups) == "p07"
+    assert patient_of("p07_b_2", groups) == "p07_b"
+    assert patient_of("p071_late", groups) is None
+    assert patient_of("alone_2", groups) is None  # no patient key, but a case
+    with pytest.raises(DataError, match="of a patient of a test case: p07_late"):
+        check_no_leak([], ["p07_late", "p09_late"], [], ["p07_early"], groups)
+
+
+def test_a_patient_whose_entry_was_taken_out_of_split_json_is_remembered(scans):
+    split = scans / "split.json"
+    split.write_text(json.dumps({"groups": {"imagesUn": "p", "other": "p"}}))
+    check_raw_dataset(scans, DATASET_JSON, unlabeled_of(scans), record_folder=scans)
+    split.write_text(json.dumps({"groups": {"imagesTs": "p"}}))
+    with pytest.raises(DataError, match="of a patient of a test case: imagesUn"):
+        check_raw_dataset(scans, DATASET_JSON, unlabeled_of(scans), record_folder=scans)

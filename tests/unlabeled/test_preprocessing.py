@@ -23,9 +23,10 @@ from nnunetv2_spmc.unlabeled.cases import (
     finished_cases,
     unlabeled_folder,
 )
+from nnunetv2_spmc.unlabeled.leak_checks import current_record
 from nnunetv2_spmc.unlabeled.preprocessing import PreprocessingOptions, preprocess_unlabeled
 from nnunetv2_spmc.unlabeled.raw_images import raw_unlabeled_cases
-from nnunetv2_spmc.unlabeled.target import UnlabeledTarget
+from nnunetv2_spmc.unlabeled.target import UnlabeledTarget, find_target
 from nnunetv2_spmc.unlabeled.training_cases import ensure_unlabeled_preprocessed
 
 DATASET = "Dataset510_Tiny"
@@ -171,7 +172,7 @@ def test_labels_that_contradict_each_other_are_warned_of_once(dataset):
     content = json.loads(file.read_text()) | {"labels": {"background": 0, "a": 1, "Ignore": 2}}
     file.write_text(json.dumps(content))
     run(log=lines.append)
-    (line,) = lines
+    (line,) = (line for line in lines if line.startswith("warning: "))
     assert line.startswith("warning: dataset.json: nnU-Net knows the ignore label by the name")
 
 
@@ -547,7 +548,7 @@ def test_files_with_another_ending_are_named_and_counted(dataset):
     (images / "dicom").mkdir()
     logged = []
     assert run(log=logged.append).done == UNLABELED
-    assert logged == [
+    assert [line for line in logged if line.startswith("note: ")] == [
         f"note: {images}: 4 files left out, not ending in .nii.gz (dicom/, v+orig.HEAD, "
         "v_0000.NII.GZ, v_0000.mgz); convert or rename what is a scan."
     ]
@@ -655,6 +656,116 @@ def test_training_without_any_usable_case_is_an_error(dataset):
         spoil_garbage(file)
     with pytest.raises(DataError, match="None of the 3 unlabeled cases"):
         ensure(dataset)
+
+
+def annotate(raw, identifier, move):
+    for file in (raw / "imagesUn").glob(f"{identifier}_*"):
+        (shutil.move if move else shutil.copy)(file, raw / "imagesTr")
+    label = np.zeros((12, 24, 24), np.uint8)
+    write_image(raw / "labelsTr" / f"{identifier}.nii.gz", label)
+
+
+@pytest.mark.parametrize("move", [True, False])
+@pytest.mark.parametrize("preprocessed_before", [True, False])
+def test_a_case_that_was_annotated_since_leaves_the_unlabeled_ones(
+    dataset, move, preprocessed_before
+):
+    if preprocessed_before:
+        run()
+    annotate(dataset[0], "u1", move)
+    logged = []
+    run(log=logged.append)
+    assert ensure(dataset, log=logged.append) == ["u0", "u2"]
+    sentence = "Annotated since, now labeled cases and no longer used as unlabeled ones: u1."
+    assert move or logged.count(sentence) == 2
+
+
+def test_a_training_names_the_cases_that_cannot_be_compared(dataset):
+    run()
+    (dataset[0] / "imagesTs").mkdir()
+    os.mkfifo(dataset[0] / "imagesTs" / "t0_0000.nii.gz")
+    logged = []
+    target = find_target(DATASET, "3d_fullres", "nnUNetPlans")
+    current_record(
+        target.dataset_name, target.dataset_json, target.preprocessed_dataset, logged.append
+    )
+    assert logged[0].startswith("note: 1 case of imagesTs cannot be read, so no unlabeled case is")
+
+
+def test_a_case_that_was_annotated_since_is_no_failed_one_though_it_lacks_a_channel(dataset):
+    annotate(dataset[0], "u1", move=False)
+    (dataset[0] / "imagesUn" / "u1_0001.nii.gz").unlink()
+    logged = []
+    report = run(log=logged.append)
+    assert (report.done, report.failed) == (["u0", "u2"], {})
+    assert ensure(dataset, log=logged.append) == ["u0", "u2"]
+    assert "failed" not in "\n".join(logged)
+
+
+def test_cases_with_wrong_files_are_compared_with_no_other(dataset):
+    lose_a_channel(dataset[0] / "imagesUn")
+    (dataset[0] / "imagesUn" / "odd.nii.gz").write_bytes(b"")
+    run()
+    target = find_target(DATASET, "3d_fullres", "nnUNetPlans")
+    record = current_record(
+        target.dataset_name, target.dataset_json, target.preprocessed_dataset, print
+    )
+    assert sorted(record.folders["imagesUn"]) == ["u0", "u2"]
+
+
+def test_a_case_in_images_tr_without_a_label_is_still_refused(dataset):
+    annotate(dataset[0], "u1", move=False)
+    (dataset[0] / "labelsTr" / "u1.nii.gz").unlink()
+    with pytest.raises(DataError, match="unlabeled and at the same time labeled: u1"):
+        run()
+
+
+def test_an_annotated_case_under_another_name_is_refused(dataset):
+    annotate(dataset[0], "u1", move=False)
+    for file in (dataset[0] / "imagesUn").glob("u1_*"):
+        file.rename(file.with_name(file.name.replace("u1", "copy")))
+    with pytest.raises(DataError, match=r"case in imagesTr: copy \(= u1\)"):
+        run()
+
+
+def test_without_raw_data_a_case_that_is_preprocessed_with_a_label_is_left_out(dataset, folder):
+    run()
+    shutil.rmtree(dataset[0])
+    labeled = folder.with_name("nnUNetPlans_3d_fullres")
+    labeled.mkdir()
+    shutil.copy(folder / "u1.b2nd", labeled)
+    logged = []
+    assert ensure(dataset, log=logged.append) == ["u0", "u2"]
+    assert "Annotated since" in logged[0]
+
+
+def test_when_all_cases_were_annotated_there_is_no_unlabeled_case_any_more(dataset):
+    for identifier in UNLABELED:
+        annotate(dataset[0], identifier, move=False)
+    with pytest.raises(DataError, match=r"no unlabeled case any more: all in imagesUn .* label"):
+        ensure(dataset)
+
+
+def test_a_scan_that_was_replaced_by_a_test_scan_is_found(dataset):
+    run()
+    (dataset[0] / "imagesTs").mkdir()
+    for file in (dataset[0] / "imagesUn").glob("u1_*"):
+        shutil.copy(file, dataset[0] / "imagesTs" / file.name.replace("u1", "late"))
+    with pytest.raises(DataError, match=r"case in imagesTs: u1 \(= late\)"):
+        run()
+
+
+def test_preprocessing_says_how_unlabeled_scans_differ(dataset):
+    for file in (dataset[0] / "imagesUn").iterdir():
+        image = SimpleITK.DICOMOrient(SimpleITK.ReadImage(str(file)), "RPS")
+        SimpleITK.WriteImage(image + 1024, str(file))
+    logged = []
+    run(log=logged.append)
+    text = "\n".join(logged)
+    assert "orientation" in logged[1]
+    assert "warning: unlabeled scans are oriented RPS, labeled ones LPS" in text
+    assert "warning: the median intensity of unlabeled scans, 11" in text
+    assert "T1, normalized" in text
 
 
 def test_moved_plans_without_a_dataset_json_get_it_copied_not_planned_over(dataset) -> None:
