@@ -39,6 +39,8 @@ DEBUG_SETTINGS = {
     "initial_lr": ("initial_lr", float),
 }
 
+NO_OVERLAP = "none found"  # though it was allowed
+
 
 @dataclass(frozen=True, eq=False)
 class RunRecord:
@@ -259,7 +261,7 @@ def _stock_settings(debug: Mapping[str, Any]) -> dict[str, Any]:
 def _overlap(state: Mapping[str, Any]) -> str:
     if not state.get("settings", {}).get("allow_overlap"):
         return ""
-    return str(state.get("overlap") or "none found")
+    return str(state.get("overlap") or NO_OVERLAP)
 
 
 def _versions(state: Mapping[str, Any], debug: Mapping[str, Any]) -> dict[str, str]:
