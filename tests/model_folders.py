@@ -24,6 +24,7 @@ def write_fold(
     settings: Mapping[str, Any] | None = None,
     unlabeled: Sequence[str] = (),
     overlap: str = "",
+    pretrained_weights: str = "",
     seconds: float = 60,
     labeled: int = 4,
     reference_voxels: int = 100,
@@ -42,6 +43,7 @@ def write_fold(
         "settings": settings,
         "unlabeled_cases": list(unlabeled),
         "overlap": overlap,
+        "pretrained_weights": pretrained_weights,
     }
     content = {
         "network_weights": {},

@@ -14,6 +14,7 @@ from nnunetv2_spmc.evaluation.recommendation import Place, folds_text
 from nnunetv2_spmc.raw.cases import name_some
 from nnunetv2_spmc.reports.compared_models import ComparedModel
 from nnunetv2_spmc.reports.run_record import NO_OVERLAP, RunRecord
+from nnunetv2_spmc.training.warm_start import has_seen_validation_cases
 
 SETTINGS = ("epochs", "iterations_per_epoch", "initial_lr", "labeled_views")
 MANY = 10  # cases that a sentence names
@@ -55,6 +56,7 @@ def differences(models: Sequence[ComparedModel]) -> list[str]:
         found += _unlike({m.name: [run.settings.get(key) for run in m.runs] for m in models}, key)
     for model in models:
         found += _unfinished(model)
+        found += _warm_start(model)
         found += _trained_on_validation(model)
     return found
 
@@ -154,6 +156,15 @@ def _unfinished(model: ComparedModel) -> Iterator[str]:
                 f"{run.name} is not finished ({run.epochs_done} epochs done), so its validation is "
                 "of an earlier state"
             )
+
+
+def _warm_start(model: ComparedModel) -> Iterator[str]:
+    for run in model.runs:
+        source, fold = run.pretrained_weights, run.fold
+        if seen := has_seen_validation_cases(source, run.dataset_name, fold):
+            yield f"{run.name}: {seen}"
+        elif source:
+            yield f"{run.name} started from {source}, so it has learned for longer than its epochs"
 
 
 def _trained_on_validation(model: ComparedModel) -> Iterator[str]:

@@ -56,6 +56,7 @@ class RunRecord:
         settings: of the training; those that stock nnU-Net has too where it was stock.
         unlabeled_cases: identifiers; empty for supervised trainings.
         versions: of what it was trained with, as far as the run tells.
+        pretrained_weights: the file it started from, as far as the run tells; else empty.
         overlap: what unlabeled and evaluated cases share, where that was allowed; else empty.
     """
 
@@ -68,6 +69,7 @@ class RunRecord:
     settings: Mapping[str, Any] = field(repr=False)
     unlabeled_cases: Sequence[str] = field(repr=False)
     versions: Mapping[str, str]
+    pretrained_weights: str = ""
     overlap: str = ""
 
     @classmethod
@@ -101,6 +103,7 @@ class RunRecord:
             settings=state.get("settings") or _stock_settings(debug),
             unlabeled_cases=state.get("unlabeled_cases", ()),
             versions=_versions(state, debug),
+            pretrained_weights=str(state.get("pretrained_weights", "")),
             overlap=_overlap(state),
         )
 

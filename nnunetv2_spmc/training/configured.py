@@ -60,6 +60,7 @@ from nnunetv2_spmc.training.step import Target, labeled_through
 from nnunetv2_spmc.training.stopping import says_how_to_go_on
 from nnunetv2_spmc.training.tensorboard_logger import ENABLED_VARIABLE, TensorBoardLogger
 from nnunetv2_spmc.training.views import Views
+from nnunetv2_spmc.training.warm_start import has_seen_validation_cases, source_of_weights
 from nnunetv2_spmc.unlabeled.plans_check import check_training
 
 
@@ -119,6 +120,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         self.check_divergence = DivergenceCheck(Path(self.output_folder))
         self.resumed_from: dict[str, Any] | None = None  # -> load_checkpoint
         self.resumed_file = Path()
+        self.pretrained_weights = source_of_weights()
         self._saved_at = self.clock()  # checkpoint_latest.pth
         self.validation_cases: list[str] = []  # -> do_split
         self._labeled: tuple[WatchedDataset, ...] = ()  # -> get_tr_and_val_datasets
@@ -165,6 +167,9 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         self.print_to_log_file(text, add_timestamp=False)
         for note in (*self._resolved.notes, *label_warnings(self.dataset_json)):
             self.print_to_log_file(note)
+        dataset_name, source = self.plans_manager.dataset_name, self.pretrained_weights
+        if seen := has_seen_validation_cases(source, dataset_name, self.fold):
+            self.print_to_log_file(f"WARNING: {seen}.")
         self.logger.update_config({"spmc": flat})
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, ...]:  # noqa: N802
@@ -295,8 +300,12 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
 
     def extra_state(self) -> dict[str, Any]:
         """Return what the checkpoint holds beside nnU-Net's own content."""
-        settings = self.flat_settings
-        return {"version": __version__, "method": self.method, "settings": settings}
+        return {
+            "version": __version__,
+            "method": self.method,
+            "settings": self.flat_settings,
+            "pretrained_weights": self.pretrained_weights,
+        }
 
     def save_checkpoint(self, filename: str) -> None:
         """Write nnU-Net's checkpoint with our state under a key of its own, whole or not at all."""
@@ -323,6 +332,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
             raise unreadable(Path(filename_or_checkpoint), error) from error
         self.resumed_from = {key: state[key] for key in state.keys() - {"parts"}}
         self.resumed_file = Path(filename_or_checkpoint)
+        self.pretrained_weights = state.get("pretrained_weights", "")
 
     def check_resumed_settings(self) -> None:
         """Refuse to continue a run under settings that change more than its schedule."""

@@ -148,6 +148,16 @@ def test_an_unfinished_training_is_warned_of(write):
     assert warning.startswith("nnUNetTrainerSPMC, 2d_small, fold 0 is not finished (2 epochs done)")
 
 
+def test_a_warm_start_is_warned_of_and_more_so_from_another_fold(write, planned_phantom):
+    model = f"/results/{planned_phantom.name}/nnUNetTrainer__nnUNetPlans__2d_small"
+    write(CONTROL, pretrained_weights=f"{model}/fold_0/checkpoint_final.pth")
+    write(SPMC, pretrained_weights=f"{model}/fold_all/checkpoint_final.pth")
+    same, other = asked().warnings
+    assert "fold_0/checkpoint_final.pth, so it has learned for longer than its epochs" in same
+    assert other.startswith("nnUNetTrainerSPMC, 2d_small, fold 0: the pretrained weights come from")
+    assert "fold_all, which was trained on validation cases of fold_0 with their labels" in other
+
+
 def test_the_control_stays_in_doubt_even_if_it_took_longer(write):
     write(CONTROL, {case: 0.5 + 0.02 * (-1) ** i for i, case in enumerate(CASES)}, seconds=900)
     write(SPMC, CONTROL_DICE, unlabeled=["unlabeled0"])
