@@ -26,9 +26,9 @@ def build_parser() -> Parser:
     """Return the parser of the command."""
     parser = Parser(
         prog="nnUNetv2_spmc_compare",
-        usage="%(prog)s [-h] -d DATASET -c CONFIG [-tr TRAINER [TRAINER ...]] [-p PLANS] "
-        "[--results FOLDER [FOLDER ...]] [-o OUT]\n"
-        "       %(prog)s [-h] RUN [RUN ...] [-o OUT]",
+        usage="%(prog)s [-h] [--version] -d DATASET -c CONFIG [-tr TRAINER [TRAINER ...]]\n"
+        "           [-p PLANS] [--results FOLDER [FOLDER ...]] [-o OUT]\n"
+        "       %(prog)s [-h] [--version] [-o OUT] RUN [RUN ...]",
         description="Compare the trained models of a dataset on the validation cases that they "
         "share, patient by patient, and say in one sentence which to use (-d, -c); or compare "
         "evaluations of the same cases: mean and standard deviation over seeds, and paired "

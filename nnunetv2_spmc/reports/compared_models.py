@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -157,10 +157,11 @@ def find_models(question: Question) -> FoundModels:
     _check_found(question, name, roots[0], folders)
     found: dict[tuple[str, str], dict[str, list[RunRecord]]] = {}
     notes: list[str] = []
+    unfinished: set[str] = set()  # trainers
     for folder in folders:
         trainer, plans, _ = folder.name.split("__")
         of_model = found.setdefault((trainer, plans), {})
-        for fold_folder in _validated(folder, name, notes):
+        for fold_folder in _validated(folder, name, notes, unfinished):
             fold = fold_folder.name.removeprefix("fold_")
             of_model.setdefault(fold, []).append(RunRecord.load(fold_folder))
     several_plans = len({plans for (_, plans), folds in found.items() if folds}) > 1
@@ -172,7 +173,7 @@ def find_models(question: Question) -> FoundModels:
         if folds
     )
     if len(models) < 2:
-        raise _too_few(question, name, models, notes)
+        raise _too_few(question, name, models, notes, unfinished)
     return FoundModels(name, models, tuple(notes))
 
 
@@ -234,8 +235,10 @@ def _check_found(question: Question, name: str, root: Path, folders: Sequence[Pa
     raise DataError(f"{root / name} has no model for {what}{has}; train with {command}.")
 
 
-def _validated(folder: Path, dataset_name: str, notes: list[str]) -> Iterator[Path]:
-    """Return the folds that can be compared; note the others."""
+def _validated(
+    folder: Path, dataset_name: str, notes: list[str], unfinished: set[str]
+) -> Iterator[Path]:
+    """Return the folds that can be compared; note the others, and trainers that go on."""
     trainer, plans, configuration = folder.name.split("__")
     folds = sorted(path for path in folder.glob("fold_*") if path.is_dir())
     preprocessed = folder_if_set(PREPROCESSED)
@@ -249,6 +252,7 @@ def _validated(folder: Path, dataset_name: str, notes: list[str]) -> Iterator[Pa
         elif not (fold_folder / VALIDATION_FOLDER / SUMMARY_JSON).exists():
             question = Question(dataset_name, configuration, plans=plans)
             command = _training(question, dataset_name, fold[1], trainer)
+            unfinished.add(trainer)
             notes.append(
                 f"{what} is left out: it is not validated; finish it with {command} --c, or --val "
                 "if it is trained"
@@ -264,7 +268,11 @@ def _validated(folder: Path, dataset_name: str, notes: list[str]) -> Iterator[Pa
 
 
 def _too_few(
-    question: Question, name: str, models: Sequence[ComparedModel], notes: Sequence[str]
+    question: Question,
+    name: str,
+    models: Sequence[ComparedModel],
+    notes: Sequence[str],
+    unfinished: Collection[str],
 ) -> DataError:
     because = "".join(f"; {note}" for note in notes)
     if not models:
@@ -272,15 +280,17 @@ def _too_few(
             f"No model of {name} for {question.configuration} has validated a fold{because}."
         )
     (model,) = models
-    other = CONTROL if model.trainer != CONTROL else nnUNetTrainerSPMC.__name__
-    folds = sorted(model.folds)
-    plans = replace(question, plans=model.plans)
-    more = f" (then {', '.join(folds[1:])})" if len(folds) > 1 else ""
-    return DataError(
+    text = (
         f"There is only one model of {name} for {question.configuration} to compare, {model.name}"
-        f"{because}. Train another one on the same folds: "
-        f"{_training(plans, name, folds[0], other)}{more}."
+        f"{because}."
     )
+    other = CONTROL if model.trainer != CONTROL else nnUNetTrainerSPMC.__name__
+    if other in unfinished:
+        return DataError(text)
+    folds = sorted(model.folds)
+    more = f" (then {', '.join(folds[1:])})" if len(folds) > 1 else ""
+    command = _training(replace(question, plans=model.plans), name, folds[0], other)
+    return DataError(f"{text} Train another one on the same folds: {command}{more}.")
 
 
 def _training(question: Question, dataset_name: str, fold: str, trainer: str) -> str:

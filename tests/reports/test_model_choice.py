@@ -216,10 +216,11 @@ def test_a_single_control_is_told_how_to_train_the_method(write):
 def test_a_fold_without_validation_is_named_with_the_command_that_ends_it(write):
     write(SPMC)
     (write(CONTROL) / "validation" / "summary.json").unlink()
-    assert (
-        "fold_0 of nnUNetTrainerSupervisedControl is left out: it is not validated; finish it with "
-        "nnUNetv2_spmc_train 500 2d_small 0 -tr nnUNetTrainerSupervisedControl --c"
-    ) in refusal()
+    assert refusal().endswith(
+        "to compare, nnUNetTrainerSPMC; fold_0 of nnUNetTrainerSupervisedControl is left out: it "
+        "is not validated; finish it with nnUNetv2_spmc_train 500 2d_small 0 -tr "
+        "nnUNetTrainerSupervisedControl --c, or --val if it is trained."
+    )
 
 
 def test_fold_all_has_no_validation(write):
