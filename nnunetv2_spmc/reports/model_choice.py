@@ -37,7 +37,7 @@ class Choice:
     def _explanations(self) -> list[str]:
         recommendation = self.recommendation
         patients, gains = recommendation.patients, recommendation.gains
-        numbers = [gain.patients for gain in gains if gain.patients]
+        numbers = [gain.patients for gain in gains if gain.decides]
         lines = [
             "Dice of nnU-Net's validation: mean over classes, then over the cases of a "
             "patient, then over patients, on what a model",
@@ -50,7 +50,7 @@ class Choice:
             lines.append(
                 "There is one run of each: other seeds may differ as much (see --results)."
             )
-        if min(numbers) < FEW_CASES:
+        if numbers and min(numbers) < FEW_CASES:
             lines.append(f"With {patients.count(min(numbers))} the interval is too narrow.")
         if left_out := sum(gain.left_out for gain in gains):
             lines.append(
