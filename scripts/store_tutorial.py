@@ -1,6 +1,6 @@
 """Run docs/tutorial.ipynb and store it with its outputs: python scripts/store_tutorial.py.
 
-Some minutes on two cores. Figures are stored with few colours, which makes them small; times and
+Some minutes on two cores. Figures are stored with 256 colours, which makes them small; times and
 the version of Python are left out, so that a second run changes nothing but what is shown.
 """
 
@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 NOTEBOOK = Path(__file__).parents[1] / "docs" / "tutorial.ipynb"
-COLOURS = 48
+COLOURS = 256
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
 
 
-def small_png(png: str) -> str:
-    """Return a PNG in base64 with few colours."""
+def smaller_png(png: str) -> str:
+    """Return a PNG in base64 with 256 colours."""
     from PIL import Image
 
     small = io.BytesIO()
@@ -37,7 +37,7 @@ def tidy(notebook: Any) -> None:
         cell.metadata.clear()
         for output in cell.get("outputs", ()):
             if "image/png" in output.get("data", ()):
-                output.data["image/png"] = small_png(output.data["image/png"])
+                output.data["image/png"] = smaller_png(output.data["image/png"])
 
 
 def main() -> None:

@@ -21,5 +21,10 @@ ruff check .
 ruff format --check .
 mypy
 
+say "Documentation"
+site="$(mktemp -d)"
+trap 'rm -rf "$site"' EXIT
+mkdocs build --strict --quiet --site-dir "$site"
+
 say "Tests"
 python -m pytest "$@"
