@@ -104,7 +104,7 @@ def with_distances(run: RunRecord, log: Log = print) -> tuple[pd.DataFrame, dict
     """Return the metrics of the validation cases, with surface distances if they can be measured.
 
     Returns:
-        The metrics, and the cases that cannot be measured, with the reason; these have no distance.
+        The metrics, and the cases that cannot be measured, with the reason: these have no distance.
 
     Raises:
         AbsentError: the run has not been validated.

@@ -34,7 +34,7 @@ def steps_noted(optimizer: Optimizer) -> Iterator[list[bool]]:
     case and asks on the device itself; only then does this wait.
 
     Yields:
-        One True per step that was taken; false as a whole if there was none.
+        One True per step that was taken: false as a whole if there was none.
     """
     noted: list[bool] = []
 
