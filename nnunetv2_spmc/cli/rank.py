@@ -88,8 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     from nnunetv2_spmc.raw.layout import IMAGES_UNLABELED
     from nnunetv2_spmc.unlabeled.leak_checks import read_groups
 
-    dataset = raw_folder() / find_dataset(arguments.d)
     folder = model_folder(parser, arguments, needs_dataset=True)
+    dataset = raw_folder() / find_dataset(arguments.d)
     folds = find_folds(folder, arguments.f, arguments.chk)
     model = load_model(
         folds, arguments.chk, device=arguments.device, mirroring=not arguments.disable_tta
