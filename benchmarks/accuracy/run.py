@@ -4,7 +4,7 @@ r"""Work off the queue: train, predict the test cases, measure; a row of the res
     python -m benchmarks.accuracy.run DATA OUTPUT --queue benchmarks/results/runs.csv \
         --results ELSEWHERE --only acdc-small-30x100-spmc-seed1
 
-DATA holds acdc128/, la_half/ and splits/; OUTPUT, outside the clone, receives datasets, models and
+DATA holds acdc128/, la_half/, hippocampus/ and splits/; OUTPUT, outside the clone, receives datasets, models and
 predictions. The longest run comes first. Each is trained, predicts the test cases with its final
 checkpoint and is measured; then its rows go into benchmarks/results, that of runs.csv last, and
 should be committed. What has that row is skipped, a training that was interrupted goes on with --c,

@@ -1,7 +1,7 @@
 """One module per method; every class here can be named as the trainer of nnUNetv2_train."""
 
 from nnunetv2_spmc.methods.cps import nnUNetTrainerCPS
-from nnunetv2_spmc.methods.filter_match import nnUNetTrainerFilterMatch
+from nnunetv2_spmc.methods.filter_match import nnUNetTrainerFilterMatch, nnUNetTrainerWeakToStrong
 from nnunetv2_spmc.methods.mean_teacher import nnUNetTrainerMeanTeacher
 from nnunetv2_spmc.methods.spmc import nnUNetTrainerSPMC
 from nnunetv2_spmc.methods.spmc_variants import (
@@ -34,6 +34,7 @@ TRAINERS = (
     nnUNetTrainerCPS,
     nnUNetTrainerMeanTeacher,
     nnUNetTrainerFilterMatch,
+    nnUNetTrainerWeakToStrong,
     nnUNetTrainerSupervisedControl,
     nnUNetTrainerViewControl,
 )

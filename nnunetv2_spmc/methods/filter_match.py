@@ -84,3 +84,20 @@ class nnUNetTrainerFilterMatch(nnUNetTrainerSemiSupervised):
         outputs = self.joint_network(torch.cat((step.labeled.images, seen.images)))
         loss = self.nnunet_loss(outputs, target if isinstance(given, list) else target[0])
         return loss, values | {"supervised_main": loss}
+
+
+class nnUNetTrainerWeakToStrong(nnUNetTrainerFilterMatch):
+    """FilterMatch's loss with views of ours: a weak one for the teacher, boxes and turns.
+
+    One network as there (arXiv 2509.19746); the labels are made without intensity augmentation and
+    seen with it, with boxes of labeled patches pasted in.
+    """
+
+    default_settings = TrainingSettings(
+        lambda_max=1.0,
+        ramp_start=0.1,
+        ramp_end=0.1,
+        views="weak-to-strong",
+        paste_from="labeled",
+        turns=True,
+    )
