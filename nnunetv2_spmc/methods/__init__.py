@@ -1,7 +1,7 @@
 """One module per method; every class here can be named as the trainer of nnUNetv2_train."""
 
 from nnunetv2_spmc.methods.cps import nnUNetTrainerCPS
-from nnunetv2_spmc.methods.filter_match import nnUNetTrainerFilterMatch, nnUNetTrainerWeakToStrong
+from nnunetv2_spmc.methods.filter_match import nnUNetTrainerFilterMatch
 from nnunetv2_spmc.methods.mean_teacher import nnUNetTrainerMeanTeacher
 from nnunetv2_spmc.methods.spmc import nnUNetTrainerSPMC
 from nnunetv2_spmc.methods.spmc_variants import (
@@ -18,6 +18,7 @@ from nnunetv2_spmc.methods.spmc_variants import (
 )
 from nnunetv2_spmc.methods.supervised_control import nnUNetTrainerSupervisedControl
 from nnunetv2_spmc.methods.view_control import nnUNetTrainerViewControl
+from nnunetv2_spmc.methods.weak_to_strong import nnUNetTrainerWeakToStrong
 
 TRAINERS = (
     nnUNetTrainerSPMC,
