@@ -1,4 +1,4 @@
-"""FilterMatch's loss with views of ours: a weak one for the teacher, boxes and turns for the other.
+"""FilterMatch's loss with our views: a weak one for the teacher, boxes and turns for the student.
 
 One network learns from its own hard labels, as in FilterMatch (Ordi117/nnFilterMatch, arXiv
 2509.19746). They are made without intensity augmentation, as in FixMatch (Sohn et al., NeurIPS
