@@ -16,7 +16,7 @@ from nnunetv2_spmc.reports.compared_models import ComparedModel
 from nnunetv2_spmc.reports.run_record import NO_OVERLAP, RunRecord
 from nnunetv2_spmc.training.warm_start import has_seen_validation_cases
 
-SETTINGS = ("epochs", "iterations_per_epoch", "initial_lr", "labeled_views")
+SETTINGS = ("epochs", "iterations_per_epoch", "initial_lr", "labeled_views", "average_last")
 MANY = 10  # cases that a sentence names
 
 
