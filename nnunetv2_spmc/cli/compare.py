@@ -48,8 +48,9 @@ def build_parser() -> Parser:
     )
     add("-d", metavar="DATASET", help="name or id of a dataset whose models are in nnUNet_results")
     add("-c", metavar="CONFIG", help="configuration of the models, 3d_fullres for example")
-    add("-tr", nargs="+", default=[], metavar="TRAINER", help="only the models of these trainers")
-    add("-p", default="", metavar="PLANS", help="only the models of these plans")
+    text = "only the models of these trainers (default: all)"
+    add("-tr", nargs="+", default=[], metavar="TRAINER", help=text)
+    add("-p", metavar="PLANS", help="only the models of these plans (default: all)")
     text = "folders to take instead of nnUNet_results: the same trainings with other seeds each"
     add("--results", nargs="+", type=Path, default=[], metavar="FOLDER", help=text)
     add("-o", type=Path, metavar="OUT", help="folder for comparison.csv and comparison.png")
@@ -99,7 +100,7 @@ def _compare_models(arguments: argparse.Namespace) -> None:
     from nnunetv2_spmc.reports.model_differences import as_methods
 
     names, results = tuple(arguments.tr), tuple(arguments.results)
-    choice = choose(Question(arguments.d, arguments.c, names, arguments.p, results))
+    choice = choose(Question(arguments.d, arguments.c, names, arguments.p or "", results))
     print(choice.text())
     if arguments.o is not None:
         methods = as_methods(choice.models)
