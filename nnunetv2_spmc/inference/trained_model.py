@@ -140,15 +140,14 @@ def load_model(
     Args:
         fold_folder: a folder from `find_fold`.
         checkpoint_name: file name of the checkpoint.
-        device: "cpu" or "cuda".
+        device: "cpu", "cuda" or "mps".
         mirroring: average over mirrored images where the training allowed it.
 
     Raises:
         DataError: the checkpoint is unreadable or has NaN in it, or its trainer or the device
             cannot be found.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise DataError("This machine has no CUDA device that torch can use; take -device cpu.")
+    check_device(device)
     path = fold_folder / checkpoint_name
     checkpoint = read_checkpoint(path)
     try:
@@ -192,6 +191,19 @@ def load_model(
         second_name=name,
         settings=state.get("settings", {}),
     )
+
+
+def check_device(device: str) -> None:
+    """Raise DataError if this machine has no such device."""
+    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    if device in there and not there[device]():
+        name = device.upper()
+        raise DataError(f"This machine has no {name} device that torch can use; take -device cpu.")
+
+
+def best_device() -> str:
+    """Return "cuda" where there is a GPU that torch can use, else "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def read_model_plans(model_folder: Path, configuration: str) -> PlansManager:
