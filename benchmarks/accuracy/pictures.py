@@ -68,15 +68,14 @@ def draw_curves(runs: Sequence[Row], curves: Mapping[str, Sequence[Row]], path: 
     figure = new_figure(7, 5)
     axes = figure.subplots()
     names = sorted({row["name"] for row in runs})
-    looks = {  # more methods than colours: then dashed, then dotted
-        name: {"color": method_color(i), "linestyle": LINES[i // len(METHOD_COLORS) % len(LINES)]}
-        for i, name in enumerate(names)
-    }
+    numbers = {name: number for number, name in enumerate(names)}
     for row in runs:
         epochs = curves[row["run"]]
         dice = smoothed([float(epoch["mean_fg_dice"]) for epoch in epochs])
         steps = [int(epoch["epoch"]) + 1 for epoch in epochs]
-        axes.plot(steps, dice, label=row["name"], **looks[row["name"]])
+        number = numbers[row["name"]]
+        style = LINES[number // len(METHOD_COLORS) % len(LINES)]  # more methods than colours
+        axes.plot(steps, dice, style, color=method_color(number), label=row["name"])
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     axes.legend(handles.values(), handles.keys())
     # with fold all the validation cases are the training cases
@@ -100,7 +99,9 @@ def draw_over_time(runs: Sequence[Row], times: Sequence[Row], path: Path) -> Non
             minutes = [float(at["seconds"]) / 60 for at in measured]
             dice = [float(at["test_dice"]) for at in measured]
             color = method_color(number)
-            axes.plot(minutes, dice, marker="o", color=color, label=f"{row['name']}, seed {row['seed']}")
+            axes.plot(
+                minutes, dice, marker="o", color=color, label=f"{row['name']}, seed {row['seed']}"
+            )
     axes.set(xlabel="minutes of training", ylabel="Dice of the test cases")
     axes.legend()
     save(figure, path)

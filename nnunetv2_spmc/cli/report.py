@@ -30,8 +30,8 @@ def build_parser() -> Parser:
     """Return the parser of the command."""
     parser = Parser(
         prog="nnUNetv2_spmc_report",
-        description="Write one HTML page about trainings: which one is better and by how much, worst "
-        "and best cases, a viewer, metrics, curves, what was trained on what. The page needs no "
+        description="Write one HTML page about trainings: which one is better and by how much, "
+        "worst and best cases, a viewer, metrics, curves, what was trained on what. It needs no "
         "network. Unfinished trainings are shown as far as they got. What is damaged is left out "
         "and named; the exit status is 1 then.",
         epilog=EPILOG,

@@ -195,10 +195,15 @@ def load_model(
 
 def check_device(device: str) -> None:
     """Raise DataError if this machine has no such device."""
-    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
-    if device in there and not there[device]():
-        name = device.upper()
-        raise DataError(f"This machine has no {name} device that torch can use; take -device cpu.")
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not there[device]:
+        raise DataError(
+            f"This machine has no {device.upper()} device that torch can use; take -device cpu."
+        )
 
 
 def best_device() -> str:

@@ -175,8 +175,8 @@ def _warning(found: Difference, units: str, *methods: MethodRuns) -> str:
         text += f" Left out, without a defined Dice: {found.left_out}."
     if any(len(method.runs) == 1 for method in methods):
         text += (
-            " Trainings that differ by chance alone can differ by 0.02 Dice and more: train several "
-            "seeds."
+            " Trainings that differ by chance alone can differ by 0.02 Dice and more: train "
+            "several seeds."
         )
     return text
 

@@ -143,22 +143,25 @@ def draw_panel(axes: Any, view: CaseView, panel: str, index: int) -> Any:
     """Draw one of `PANELS`; return the confidence, for a colour bar."""
     axes.set_xticks([])
     axes.set_yticks([])
-    if panel == "confidence" and view.confidence is not None:
-        return show_confidence(axes, view, view.confidence, index)
-    if panel == "confidence" or (panel == "common_difficulty" and view.common_difficulty is None):
+    confidence, difficult = view.confidence, view.common_difficulty
+    if panel == "confidence" and confidence is not None:
+        return show_confidence(axes, view, confidence, index)
+    if panel == "confidence" or (panel == "common_difficulty" and difficult is None):
         height, width = extent_mm(view)
         axes.set_box_aspect(height / width)
         axes.text(0.5, 0.5, "none", ha="center", va="center", color="0.4", transform=axes.transAxes)
         return None
     show_image(axes, view, index)
-    if panel == "common_difficulty":
-        show_mask(axes, view, view.common_difficulty, index)
+    if panel == "common_difficulty" and difficult is not None:
+        show_mask(axes, view, difficult, index)
     if panel == "labels":
         show_labels(axes, view, view.prediction, index)
     if panel == "errors":
         _show_errors(axes, view, index)
     if panel in ("labels", "errors") and view.annotated is not None:
-        show_outline(axes, view, view.annotated, index)
+        # errors have colours of their own
+        color = "white" if panel == "errors" else None
+        show_outline(axes, view, view.annotated, index, color=color)
     return None
 
 
@@ -181,14 +184,15 @@ def show_labels(axes: Any, view: CaseView, labels: np.ndarray, index: int) -> No
     _overlay(axes, view, values, CLASS_COLORS, alpha=0.5)
 
 
-def show_outline(axes: Any, view: CaseView, labels: np.ndarray, index: int) -> None:
-    """Draw the outlines of a slice of a segmentation, in the colours of the classes."""
+def show_outline(
+    axes: Any, view: CaseView, labels: np.ndarray, index: int, *, color: str | None = None
+) -> None:
+    """Draw the outlines of a slice of a segmentation, in the colours of the classes by default."""
     values = view.display.picture(labels, index).astype(int)
-    halo = [withStroke(linewidth=2.4, foreground="black"), Normal()]
+    halo = [withStroke(linewidth=2.2, foreground="black"), Normal()]
     for value in np.unique(values[values > 0]):
-        outline = axes.contour(
-            values == value, levels=[0.5], colors=[class_color(int(value))], linewidths=1.3
-        )
+        colors = [color or class_color(int(value))]
+        outline = axes.contour(values == value, levels=[0.5], colors=colors, linewidths=1.2)
         outline.set_path_effects(halo)
 
 

@@ -42,14 +42,16 @@ HEALTHY = {
     "agreement": "Healthy: it rises to above 0.9, and not to exactly 1: two branches that never "
     "differ cannot teach each other.",
     "supervised": "Healthy: it falls like the training loss, in both branches alike.",
-    "cdps": "Healthy: small from the start, and falling slowly.",
+    "cdps": "Healthy: it changes slowly. A mean over the difficult voxels only, it need not fall.",
     "cps": "Healthy: it rises when lambda does, then falls as the branches come to agree. 0 for "
     "good means that both predict background only.",
-    "splat": "Healthy: small and falling. 0 for good means that no voxel is taught.",
-    "suspicious": "Healthy: it falls from epoch to epoch and stays above 0.",
-    "taught": "Healthy: a small share, which falls. 0 for good means that the method does nothing.",
-    "common_difficulty_labeled": "Healthy: it falls, and is lower than that of unlabeled scans.",
-    "common_difficulty_unlabeled": "Healthy: it falls, and stays above 0.",
+    "splat": "Healthy: it changes slowly once lambda is above 0. 0 for good means that no voxel is "
+    "taught.",
+    "suspicious": "Healthy: it falls in the first epochs, then stays low and above 0.",
+    "taught": "Healthy: a small share above 0. 0 for good means that no voxel is taught.",
+    "common_difficulty_labeled": "Healthy: it falls in the first epochs, then stays low.",
+    "common_difficulty_unlabeled": "Healthy: it falls in the first epochs, then stays low and "
+    "above 0.",
     "single_class": "Healthy: low and even. A rise to 1 means that the training has collapsed.",
     "pseudo_label_dice": "Healthy: it rises with the pseudo Dice. If it falls while lambda rises, "
     "wrong pseudo-labels are being learned.",

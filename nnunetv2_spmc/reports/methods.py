@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nnunetv2_spmc.reports.run_record import RunRecord, told_apart
+from nnunetv2_spmc.reports.run_names import short_name, told_apart
+from nnunetv2_spmc.reports.run_record import RunRecord
 from nnunetv2_spmc.reports.used_settings import used_settings
 from nnunetv2_spmc.training.settings import SCHEDULE
 
@@ -59,11 +60,6 @@ def methods_of(runs: Mapping[str, RunRecord]) -> list[MethodRuns]:
         MethodRuns(f"{name} (overlap allowed)" if first.overlap else name, group)
         for name, first, group in zip(names, firsts, groups.values(), strict=True)
     ]
-
-
-def short_name(trainer: str) -> str:
-    """Return the class name of a trainer as pictures show it: 'SPMC', but 'nnUNetTrainer'."""
-    return trainer.removeprefix("nnUNetTrainer") or trainer
 
 
 def _settings(run: RunRecord) -> dict[str, Any]:

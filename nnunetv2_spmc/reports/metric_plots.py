@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from nnunetv2_spmc.common.colors import method_color
 from nnunetv2_spmc.common.errors import DataError
@@ -31,7 +32,7 @@ def draw_forest(comparisons: Sequence[Mapping[str, Difference]]) -> Figure:
         for number, differences in enumerate(comparisons, start=1)
         for label, found in differences.items()
     ]
-    figure = Figure(figsize=(5.2, 1.3 + ROW_INCHES * len(rows)), layout="constrained")
+    figure = Figure(figsize=(SMALL[0], 1.3 + ROW_INCHES * len(rows)), layout="constrained")
     axes = figure.subplots()
     for row, (number, label, found) in enumerate(rows):
         color, is_mean = method_color(number), label == MEAN or len(comparisons[0]) == 1
@@ -48,13 +49,13 @@ def draw_forest(comparisons: Sequence[Mapping[str, Difference]]) -> Figure:
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(rows)), [_row_name(label) for _, label, _ in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlabel("difference in Dice; right of 0: better", fontsize=9)
-    axes.tick_params(labelsize=9)
+    axes.set_xlabel("difference in Dice; right of 0: better", fontsize=8)
+    axes.tick_params(labelsize=8)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
     axes.grid(axis="x", alpha=0.3)
     first = rows[0][2]
     others = "others" if len(comparisons) > 1 else first.method
-    interval = ", with 95 % interval" if any(not np.isnan(f.low) for *_, f in rows) else ""
-    figure.suptitle(f"{others} minus {first.baseline}{interval}", fontsize=10)
+    figure.suptitle(f"{others} minus {first.baseline}", fontsize=10)
     if len(comparisons) > 1:
         handles = [
             axes.plot([], [], "o-", color=method_color(number), label=name)[0]
@@ -139,4 +140,4 @@ def check_metric(tables: Mapping[str, pd.DataFrame], metric: str) -> None:
 
 
 def _row_name(label: str) -> str:
-    return "mean over classes" if label == MEAN else label
+    return "mean" if label == MEAN else label

@@ -13,9 +13,9 @@ from nnunetv2_spmc.common.colors import CLASS_COLORS, DIFFICULTY_COLOR, class_co
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.common.whole_file import made_folder, whole_file
 from nnunetv2_spmc.reports import report_tables as tables
+from nnunetv2_spmc.reports.content import Log, Report
 from nnunetv2_spmc.reports.niivue import NIIVUE_VERSION, find_niivue
 from nnunetv2_spmc.reports.page_pictures import case_blocks, confidence_bar, page_figures
-from nnunetv2_spmc.reports.report import Log, Report, judged_by
 from nnunetv2_spmc.reports.viewer_volumes import viewer_case
 
 ASSETS = Path(__file__).parent / "assets"
@@ -46,7 +46,7 @@ def write_page(
     content = environment.get_template("report.html.jinja").render(
         title=title,
         css=_asset("report.css"),
-        judged_by=judged_by(report) if report.predictions else "",
+        judged_by=report.judged_by,
         kind=report.kind,
         answers=report.answers,
         notes=report.notes,

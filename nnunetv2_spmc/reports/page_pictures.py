@@ -24,9 +24,9 @@ from nnunetv2_spmc.reports.case_figure import (
     slice_to_show,
 )
 from nnunetv2_spmc.reports.case_views import CaseView
+from nnunetv2_spmc.reports.content import Report
 from nnunetv2_spmc.reports.metric_plots import draw_forest, draw_joined_lines
 from nnunetv2_spmc.reports.plots import curve_panels, draw_curve_panel
-from nnunetv2_spmc.reports.report import Report
 
 DISTANCES_SHOWN = ("hd95_mm", "asd_mm")
 PANEL_DPI = 130
@@ -56,6 +56,7 @@ class CaseBlock:
     title: str
     legend: list[tuple[str, str]]
     rows: list[Row]
+    columns: int
     has_reference: bool
     has_confidence: bool
 
@@ -65,12 +66,11 @@ def page_figures(report: Report) -> dict[str, Any]:
     return {
         "forest": _forest(report),
         "dice_figures": _joined(report, "dice"),
-        "distance_figures": [
-            picture
+        "distance_figures": {
+            TITLES[metric]: _joined(report, metric)
             for metric in DISTANCES_SHOWN
             if metric in report.shown_metrics
-            for picture in _joined(report, metric)
-        ],
+        },
         "curve_figures": _curves(report),
     }
 
@@ -85,6 +85,7 @@ def case_blocks(report: Report) -> list[CaseBlock]:
                 slice_title(case, views[0], index),
                 legend_of(views, report.class_names),
                 [Row(_row_name(view), _panels(view, panels, index, case)) for view in views],
+                len(panels),
                 views[0].reference is not None,
                 "confidence" in panels,
             )
@@ -102,6 +103,7 @@ def _panels(view: CaseView, panels: dict[str, str], index: int, case: str) -> li
     return [
         _png(draw_small_panel(view, panel, index), f"{case}, {view.run_name}: {title}", title)
         for panel, title in panels.items()
+        if panel not in ("confidence", "common_difficulty") or getattr(view, panel) is not None
     ]
 
 
@@ -137,17 +139,17 @@ def _joined(report: Report, metric: str) -> list[Picture]:
 
 
 def _curves(report: Report) -> list[Picture]:
-    legend = {method.name: method_color(i) for i, method in enumerate(report.methods)}
-    colors = {name: legend[method.name] for method in report.methods for name in method.runs}
+    methods = list(enumerate(report.methods))
+    colors = {name: method_color(number) for number, method in methods for name in method.runs}
     curves = {name: run.curves for name, run in report.runs.items()}
-    return [
-        _svg(
-            draw_curve_panel(panel, curves, colors, legend),
-            f"{panel.title} over the epochs: {' and '.join(legend)}",
-            panel.healthy,
-        )
-        for panel in curve_panels(curves.values())
-    ]
+    pictures = []
+    for panel in curve_panels(curves.values()):
+        drawn = {name for name, table in curves.items() if panel.is_in(table)}
+        legend = {m.name: method_color(number) for number, m in methods if drawn & set(m.runs)}
+        figure = draw_curve_panel(panel, curves, colors, legend)
+        text = f"{panel.title} over the epochs: {' and '.join(legend)}"
+        pictures.append(_svg(figure, text, panel.healthy))
+    return pictures
 
 
 def _svg(figure: Figure, text: str, caption: str = "") -> Picture:

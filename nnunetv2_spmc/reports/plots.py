@@ -43,6 +43,10 @@ class Panel:
         names = [key.rpartition("_")[2] for key in self.keys]
         return [name for name in BRANCH_STYLES if name in names] if len(names) > 1 else []
 
+    def is_in(self, curves: pd.DataFrame) -> bool:
+        """Whether a run has one of them."""
+        return any(key in curves and curves[key].notna().any() for key in self.keys)
+
 
 def draw_curves(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw one panel per logged value, all runs in it; branches as solid and dashed lines.
@@ -99,9 +103,7 @@ def draw_curve_panel(
 
 def curve_panels(tables: Iterable[pd.DataFrame]) -> list[Panel]:
     """Group the curves of all branches under one title, the most asked-for first."""
-    logged = [
-        key for curves in tables for key in curves.columns if curves[key].notna().any()
-    ]
+    logged = [key for curves in tables for key in curves.columns if curves[key].notna().any()]
     keys = list(dict.fromkeys(logged))
     ordered = [key for key in FIRST_PANELS if key in keys]
     ordered += [key for key in keys if key not in ordered]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -143,36 +143,49 @@ def predicted_test_cases(
     cases, failed = labeled_test_cases(run)
     if not cases:
         raise AbsentError(f"nnUNet_raw has no test cases with labels in {run.dataset_name}")
-    own = folder is None
-    folder = run.folder / TEST_FOLDER if folder is None else folder
-    newer_than = _checkpoint_time(run) if own else 0
-    ending = run.dataset_json["file_ending"]
-    there = {
-        case: file.stat().st_mtime
-        for case in cases
-        if (file := folder / f"{case}{ending}").is_file() and file.stat().st_mtime >= newer_than
-    }
-    missing = {case: files for case, files in cases.items() if case not in there}
+    own, folder = folder is None, folder or run.folder / TEST_FOLDER
+    missing = _not_predicted(run, cases, folder, _checkpoint_time(run) if own else 0)
     if missing and own:
         if not may_predict or not run.is_finished:
             raise AbsentError(f"{len(missing)} of {len(cases)} test cases of it are not predicted")
         log(f"Predicting {len(missing)} test cases of {run.name} into {folder}")
         summary = write_uncertainty(run.model, missing, folder, log=log)
         failed |= summary.failed
-        if not there and not summary.written:
+        if len(missing) == len(cases) and not summary.written:
             raise DataError(next(iter(summary.failed.values())))
-    reference_folder = _test_label(run, next(iter(cases))).parent
-    metrics_csv = folder / METRICS_CSV
-    if not (missing and own) and metrics_csv.is_file():
-        if metrics_csv.stat().st_mtime >= max(there.values(), default=0):
-            rows = read_metrics_csv(metrics_csv)
-            table = pd.DataFrame([vars(row) for row in rows], columns=METRICS_COLUMNS)
-            return Predictions(run, "test", folder, table, failed, own)
+    elif _is_measured(run, folder, cases):
+        return Predictions(run, "test", folder, _stored_metrics(folder), failed, own)
     log(f"Measuring the test cases of {run.name}")
-    table, unmeasured = _measured(
-        run, reference_folder, folder, num_processes, show_progress, write=own
-    )
+    references = _test_label(run, next(iter(cases))).parent
+    table, unmeasured = _measured(run, references, folder, num_processes, show_progress, write=own)
     return Predictions(run, "test", folder, table, {**failed, **unmeasured}, own)
+
+
+def _not_predicted(
+    run: RunRecord, cases: Mapping[str, list[Path]], folder: Path, newer_than: float
+) -> dict[str, list[Path]]:
+    ending = run.dataset_json["file_ending"]
+    files = {case: folder / f"{case}{ending}" for case in cases}
+    return {
+        case: images
+        for case, images in cases.items()
+        if not files[case].is_file() or files[case].stat().st_mtime < newer_than
+    }
+
+
+def _is_measured(run: RunRecord, folder: Path, cases: Iterable[str]) -> bool:
+    """Whether the folder has metrics of these cases that are as new as all predictions."""
+    file = folder / METRICS_CSV
+    if not file.is_file():
+        return False
+    predictions = folder.glob(f"*{run.dataset_json['file_ending']}")
+    newest = max(path.stat().st_mtime for path in (*predictions, file))
+    return file.stat().st_mtime == newest and set(_stored_metrics(folder)["case"]) == set(cases)
+
+
+def _stored_metrics(folder: Path) -> pd.DataFrame:
+    rows = read_metrics_csv(folder / METRICS_CSV)
+    return pd.DataFrame([vars(row) for row in rows], columns=METRICS_COLUMNS)
 
 
 def labeled_test_cases(run: RunRecord) -> tuple[dict[str, list[Path]], dict[str, str]]:

@@ -10,7 +10,7 @@ from nnunetv2_spmc.evaluation.summary import mean_and_std
 from nnunetv2_spmc.evaluation.text_table import TITLES, number
 from nnunetv2_spmc.raw.cases import count_of, name_some
 from nnunetv2_spmc.raw.dataset_json import channel_names
-from nnunetv2_spmc.reports.report import Report
+from nnunetv2_spmc.reports.content import Report
 from nnunetv2_spmc.reports.run_record import RunRecord
 from nnunetv2_spmc.reports.used_settings import used_settings
 

@@ -7,10 +7,11 @@ import json
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from scipy.stats import bootstrap, wilcoxon
 
-from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.common.colors import method_color
+from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.evaluation.box_plot import draw_box_plot
 from nnunetv2_spmc.evaluation.case_metrics import ClassMetrics
 from nnunetv2_spmc.evaluation.comparison import bootstrap_interval, differences, seed_means

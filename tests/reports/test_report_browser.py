@@ -19,6 +19,7 @@ from nnunetv2_spmc import load_run
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.reports import viewer_volumes
 from nnunetv2_spmc.reports.case_figure import draw_case, extent_mm, slice_to_show
+from nnunetv2_spmc.reports.content import Options
 from nnunetv2_spmc.reports.niivue import find_niivue
 from nnunetv2_spmc.reports.orientation import header_affine
 from nnunetv2_spmc.reports.page import write_page
@@ -56,7 +57,7 @@ def report(phantom_runs):
         preprocessed = phantom_runs.raw.parents[1] / "nnUNet_preprocessed"
         patch.setenv("nnUNet_preprocessed", str(preprocessed))
         runs = [load_run(phantom_runs.control), load_run(phantom_runs.spmc)]
-        return gather_report(runs, num_cases=1, log=lambda message: None)
+        return gather_report(runs, Options(num_cases=1, test_cases=False, log=lambda message: None))
 
 
 @pytest.fixture(scope="module")
