@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from nnunetv2_spmc.evaluation.case_metrics import OVERLAPS
 from nnunetv2_spmc.evaluation.comparison import (
     MEAN,
     MIN_PAIRS,
@@ -18,6 +19,7 @@ from nnunetv2_spmc.evaluation.comparison_report import FEW_CASES
 from nnunetv2_spmc.evaluation.text_table import number
 from nnunetv2_spmc.reports.methods import MethodRuns
 
+AXES = {"index": "case", "columns": "label"}  # both in the order of the rows
 Tables = Mapping[str, pd.DataFrame]
 
 
@@ -41,22 +43,37 @@ def unit_values(
 ) -> pd.DataFrame:
     """Return a row per patient, a column per class and one for their mean if there are several.
 
-    A case counts with its mean over the trainings that have it, and not at all where the metric is
-    undefined in one of them: a mean over the others would reward the failure. A patient counts
-    with the mean over the cases.
+    A patient counts with the mean over the cases. A class without a defined Dice is in neither mask
+    and counts in no mean; a class without a defined distance may be a failure, and leaving it out
+    would reward that: then there is no mean.
 
     Args:
         tables: metrics of the trainings of a method.
         patients: case -> patient; a case that is not named is a patient of its own.
         metric: one of their columns.
     """
+    return _by_patient(case_means(tables, metric), patients, skipna=metric in OVERLAPS)
+
+
+def case_means(tables: Sequence[pd.DataFrame], metric: str = "dice") -> pd.DataFrame:
+    """Return a row per case and a column per class: means over the trainings that have the case.
+
+    They are NaN where the metric is undefined in one of these: a mean over the others would reward
+    the failure.
+    """
     rows = pd.concat(tables, ignore_index=True)
-    labels = list(dict.fromkeys(rows["label"]))
     means = rows.groupby(["case", "label"])[metric].agg(lambda values: values.mean(skipna=False))
-    by_case = means.unstack("label").reindex(columns=labels)
-    if len(labels) > 1:
-        by_case[MEAN] = by_case[labels].mean(axis=1)
-    return by_case.groupby([patients.get(str(case), str(case)) for case in by_case.index]).mean()
+    order = {name: list(dict.fromkeys(rows[column])) for name, column in AXES.items()}
+    return means.unstack("label").reindex(**order)
+
+
+def _by_patient(
+    values: pd.DataFrame, patients: Mapping[str, str], *, skipna: bool = True
+) -> pd.DataFrame:
+    if len(values.columns) > 1:
+        values = values.assign(**{MEAN: values.mean(axis=1, skipna=skipna)})
+    units = [patients.get(str(case), str(case)) for case in values.index]
+    return values.groupby(units, sort=False).mean()
 
 
 def answers(
@@ -89,13 +106,27 @@ def answers(
             "how well the training was learned, not how well it generalizes."
         )
     first, *others = measured
-    found = {m.name: unit_values(_tables_of(m, tables), patients) for m in measured}
+    units = f"{kind} {units}"
     if not others:
-        return [_single(first, found[first.name], f"{kind} {units}", caution)]
-    return [
-        _compared(method, first, found[method.name], found[first.name], f"{kind} {units}", caution)
-        for method in others
-    ]
+        values = unit_values(_tables_of(first, tables), patients)
+        return [_single(first, values, units, caution)]
+    theirs = case_means(_tables_of(first, tables))
+    found = []
+    for method in others:
+        pair = _paired(case_means(_tables_of(method, tables)), theirs, patients)
+        found.append(_compared(method, first, *pair, units, caution))
+    return found
+
+
+def _paired(
+    ours: pd.DataFrame, theirs: pd.DataFrame, patients: Mapping[str, str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the values of the patients of both methods, from what is defined in both."""
+    labels = [label for label in theirs.columns if label in ours.columns]
+    cases = [case for case in theirs.index if case in ours.index]
+    ours, theirs = ours.loc[cases, labels], theirs.loc[cases, labels]
+    both = ours.notna() & theirs.notna()
+    return _by_patient(ours.where(both), patients), _by_patient(theirs.where(both), patients)
 
 
 def _tables_of(method: MethodRuns, tables: Tables) -> list[pd.DataFrame]:
@@ -121,12 +152,10 @@ def _compared(
     units: str,
     caution: str,
 ) -> Answer:
-    labels = [label for label in theirs.columns if label in ours.columns]
-    common = [unit for unit in theirs.index if unit in ours.index]
-    if not labels or not common:
+    labels = list(theirs.columns)
+    if theirs.empty:
         text = f"{method.name} and {baseline.name} have no case in common: no difference to state."
         return Answer(text, "Evaluate them on the same cases." + caution, {})
-    ours, theirs = ours.loc[common, labels], theirs.loc[common, labels]
     found = {
         label: paired_difference(
             method.name, baseline.name, label, "dice", (ours[label] - theirs[label]).to_numpy()

@@ -16,6 +16,7 @@ from nnunetv2_spmc.evaluation.folder_evaluation import evaluate_folder
 from nnunetv2_spmc.evaluation.metrics_csv import METRICS_COLUMNS, METRICS_CSV, read_metrics_csv
 from nnunetv2_spmc.inference.map_files import StoredMaps, read_stored_maps
 from nnunetv2_spmc.inference.uncertainty import write_uncertainty
+from nnunetv2_spmc.raw.cases import count_of
 from nnunetv2_spmc.raw.layout import IMAGES_TEST, LABELS_TEST
 from nnunetv2_spmc.reports.run_files import VALIDATION_FOLDER, AbsentError, read_summary
 from nnunetv2_spmc.reports.run_record import RunRecord
@@ -147,8 +148,9 @@ def predicted_test_cases(
     missing = _not_predicted(run, cases, folder, _checkpoint_time(run) if own else 0)
     if missing and own:
         if not may_predict or not run.is_finished:
-            raise AbsentError(f"{len(missing)} of {len(cases)} test cases of it are not predicted")
-        log(f"Predicting {len(missing)} test cases of {run.name} into {folder}")
+            number, verb = len(missing), "is" if len(missing) == 1 else "are"
+            raise AbsentError(f"{number} of {len(cases)} test cases {verb} not predicted")
+        log(f"Predicting {count_of(len(missing), 'test case')} of {run.name} into {folder}")
         summary = write_uncertainty(run.model, missing, folder, log=log)
         failed |= summary.failed
         if len(missing) == len(cases) and not summary.written:

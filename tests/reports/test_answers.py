@@ -6,7 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nnunetv2_spmc.evaluation.comparison import MEAN, bootstrap_interval
+from nnunetv2_spmc.evaluation.case_metrics import ClassMetrics
+from nnunetv2_spmc.evaluation.comparison import MEAN, bootstrap_interval, differences
+from nnunetv2_spmc.evaluation.methods import read_methods
+from nnunetv2_spmc.evaluation.metrics_csv import METRICS_COLUMNS, write_metrics_csv
 from nnunetv2_spmc.reports.answers import answers, unit_values
 from nnunetv2_spmc.reports.methods import MethodRuns
 
@@ -127,3 +130,34 @@ def test_a_patient_is_the_mean_of_the_cases_and_classes_have_a_mean():
     assert list(values.columns) == ["organ", "core", MEAN]
     assert values.loc["first"].tolist() == pytest.approx([0.3, 0.7, 0.5])
     assert values.loc["c"].tolist() == pytest.approx([0.9, 0.1, 0.5])
+
+
+def test_a_class_that_one_method_has_no_dice_of_counts_in_neither_mean():
+    """It is in no mask of the reference: only a method that adds it has a Dice, of 0."""
+    organ, core = table(BASE), table([0.0] * 24, "core")
+    added = {"c": pd.concat([organ, core]), "s": pd.concat([organ, core.assign(dice=np.nan)])}
+    (found,) = answers([CONTROL, SPMC], added, {}, kind="test")
+    assert found.differences[MEAN].mean == 0
+    assert "Dice 0.600 against 0.600" in found.details
+
+
+def test_the_answer_is_that_of_compare(tmp_path):
+    generator, tables, folders = np.random.default_rng(0), {}, []
+    for run in ("c", "s"):
+        rows = [
+            ClassMetrics(f"case{i}", label, *generator.uniform(0, 1, 2), 1, 1, 1, 1, 9, 9, "ok")
+            for i in range(12)
+            for label in ("organ", "core")
+        ]
+        tables[run] = pd.DataFrame([vars(row) for row in rows], columns=METRICS_COLUMNS)
+        (tmp_path / run).mkdir()
+        write_metrics_csv(tmp_path / run / "metrics.csv", rows)
+        folders.append(f"{run}={tmp_path / run}")
+    (found,) = answers([CONTROL, SPMC], tables, {}, kind="test")
+    control, spmc = read_methods(folders)
+    for expected in differences(spmc, control):
+        if expected.metric == "dice":
+            ours = found.differences[expected.label]
+            assert (ours.mean, ours.low, ours.high) == pytest.approx(
+                (expected.mean, expected.low, expected.high)
+            )

@@ -1,5 +1,7 @@
+import os
 import re
 import shutil
+import time
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -12,6 +14,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunetv2_spmc import load_run
 from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.inference.map_files import write_maps
 from nnunetv2_spmc.reports import page
 from nnunetv2_spmc.reports.case_views import case_view
 from nnunetv2_spmc.reports.content import Options
@@ -285,3 +288,197 @@ def test_an_allowed_overlap_is_in_every_table_of_the_run(phantom_runs, tmp_path,
     assert rows["overlap of unlabeled and evaluated cases"] == [state["overlap"], "not allowed"]
     assert {row["run"] for row in metric_rows(report) + case_rows(report)} == {name, control}
     assert f"{name} was trained with allow_overlap ({state['overlap']})" in write(report)
+
+
+# ---- what comes first ----------------------------------------------------------------------------
+
+
+def ids_of(text):
+    return re.findall(r'<(?:h2|h3|section) id="(\w+)"', text)
+
+
+def test_the_answer_comes_first_then_pictures_metrics_curves_and_settings_last(text):
+    order = ["answer", "cases", "metrics", "curves", "runs", "settings"]
+    assert ids_of(text) == order
+    links = re.findall(r'href="#(\w+)"', text)[1:]  # without that for screen readers
+    assert links == order
+
+
+def test_the_answer_has_a_sentence_a_forest_and_joined_lines(gathered, text):
+    answer = text[text.index('id="answer"') : text.index('id="cases"')]
+    (found,) = gathered.answers
+    assert found.headline in answer
+    assert "SPMC minus SupervisedControl" in found.headline  # five cases have no interval
+    assert "Beware: these are the training cases of SupervisedControl and SPMC." in answer
+    alts = [image["alt"] for image in Page(answer).images]
+    assert alts[0].startswith("Differences with their intervals. SPMC minus SupervisedControl")
+    assert alts[1:] == [
+        f"Dice, {label}: SupervisedControl and SPMC, validation cases"
+        for label in ("mean over classes", "organ", "core")
+    ]
+
+
+def test_only_settings_that_a_run_uses_are_shown_and_marked(gathered, text):
+    rows = {row[0]: row[1:] for row in Page(text).tables["settings-table"]}
+    assert rows["epochs"] == ["2", "2"]
+    assert rows["lambda_max"] == ["-", "1.0"]
+    marked = re.findall(r'<tr class="differs"><th scope="row">(\w+)', text)
+    assert marked == []  # the control uses none of those in which they differ
+    assert not [key for key, _, differs in setting_rows(gathered) if differs]
+
+
+def test_every_case_has_a_legend_with_the_names_of_the_classes(gathered, text):
+    pictures = text[text.index('id="cases"') : text.index('id="metrics"')]
+    legends = re.findall(r'<ul class="legend">(.*?)</ul>', pictures, re.DOTALL)
+    assert len(legends) == len(gathered.cases) == 2
+    names = ("organ", "core", "missed", "added", "wrong class", "common difficulty")
+    for legend in legends:
+        assert "filled: prediction; outline: reference" in legend
+        assert [name for name in names if f"</span>{name}<" in legend] == list(names)
+
+
+def test_panels_have_captions_and_runs_without_a_map_have_no_panel(gathered, text):
+    alts = [image["alt"] for image in Page(text).images]
+    first = next(iter(gathered.cases))
+    of_case = [alt.removeprefix(f"{first}, ") for alt in alts if alt.startswith(f"{first}, ")]
+    panels = ["image", "prediction and reference", "errors", "confidence"]
+    assert of_case == [
+        *(f"nnUNetTrainerSupervisedControl: {panel}" for panel in panels),
+        *(f"nnUNetTrainerSPMC: {panel}" for panel in [*panels, "common-difficulty voxels"]),
+    ]
+
+
+def test_under_each_curve_stands_what_healthy_looks_like(text):
+    curves = text[text.index('id="curves"') : text.index('id="runs"')]
+    figures = re.findall(r"<figure>.*?</figure>", curves, re.DOTALL)
+    assert len(figures) > 12
+    for figure in figures:
+        assert re.search(r"<figcaption>Healthy: .*\.</figcaption>", figure)
+
+
+def test_everything_folded_is_printed(text):
+    assert "<details><summary>All cases" in text
+    assert 'addEventListener("beforeprint"' in text
+    assert "::details-content" in text
+
+
+# ---- test cases ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copied(phantom_runs, tmp_path):
+    """Runs into whose folders a report may write: (control, spmc)."""
+    models = [phantom_runs.control.parent, phantom_runs.spmc.parent]
+    return [shutil.copytree(model, tmp_path / model.name) / "fold_all" for model in models]
+
+
+def on_test_cases(folders, **options):
+    lines = []
+    runs = [load_run(folder) for folder in folders]
+    return gather_report(runs, Options(num_cases=1, log=lines.append, **options)), lines
+
+
+def test_test_cases_are_predicted_measured_and_kept(copied, write):
+    report, _ = on_test_cases(copied)
+    assert report.kind == "test"
+    (case,) = report.cases
+    assert [table["case"].unique().tolist() for table in report.metrics.values()] == [[case]] * 2
+    for folder in copied:
+        assert {f"{case}.nii.gz", "metrics.csv", "confidence"} <= {
+            file.name for file in (folder / "test").iterdir()
+        }
+    text = write(report)
+    assert "Metrics of the test cases" in text
+    assert "1 test case." in text
+    assert "training cases" not in text[: text.index('id="curves"')]
+
+
+def test_a_line_is_written_for_every_step_that_takes_time(copied):
+    _, lines = on_test_cases(copied)
+    assert [line.partition(":")[0].split(" of nnUNet")[0] for line in lines] == [
+        "Predicting 1 test case",
+        "[1/1] test_000",
+        "Measuring the test cases",
+        "Predicting 1 test case",
+        "[1/1] test_000",
+        "Measuring the test cases",
+        "[1/1] test_000",
+        "[1/1] test_000",
+    ]
+
+
+def test_stored_predictions_maps_and_metrics_are_used_again(copied, monkeypatch):
+    first, _ = on_test_cases(copied)
+
+    def forbidden(*arguments, **options):
+        raise AssertionError
+
+    for name in ("predictions.write_uncertainty", "predictions.evaluate_folder"):
+        monkeypatch.setattr(f"nnunetv2_spmc.reports.{name}", forbidden)
+    monkeypatch.setattr("nnunetv2_spmc.reports.run_record.predict_case", forbidden)
+    second, lines = on_test_cases(copied)
+    assert [line.partition(":")[0] for line in lines] == ["[1/1] test_000"] * 2
+    for name, table in first.metrics.items():
+        pd.testing.assert_frame_equal(second.metrics[name], table)
+    (ours,), (theirs,) = first.cases.values(), second.cases.values()
+    for view, other in zip(ours, theirs, strict=True):
+        assert np.array_equal(view.confidence, other.confidence)
+    assert np.array_equal(ours[1].common_difficulty, theirs[1].common_difficulty)
+
+
+def test_predictions_of_an_earlier_checkpoint_are_made_again(copied):
+    _, spmc = copied
+    on_test_cases([spmc])
+    later = time.time() + 10
+    os.utime(spmc / "checkpoint_final.pth", (later, later))
+    _, lines = on_test_cases([spmc])
+    assert lines[0].startswith("Predicting 1 test case of nnUNetTrainerSPMC")
+
+
+def test_predictions_can_be_named(copied, phantom_runs, tmp_path):
+    given = []
+    for folder in copied:
+        given.append(tmp_path / folder.parent.name / "given")
+        shutil.copytree(phantom_runs.raw / "labelsTs", given[-1])
+    report, _ = on_test_cases(copied, predictions=given, with_maps=False)
+    assert report.kind == "test"
+    assert all((table["dice"] == 1).all() for table in report.metrics.values())
+    assert not any((folder / "test").exists() for folder in copied)
+    assert not (given[0] / "metrics.csv").exists()
+    assert all(view.confidence is None for views in report.cases.values() for view in views)
+
+
+def test_without_predicting_validation_cases_are_shown_and_it_is_said(copied):
+    report, _ = on_test_cases(copied, with_maps=False)
+    assert report.kind == "validation"
+    assert any(
+        note == "Validation cases are shown, because of nnUNetTrainerSupervisedControl: "
+        "1 of 1 test cases is not predicted."
+        for note in report.notes
+    )
+    assert not (copied[0] / "test").exists()
+
+
+def test_a_damaged_test_scan_leaves_the_validation_cases_and_is_named(
+    copied, phantom_runs, tmp_path, monkeypatch
+):
+    raw = shutil.copytree(phantom_runs.raw, tmp_path / "raw" / phantom_runs.raw.name)
+    monkeypatch.setenv("nnUNet_raw", str(raw.parent))
+    (image,) = (raw / "imagesTs").iterdir()
+    halved(image, image)
+    report, _ = on_test_cases(copied[1:])
+    assert report.kind == "validation"
+    assert f"{image} is truncated or damaged" in report.failed["test cases of nnUNetTrainerSPMC"]
+
+
+def test_stored_maps_of_validation_cases_are_used(copied, monkeypatch):
+    _, spmc = copied
+    run = load_run(spmc)
+    maps = run.predict(run.validation_images("train_000"))
+    half = replace(maps, confidence=np.full_like(maps.confidence, 0.5))
+    write_maps(spmc / "maps", "train_000", half, run.reader_writer, ".nii.gz")
+    (spmc / "maps" / "confidence").rename(spmc / "validation" / "confidence")
+    assert (case_view(run, "train_000", with_maps=False).confidence == 0.5).all()
+    old = (spmc / "checkpoint_final.pth").stat().st_mtime - 10
+    os.utime(spmc / "validation" / "confidence" / "train_000.nii.gz", (old, old))
+    assert case_view(run, "train_000", with_maps=False).confidence is None
