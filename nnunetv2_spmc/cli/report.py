@@ -98,6 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         parser.error(f"--cases must be at least 0, got {arguments.cases}")
     if arguments.np is not None and arguments.np < 0:
         parser.error(f"-np must be at least 0, got {arguments.np}")
+    if arguments.pred and arguments.validation:
+        parser.error("-pred names predictions of test cases, --validation leaves these out")
     if arguments.o.is_dir():
         parser.error(
             f"{arguments.o} is a folder; name a file such as {arguments.o / 'report.html'}"

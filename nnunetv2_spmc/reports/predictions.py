@@ -150,7 +150,10 @@ def predicted_test_cases(
         if not may_predict or not run.is_finished:
             number, verb = len(missing), "is" if len(missing) == 1 else "are"
             raise AbsentError(f"{number} of {len(cases)} test cases {verb} not predicted")
-        log(f"Predicting {count_of(len(missing), 'test case')} of {run.name} into {folder}")
+        log(
+            f"Predicting {count_of(len(missing), 'test case')} of {run.name} into {folder} "
+            "(--validation leaves this out)"
+        )
         summary = write_uncertainty(run.model, missing, folder, log=log)
         failed |= summary.failed
         if len(missing) == len(cases) and not summary.written:

@@ -358,7 +358,14 @@ def test_report_takes_a_device_processes_and_predictions():
 
 
 @pytest.mark.parametrize(
-    "wrong", [("-np", -1), ("-device", "tpu"), ("-pred", "one", "two"), ("--cases", -1)]
+    "wrong",
+    [
+        ("-np", -1),
+        ("-device", "tpu"),
+        ("-pred", "one", "two"),
+        ("-pred", "one", "--validation"),
+        ("--cases", -1),
+    ],
 )
 def test_wrong_options_of_report_end_with_status_2(phantom_runs, tmp_path, wrong):
     with pytest.raises(SystemExit) as ended:

@@ -211,6 +211,8 @@ def test_the_page_fits_the_window_and_its_pictures_can_be_read(page, width):
         )
         assert min(widths) >= least
         assert max(widths) <= width
+    canvas = page.tab.locator("#viewer-canvas").bounding_box()
+    assert canvas["height"] > 300
     size = page.tab.evaluate("parseFloat(getComputedStyle(document.body).fontSize)")
     assert size >= 14
 
