@@ -449,8 +449,8 @@ def test_report_goes_on_beside_a_bad_scan_and_names_it_last(copied_run, tmp_path
     (line,) = capsys.readouterr().err.splitlines()[-1:]
     assert line.startswith(f"failed: train_000 of nnUNetTrainerSPMC: {file} ")
     text = page.read_text(encoding="utf-8")
-    assert "train_001, mean Dice" in text
-    assert "train_000, mean Dice" not in text
+    assert "train_001, nnUNetTrainerSPMC: image" in text
+    assert "train_000, nnUNetTrainerSPMC: image" not in text
     assert f"{file} is" in text
 
 
