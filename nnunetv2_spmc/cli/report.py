@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from nnunetv2_spmc.cli.model_options import DEVICES
 from nnunetv2_spmc.cli.parser import Parser
 from nnunetv2_spmc.cli.runner import command
 
@@ -20,10 +21,7 @@ Where nnUNet_raw has labeled test cases, the page judges by them, else by the va
 cases that are not predicted yet are predicted, with their maps, into RUN/test, where the next
 report finds them. Validation cases are predicted again only for the maps of the cases that are
 shown. Images are read from nnUNet_raw, references from nnUNet_raw and nnUNet_preprocessed: set both
-as for nnU-Net.
-
-A control and a method, three seeds each:
-  nnUNetv2_spmc_report control_seed{0,1,2}/fold_0 spmc_seed{0,1,2}/fold_0 -o report.html"""
+as for nnU-Net."""
 
 
 def build_parser() -> Parser:
@@ -36,6 +34,7 @@ def build_parser() -> Parser:
         "and named; the exit status is 1 then.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        example="nnUNetv2_spmc_report $nnUNet_results/Dataset510_Liver/*/fold_0 -o report.html",
     )
     add = parser.add_argument
     add(
@@ -76,8 +75,8 @@ def build_parser() -> Parser:
     add("--title", help="heading of the page (default: the names of the datasets)")
     add(
         "-device",
-        choices=("cpu", "cuda", "mps"),
-        help="where to predict (default: cuda where there is one, else cpu)",
+        choices=DEVICES,
+        help="device to predict on (default: cuda where there is one, else cpu)",
     )
     add(
         "-np",
