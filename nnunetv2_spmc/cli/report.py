@@ -13,9 +13,9 @@ from nnunetv2_spmc.cli.parser import Parser
 from nnunetv2_spmc.cli.runner import command
 
 EPILOG = """\
-The page begins with the answer: the difference in Dice of each method to that of the first run,
-with its 95 % interval. Pictures, metrics, curves and settings follow. Runs that differ in seed or
-fold only are trainings of one method.
+The page begins with the answer: the difference in Dice of each method to the supervised control, or
+without one to the first run, with its 95 % interval. Pictures, metrics, curves and settings follow.
+Runs that differ in seed or fold only are trainings of one method.
 
 Where nnUNet_raw has labeled test cases, the page judges by them, else by the validation cases. Test
 cases that are not predicted yet are predicted, with their maps, into RUN/test, where the next

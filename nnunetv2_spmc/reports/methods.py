@@ -14,6 +14,7 @@ from nnunetv2_spmc.training.settings import SCHEDULE
 
 # the schedule without its length: they change nothing of what is learned
 IRRELEVANT = {"seed", *SCHEDULE} - {"epochs"}
+CONTROLS = ("nnUNetTrainerSupervisedControl", "nnUNetTrainer")
 MAX_DIFFERING = 3  # settings that a name lists
 
 
@@ -40,13 +41,14 @@ class MethodRuns:
 
 
 def methods_of(runs: Mapping[str, RunRecord]) -> list[MethodRuns]:
-    """Group runs into methods, in the order in which these come first.
+    """Group runs into methods: supervised controls first, else in the order of the runs.
 
     Args:
         runs: name on the page -> run.
     """
     groups: dict[str, dict[str, RunRecord]] = {}
-    for name, run in runs.items():
+    # what methods are compared with, however a shell orders them
+    for name, run in sorted(runs.items(), key=lambda item: item[1].trainer not in CONTROLS):
         groups.setdefault(_key(run), {})[name] = run
     firsts = [next(iter(group.values())) for group in groups.values()]
     names = told_apart(

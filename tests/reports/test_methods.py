@@ -61,3 +61,9 @@ def test_runs_are_named_by_what_differs(runs):
 def test_a_method_with_an_allowed_overlap_is_marked(runs):
     _, spmc = runs
     assert list(names_of(replace(spmc, overlap="none found"))) == ["SPMC (overlap allowed)"]
+
+
+def test_the_control_is_what_methods_are_compared_with_wherever_it_stands(runs):
+    control, spmc = runs
+    assert list(names_of(spmc, control)) == ["SupervisedControl", "SPMC"]
+    assert list(names_of(changed(spmc, tau=0.9), spmc)) == ["SPMC, tau 0.9", "SPMC, tau 0.7"]
