@@ -15,7 +15,12 @@ from nnunetv2_spmc.common.whole_file import made_folder, whole_file
 from nnunetv2_spmc.reports import report_tables as tables
 from nnunetv2_spmc.reports.content import Log, Report
 from nnunetv2_spmc.reports.niivue import NIIVUE_VERSION, find_niivue
-from nnunetv2_spmc.reports.page_pictures import case_blocks, confidence_bar, page_figures
+from nnunetv2_spmc.reports.page_pictures import (
+    case_blocks,
+    classes_remark,
+    confidence_bar,
+    page_figures,
+)
 from nnunetv2_spmc.reports.viewer_volumes import viewer_case
 
 ASSETS = Path(__file__).parent / "assets"
@@ -47,6 +52,7 @@ def write_page(
         title=title,
         css=_asset("report.css"),
         judged_by=report.judged_by,
+        classes_remark=classes_remark(report),
         kind=report.kind,
         answers=report.answers,
         notes=report.notes,

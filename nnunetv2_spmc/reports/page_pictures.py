@@ -30,6 +30,7 @@ from nnunetv2_spmc.reports.plots import curve_panels, draw_curve_panel
 
 DISTANCES_SHOWN = ("hd95_mm", "asd_mm")
 PANEL_DPI = 130
+MAX_CLASSES = 12  # with figures of their own; a page of more than a hundred classes has an end
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,14 @@ def case_blocks(report: Report) -> list[CaseBlock]:
     return blocks
 
 
+def classes_remark(report: Report) -> str:
+    """Say which classes have no figures of their own; '' if all have."""
+    number = len(report.class_names)
+    if number <= MAX_CLASSES:
+        return ""
+    return f"Figures show the first {MAX_CLASSES} of {number} classes; the tables have all."
+
+
 def confidence_bar() -> str:
     """Return the CSS colours of confidences from 0.3 to 1."""
     colors = colormaps[CONFIDENCE_MAP](np.linspace(0, 1, 8))
@@ -128,7 +137,7 @@ def _joined(report: Report, metric: str) -> list[Picture]:
             values[method.name] = unit_values(tables, report.patients, metric)
     labels = dict.fromkeys(label for table in values.values() for label in table.columns)
     figures = []
-    for label in sorted(labels, key=lambda label: label != MEAN):
+    for label in sorted(labels, key=lambda label: label != MEAN)[: MAX_CLASSES + 1]:
         found = {name: table[label] for name, table in values.items() if label in table}
         if not any(series.notna().any() for series in found.values()):
             continue
@@ -143,7 +152,10 @@ def _curves(report: Report) -> list[Picture]:
     colors = {name: method_color(number) for number, method in methods for name in method.runs}
     curves = {name: run.curves for name, run in report.runs.items()}
     pictures = []
+    without = {f"dice_{name}" for name in list(report.class_names.values())[MAX_CLASSES:]}
     for panel in curve_panels(curves.values()):
+        if without.issuperset(panel.keys):
+            continue
         drawn = {name for name, table in curves.items() if panel.is_in(table)}
         legend = {m.name: method_color(number) for number, m in methods if drawn & set(m.runs)}
         figure = draw_curve_panel(panel, curves, colors, legend)

@@ -15,7 +15,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2_spmc import load_run
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.inference.map_files import write_maps
-from nnunetv2_spmc.reports import page
+from nnunetv2_spmc.reports import page, page_pictures
 from nnunetv2_spmc.reports.case_views import case_view
 from nnunetv2_spmc.reports.content import Options
 from nnunetv2_spmc.reports.page import write_page
@@ -360,6 +360,21 @@ def test_everything_folded_is_printed(text):
     assert "<details><summary>All cases" in text
     assert 'addEventListener("beforeprint"' in text
     assert "::details-content" in text
+
+
+def test_of_many_classes_the_first_have_figures_and_all_are_in_the_table(
+    gathered, write, monkeypatch
+):
+    monkeypatch.setattr(page_pictures, "MAX_CLASSES", 1)
+    text = write(gathered)
+    alts = [image["alt"] for image in Page(text).images]
+    assert any(alt.startswith("Dice, organ") for alt in alts)
+    assert any(alt.startswith("pseudo Dice organ") for alt in alts)
+    assert not any(
+        alt.startswith(("Dice, core", "HD95 mm, core", "pseudo Dice core")) for alt in alts
+    )
+    assert "Figures show the first 1 of 2 classes; the tables have all." in text
+    assert {row[0] for row in Page(text).tables["metrics-table"]} >= {"organ", "core"}
 
 
 # ---- test cases ----------------------------------------------------------------------------------
