@@ -39,6 +39,8 @@ DEBUG_SETTINGS = {
     "initial_lr": ("initial_lr", float),
 }
 
+NO_OVERLAP = "none found"  # though it was allowed
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class RunRecord:
@@ -54,6 +56,7 @@ class RunRecord:
         settings: of the training; those that stock nnU-Net has too where it was stock.
         unlabeled_cases: identifiers; empty for supervised trainings.
         versions: of what it was trained with, as far as the run tells.
+        pretrained_weights: the file it started from, as far as the run tells; else empty.
         overlap: what unlabeled and evaluated cases share, where that was allowed; else empty.
         device: where its model predicts: "cpu", "cuda" or "mps".
     """
@@ -67,6 +70,7 @@ class RunRecord:
     settings: Mapping[str, Any]
     unlabeled_cases: Sequence[str]
     versions: Mapping[str, str]
+    pretrained_weights: str = ""
     overlap: str = ""
     device: str = "cpu"
 
@@ -102,6 +106,7 @@ class RunRecord:
             settings=state.get("settings") or _stock_settings(debug),
             unlabeled_cases=state.get("unlabeled_cases", ()),
             versions=_versions(state, debug),
+            pretrained_weights=str(state.get("pretrained_weights", "")),
             overlap=_overlap(state),
             device=device,
         )
@@ -274,7 +279,7 @@ def _stock_settings(debug: Mapping[str, Any]) -> dict[str, Any]:
 def _overlap(state: Mapping[str, Any]) -> str:
     if not state.get("settings", {}).get("allow_overlap"):
         return ""
-    return str(state.get("overlap") or "none found")
+    return str(state.get("overlap") or NO_OVERLAP)
 
 
 def _versions(state: Mapping[str, Any], debug: Mapping[str, Any]) -> dict[str, str]:

@@ -61,6 +61,7 @@ from nnunetv2_spmc.training.step import Target, labeled_through
 from nnunetv2_spmc.training.stopping import says_how_to_go_on
 from nnunetv2_spmc.training.tensorboard_logger import ENABLED_VARIABLE, TensorBoardLogger
 from nnunetv2_spmc.training.views import Views
+from nnunetv2_spmc.training.warm_start import has_seen_validation_cases, source_of_weights
 from nnunetv2_spmc.training.weight_average import WeightAverage
 from nnunetv2_spmc.unlabeled.plans_check import check_training
 
@@ -121,6 +122,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         self.check_divergence = DivergenceCheck(Path(self.output_folder))
         self.resumed_from: dict[str, Any] | None = None  # -> load_checkpoint
         self.resumed_file = Path()
+        self.pretrained_weights = source_of_weights()
         self._saved_at = self.clock()  # checkpoint_latest.pth
         self.average = WeightAverage(settings.average_last)
         self.validation_cases: list[str] = []  # -> do_split
@@ -168,6 +170,9 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         self.print_to_log_file(text, add_timestamp=False)
         for note in (*self._resolved.notes, *label_warnings(self.dataset_json)):
             self.print_to_log_file(note)
+        dataset_name, source = self.plans_manager.dataset_name, self.pretrained_weights
+        if seen := has_seen_validation_cases(source, dataset_name, self.fold):
+            self.print_to_log_file(f"WARNING: {seen}.")
         self.logger.update_config({"spmc": flat})
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, ...]:  # noqa: N802
@@ -301,8 +306,13 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
 
     def extra_state(self) -> dict[str, Any]:
         """Return what the checkpoint holds beside nnU-Net's own content."""
-        settings, average = self.flat_settings, self.average.state()
-        state = {"version": __version__, "method": self.method, "settings": settings}
+        average = self.average.state()
+        state = {
+            "version": __version__,
+            "method": self.method,
+            "settings": self.flat_settings,
+            "pretrained_weights": self.pretrained_weights,
+        }
         return state | ({"average": average} if average else {})
 
     def save_checkpoint(self, filename: str) -> None:
@@ -331,6 +341,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         self.average.load(state.get("average", {}), unwrapped(self.network))
         self.resumed_from = {key: state[key] for key in state.keys() - {"parts", "average"}}
         self.resumed_file = Path(filename_or_checkpoint)
+        self.pretrained_weights = state.get("pretrained_weights", "")
 
     def check_resumed_settings(self) -> None:
         """Refuse to continue a run under settings that change more than its schedule."""

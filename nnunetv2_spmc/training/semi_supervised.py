@@ -220,7 +220,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
         """Split the labeled cases as nnU-Net does; refuse unlabeled ones that leak into them."""
         train, validation = super().get_tr_and_val_datasets()
-        self.stream.check_leaks(validation.identifiers)
+        self.stream.check_leaks(validation.identifiers, train.identifiers)
         return train, validation
 
     def get_dataloaders(self) -> tuple[Any, Any]:
