@@ -252,7 +252,7 @@ def test_rank_lists_all_unlabeled_cases_with_their_patients(model, tmp_path, cap
     for row in rows:
         parts = float(row["common_difficulty"]), float(row["disagreement"])
         assert float(row["score"]) == pytest.approx(sum(parts) / 2)
-    assert f"| 1    | {rows[0]['case']}" in capsys.readouterr().out
+    assert f"| 1 *  | {rows[0]['case']}" in capsys.readouterr().out
 
 
 def test_rank_of_a_stock_model_needs_another_score(phantom_runs, capsys):
