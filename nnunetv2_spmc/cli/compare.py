@@ -16,8 +16,7 @@ def build_parser() -> Parser:
         description="Compare evaluations of the same cases: mean and standard deviation over "
         "seeds, and paired differences per case to the first run with a Wilcoxon signed-rank test "
         "and a bootstrap interval.",
-        epilog="Two seeds of two methods: nnUNetv2_spmc_compare control=control_seed{0,1} "
-        "spmc=spmc_seed{0,1} -o OUT",
+        example="nnUNetv2_spmc_compare control=control_seed{0,1} spmc=spmc_seed{0,1} -o comparison",
     )
     add = parser.add_argument
     add(

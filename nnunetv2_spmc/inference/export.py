@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Sequence
@@ -131,7 +132,10 @@ def check_equal_logits(
     for folder in (model_folder, exported_folder):
         predictor = nnUNetPredictor(device=torch.device("cpu"), perform_everything_on_device=False)
         try:
-            with read_as_data():
+            with (
+                read_as_data(),
+                contextlib.redirect_stdout(None),
+            ):  # where it looked for the trainer
                 predictor.initialize_from_trained_model_folder(
                     str(folder), tuple(folds), checkpoint_name
                 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,7 +40,7 @@ DEBUG_SETTINGS = {
 }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RunRecord:
     """One fold of a training, finished or not.
 
@@ -62,9 +62,9 @@ class RunRecord:
     trainer: str
     configuration: str
     epochs_done: int
-    curves: pd.DataFrame = field(repr=False)
-    settings: Mapping[str, Any] = field(repr=False)
-    unlabeled_cases: Sequence[str] = field(repr=False)
+    curves: pd.DataFrame
+    settings: Mapping[str, Any]
+    unlabeled_cases: Sequence[str]
     versions: Mapping[str, str]
     overlap: str = ""
 
@@ -101,6 +101,11 @@ class RunRecord:
             versions=_versions(state, debug),
             overlap=_overlap(state),
         )
+
+    def __repr__(self) -> str:
+        """Say in a line which run it is, and how far it came."""
+        dataset = self.folder.parent.parent.name
+        return f"<{type(self).__name__} {dataset}: {self.name}, {self.epochs_done} epochs>"
 
     # ---- what it is ----------------------------------------------------------------------------
 

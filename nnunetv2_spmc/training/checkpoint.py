@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
 from pickle import UnpicklingError
@@ -71,11 +71,17 @@ def check_finite(weights: Mapping[str, Any], path: Path, remedy: str) -> None:
 
 
 def all_weights(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the weights of the main branch, and of what else was trained."""
-    state = checkpoint.get(CHECKPOINT_KEY)
-    parts = state.get("parts") if isinstance(state, Mapping) else None
-    others = parts.items() if isinstance(parts, Mapping) else ()
-    return {**checkpoint["network_weights"], **{k: v for k, v in others if isinstance(v, Tensor)}}
+    """Return the weights of the main branch, and the tensors that this package stored beside."""
+    own = checkpoint.get(CHECKPOINT_KEY)
+    return {**checkpoint["network_weights"], **dict(_tensors_in(own, CHECKPOINT_KEY))}
+
+
+def _tensors_in(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _tensors_in(inner, f"{name}.{key}")
 
 
 def read_checkpoint(path: Path, *, mmap: bool = True) -> dict[str, Any]:

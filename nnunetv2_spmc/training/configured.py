@@ -66,6 +66,7 @@ from nnunetv2_spmc.training.stopping import says_how_to_go_on
 from nnunetv2_spmc.training.tensorboard_logger import ENABLED_VARIABLE, TensorBoardLogger
 from nnunetv2_spmc.training.views import Views
 from nnunetv2_spmc.training.warm_start import check_pretrained_weights
+from nnunetv2_spmc.training.weight_average import WeightAverage
 from nnunetv2_spmc.unlabeled.plans_check import check_training
 
 
@@ -127,6 +128,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         self.resumed_from: dict[str, Any] | None = None  # -> load_checkpoint
         self.resumed_file = Path()
         self._saved_at = self.clock()  # checkpoint_latest.pth
+        self.average = WeightAverage(settings.average_last)
         self.validation_cases: list[str] = []  # -> do_split
         self._labeled: tuple[WatchedDataset, ...] = ()  # -> get_tr_and_val_datasets
         # in its final validation nnU-Net starts workers, then calls do_split: open between the two
@@ -281,6 +283,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
 
     def on_epoch_end(self) -> None:
         """Finish the epoch as nnU-Net does; write the checkpoints that the settings ask for."""
+        self.average.add(unwrapped(self.network), self.current_epoch + 1, self.num_epochs)
         super().on_epoch_end()  # counts the epoch
         every, minutes = self.settings.keep_every, self.settings.save_minutes
         if every and self.current_epoch % every == 0:
@@ -296,7 +299,9 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         self.current_epoch += 1
 
     def on_train_end(self) -> None:
-        """Finish as nnU-Net does, and say how to predict with this fold."""
+        """Finish as nnU-Net does, with averaged weights if asked for; say how to predict."""
+        if done := self.average.fill(unwrapped(self.network)):
+            self.print_to_log_file(done)
         super().on_train_end()
         self.print_to_log_file(how_to_predict(self), add_timestamp=False)
 
@@ -309,8 +314,9 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
 
     def extra_state(self) -> dict[str, Any]:
         """Return what the checkpoint holds beside nnU-Net's own content."""
-        settings = self.flat_settings
-        return {"version": __version__, "method": self.method, "settings": settings}
+        settings, average = self.flat_settings, self.average.state()
+        state = {"version": __version__, "method": self.method, "settings": settings}
+        return state | ({"average": average} if average else {})
 
     def save_checkpoint(self, filename: str) -> None:
         """Write nnU-Net's checkpoint with our state under a key of its own, whole or not at all."""
@@ -341,7 +347,8 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         except (EOFError, KeyError, RuntimeError, UnpicklingError, ValueError) as error:
             raise unreadable(file, error) from error
         check_resumed_weights(checkpoint, file)
-        self.resumed_from = {key: state[key] for key in state.keys() - {"parts"}}
+        self.average.load(state.get("average", {}), unwrapped(self.network))
+        self.resumed_from = {key: state[key] for key in state.keys() - {"parts", "average"}}
         self.resumed_file = file
 
     def check_resumed_settings(self) -> None:

@@ -89,7 +89,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
         """Compute the loss of labeled patches; here nnU-Net's own, summed over the branches.
 
         Returns:
-            The loss to minimize, and scalars to log: "supervised_main", nnU-Net's own, among them.
+            The loss to minimize, and scalars to log, among them "supervised_main", nnU-Net's own.
         """
         values = {
             f"supervised_{branch}": self.nnunet_loss(output, labeled.target)
