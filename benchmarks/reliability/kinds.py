@@ -235,14 +235,17 @@ def _train(name: str, kills: int, start: Callable[[Here, Arguments], Arguments])
 def _train_quickly(arguments: list[str]) -> None:
     """Train without what takes most of the time of so short a training, and is nnU-Net's own.
 
-    No curves are drawn, and the workers of nnU-Net's validation are forked, not started afresh.
+    No curves are drawn, the workers of nnU-Net's validation are forked, not started afresh, and
+    PyTorch computes in one thread: several wait for each other where others are at work.
     """
+    import torch
     from nnunetv2.training.logging.nnunet_logger import LocalLogger
 
     from nnunetv2_spmc.training import semi_supervised
 
     context = multiprocessing.get_context
     multiprocessing.get_context = lambda method=None: context("fork")  # type: ignore
+    torch.set_num_threads = lambda number: None
     LocalLogger.plot_progress_png = semi_supervised.plot_epochs = lambda *_: None
     main_of("train")(arguments)
 

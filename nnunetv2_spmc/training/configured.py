@@ -27,6 +27,7 @@ from nnunetv2_spmc.loading.watched import WatchedDataset
 from nnunetv2_spmc.losses import LabelSpace
 from nnunetv2_spmc.raw.label_definition import label_warnings
 from nnunetv2_spmc.training.checkpoint import (
+    BEST,
     LATEST,
     check_method,
     read_extra_state,
@@ -302,10 +303,23 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         """Write nnU-Net's checkpoint with our state under a key of its own, whole or not at all."""
         if Path(filename).name == LATEST:
             self._saved_at = self.clock()
+            self._save_best()
         buffer = io.BytesIO()
         super().save_checkpoint(buffer)
         if buffer.getbuffer().nbytes > 0:  # not another rank, nor --disable_checkpointing
             write_with_own_state(buffer, self.extra_state(), Path(filename))
+
+    def _save_best(self) -> None:
+        """Write checkpoint_best.pth now if this epoch is the best, not after the latest as nnU-Net.
+
+        The latest would know of the best before this epoch only: a training that goes on from it
+        would take a worse epoch for the best, or never write this one.
+        """
+        ema = self.logger.get_value("ema_fg_dice", step=-1)
+        if self._best_ema is None or ema > self._best_ema:
+            self._best_ema = ema
+            self.print_to_log_file(f"New best EMA pseudo Dice: {ema:.4f}")
+            self.save_checkpoint(str(Path(self.output_folder) / BEST))
 
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
         """Load a checkpoint of this trainer, for --c and --val.
