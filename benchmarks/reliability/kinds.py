@@ -18,7 +18,7 @@ from benchmarks.reliability.contents import read_checkpoint
 from benchmarks.reliability.sandbox import Here, ended, killed, main_of, started
 from benchmarks.reliability.scans import CLASSES, folder_dataset
 from nnunetv2_spmc.dataset_conversion.protocol_lists import ACDC_TEST, ACDC_TRAIN, ACDC_VALIDATION
-from nnunetv2_spmc.unlabeled.cases import CASE_ENDINGS
+from nnunetv2_spmc.unlabeled.cases import CASE_ENDINGS, case_problem
 
 Arguments = Sequence[str | Path]
 Finished = Mapping[str, object]  # what is finished -> what shows that it was not made again
@@ -76,7 +76,7 @@ class Kind:
 
 
 def kinds() -> tuple[Kind, ...]:
-    """Return what is killed, 200 times in all."""
+    """Return what is killed, some two hundred times in all."""
     return (
         Kind("convert", "folder", 22, _folder(), refuses_when_done=True),
         Kind("convert", "folder, 2 processes", 4, _folder("-np", "2"), refuses_when_done=True),
@@ -86,6 +86,7 @@ def kinds() -> tuple[Kind, ...]:
         _preprocess("3d", 16),
         _preprocess("2d, 2 processes", 4, "-np", "2"),
         _preprocess("2d --overwrite", 10, "--overwrite"),
+        _preprocess("2d, damaged cases", 6),
         _train("2d", 18, _untrained),
         _train("3d", 14, _untrained),
         _train("2d, 2 workers", 8, _untrained),
@@ -176,7 +177,9 @@ def _preprocess(name: str, kills: int, *more: str) -> Kind:
     processes = () if "-np" in more else ("-np", "0")
 
     def start(here: Here) -> Arguments:
-        if not overwrites:
+        if "damaged" in name:
+            _damage(here)
+        elif not overwrites:
             _remove_unlabeled(here)
         return ("-d", "500", "-c", configuration, "--no_pbar", *processes, *more)
 
@@ -196,13 +199,20 @@ def _remove_unlabeled(here: Here) -> None:
             shutil.rmtree(made) if made.is_dir() else made.unlink()
 
 
+def _damage(here: Here) -> None:
+    """Cut some preprocessed cases short, which are to be made again then."""
+    (folder,) = here.preprocessed.glob("*_2d_unlabeled")
+    for file in sorted(folder.glob("*[0-9].b2nd"))[:3]:
+        file.write_bytes(file.read_bytes()[:-20])
+
+
 def _preprocessed_cases(here: Here) -> Finished:
     """Return the unlabeled cases of which all files are there."""
     found = {}
     for file in here.preprocessed.glob(f"*_unlabeled/*{CASE_ENDINGS[-1]}"):
         case = file.name.removesuffix(CASE_ENDINGS[-1])
         files = [file.with_name(f"{case}{ending}") for ending in CASE_ENDINGS]
-        if all(f.is_file() for f in files):
+        if case_problem(file.parent, case) is None:
             found[case] = [_state(f) for f in files]
     return found
 

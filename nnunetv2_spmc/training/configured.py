@@ -315,10 +315,10 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         The latest would know of the best before this epoch only: a training that goes on from it
         would take a worse epoch for the best, or never write this one.
         """
-        ema = self.logger.get_value("ema_fg_dice", step=-1)
-        if self._best_ema is None or ema > self._best_ema:
-            self._best_ema = ema
-            self.print_to_log_file(f"New best EMA pseudo Dice: {ema:.4f}")
+        curve = self.logger.get_value("ema_fg_dice", step=None)
+        if curve and (self._best_ema is None or curve[-1] > self._best_ema):
+            self._best_ema = curve[-1]
+            self.print_to_log_file(f"Yayy! New best EMA pseudo Dice: {np.round(curve[-1], 4)}")
             self.save_checkpoint(str(Path(self.output_folder) / BEST))
 
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
