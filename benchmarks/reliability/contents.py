@@ -24,7 +24,7 @@ Contents = dict[str, str]  # path in the folder -> what is compared
 OF_EACH_START = re.compile(r"training_log_\w+\.txt")  # a file for every start of a training
 PRESENCE_ONLY = re.compile(r"debug\.json|.*\.png")  # addresses and seconds
 TIMES = re.compile(rb'\b1\d{18}\b|"20\d\d-\d\d-\d\d \d\d:\d\d"')  # of files; of day
-UNFINISHED = "unfinished"
+UNFINISHED, NOT_WHOLE, EMPTY = "unfinished", "not whole: ", "empty folder"
 OF_CLOCK = "timestamps"  # in the names of curves
 
 
@@ -39,22 +39,17 @@ def contents(root: Path, same: Callable[[Path], bool] = lambda file: True) -> Co
         root: the folder.
         same: whether a file is the same in every run; of other checkpoints the form is compared,
             of other files that they are there.
-
-    Raises:
-        TornError: a file that should be whole is not.
     """
-    return {
-        str(file.relative_to(root)): UNFINISHED
-        if is_hidden(file, root)
-        else _content(file, same(file))
-        for file in files_in(root)
-        if not OF_EACH_START.fullmatch(file.name)
-    }
-
-
-def is_hidden(file: Path, root: Path) -> bool:
-    """Tell whether a file has the name of what is not finished yet."""
-    return any(part.startswith(".") for part in file.relative_to(root).parts)
+    found = {}
+    for file in files_in(root):
+        if not OF_EACH_START.fullmatch(file.name):
+            name = str(file.relative_to(root))
+            try:
+                is_hidden = any(part.startswith(".") for part in Path(name).parts)
+                found[name] = UNFINISHED if is_hidden else _content(file, same(file))
+            except TornError as error:
+                found[name] = f"{NOT_WHOLE}{error}"
+    return found
 
 
 def files_in(root: Path) -> Iterator[Path]:
@@ -67,9 +62,12 @@ def files_in(root: Path) -> Iterator[Path]:
 
 def _content(file: Path, same: bool) -> str:
     if file.is_dir():
-        return "empty folder"
+        return EMPTY
     if file.suffix == ".pth":
-        return _digest(repr(_plain(read_checkpoint(file), same)).encode())
+        checkpoint = read_checkpoint(file)
+        if not same and file.name == "checkpoint_best.pth":  # of any epoch
+            return "there"
+        return _digest(repr(_plain(checkpoint, same)).encode())
     if not same or PRESENCE_ONLY.fullmatch(file.name):
         return "there"
     if file.suffix == ".npz":
@@ -93,7 +91,7 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=False)
     except Exception as error:  # a damaged one raises anything
-        raise TornError(f"{file.name} is not whole ({type(error).__name__})") from error
+        raise TornError(f"{file.name} ({type(error).__name__})") from error
     return content
 
 
@@ -104,7 +102,7 @@ def _arrays(file: Path) -> bytes:
                 [(n, arrays[n].shape, _digest(arrays[n].tobytes())) for n in arrays]
             ).encode()
     except Exception as error:  # likewise
-        raise TornError(f"{file.name} is not whole ({type(error).__name__})") from error
+        raise TornError(f"{file.name} ({type(error).__name__})") from error
 
 
 def _voxels(file: Path) -> bytes:
@@ -114,7 +112,7 @@ def _voxels(file: Path) -> bytes:
         array = blosc2.open(urlpath=str(file), mode="r", dparams={"nthreads": 1})
         return repr((array.shape, array.chunks, array.blocks, _digest(array[:].tobytes()))).encode()
     except Exception as error:  # likewise
-        raise TornError(f"{file.name} is not whole ({type(error).__name__})") from error
+        raise TornError(f"{file.name} ({type(error).__name__})") from error
 
 
 def _record_of_files(file: Path, content: bytes) -> bytes:
@@ -126,7 +124,7 @@ def _record_of_files(file: Path, content: bytes) -> bytes:
     try:
         record = json.loads(content)
     except ValueError as error:
-        raise TornError(f"{file.name} is not whole") from error
+        raise TornError(file.name) from error
     if not (file.name.endswith("_unlabeled.json") and "files" in record):
         return content
     for case, (size, _, digest) in record["files"].items():

@@ -11,6 +11,7 @@ exit status is 1 if an outcome is not "same".
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fnmatch
 import importlib
 import os
@@ -26,7 +27,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import long_csv
-from benchmarks.reliability.contents import Contents, TornError, contents
+from benchmarks.reliability.contents import (
+    EMPTY,
+    NOT_WHOLE,
+    UNFINISHED,
+    Contents,
+    TornError,
+    contents,
+)
 from benchmarks.reliability.kinds import Arguments, Finished, Kind, kinds
 from benchmarks.reliability.sandbox import (
     TIMEOUT_S,
@@ -177,14 +185,24 @@ def stopped(child: int, number: signal.Signals) -> str:
 def processes_of(child: int) -> str:
     """Wait for the processes that a command started; kill and name those that do not end."""
     deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
-        try:
-            os.killpg(child, 0)
-        except ProcessLookupError:
-            return ""
+    while left := _running_in(child):
+        if time.monotonic() > deadline:
+            for process in left:
+                os.kill(process, signal.SIGKILL)
+            return f"{len(left)} processes that it started run {PATIENCE_S} s after its end"
         time.sleep(0.02)
-    os.killpg(child, signal.SIGKILL)
-    return f"processes that it started run {PATIENCE_S} s after its end"
+    return ""
+
+
+def _running_in(group: int) -> list[int]:
+    """Return the processes of a group, but those that have ended and nobody has asked about."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            state, _, its_group = (process / "stat").read_text().rpartition(") ")[2].split()[:3]
+            if int(its_group) == group and state not in "ZX":
+                found.append(int(process.name))
+    return found
 
 
 def judged(kill: Kill, start: Start, here: Here) -> tuple[str, str]:
@@ -198,7 +216,7 @@ def judged(kill: Kill, start: Start, here: Here) -> tuple[str, str]:
         finished = kind.finished(here)
         is_done = kind.refuses_when_done and after_kill.items() >= start.result.items()
         child = kind.begin(here, (*start.arguments, *kind.again))
-        status = ended(child)
+        status = ended(child, TIMEOUT_S)
         if status and not (is_done and status > 0):
             said = last_lines(here.root.with_suffix(".log").read_text(errors="replace"), 1)
             hangs = f"has not ended after {TIMEOUT_S} s" if status < 0 else f"ends with {status}"
@@ -207,17 +225,17 @@ def judged(kill: Kill, start: Start, here: Here) -> tuple[str, str]:
             return "left over", left
         return compared(start.result, _contents(kind, here), finished, kind.finished(here))
     except TornError as error:
-        return "different", str(error)
+        return "different", f"not whole: {error}"
 
 
 def half_written(kind: Kind, start: Start, after_kill: Contents) -> str | None:
     """Return a file that is neither whole, nor as before, nor marked as unfinished."""
-    if kind.command == "train":  # its checkpoints were read; what else nnU-Net writes is its own
-        return None
     for name, content in after_kill.items():
-        is_whole = content in (start.before.get(name), start.result.get(name))
-        grows = any(fnmatch.fnmatch(name, pattern) for pattern in kind.grows)
-        if not (is_whole or grows or content in ("unfinished", "empty folder")):
+        if content.startswith(NOT_WHOLE) and content != start.before.get(name):
+            return name
+        may_differ = any(fnmatch.fnmatch(name, pattern) for pattern in kind.grows)
+        known = (UNFINISHED, EMPTY, start.before.get(name), start.result.get(name))
+        if content not in known and not may_differ:
             return name
     return None
 

@@ -51,7 +51,7 @@ class Kind:
         refuses_when_done: run again after its end it says so, and changes nothing.
         finished: what is finished and must not be made again.
         repeats: two runs give the same bytes; otherwise checkpoints have the same form.
-        grows: files that are written several times in a run, so that a killed one may hold less.
+        grows: files that may be otherwise after a kill; JSON and checkpoints must be whole.
         environment: variables to set.
         main: what runs, if it is none of the package's commands.
     """
@@ -236,6 +236,7 @@ def _train(name: str, kills: int, start: Callable[[Here, Arguments], Arguments])
         lambda here: start(here, line),
         again=() if "--c" in name else ("--c",),
         finished=_trained_epochs,
+        grows=("nnUNet_results/*", "*/splits_final.json"),  # nnU-Net writes most of it in place
         repeats=not has_workers,  # whichever worker is faster hands out its patches first
         environment=TWO_WORKERS if has_workers else IN_THIS_PROCESS,
         main=_train_quickly,
