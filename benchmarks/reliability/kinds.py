@@ -18,7 +18,7 @@ from benchmarks.reliability.contents import read_checkpoint
 from benchmarks.reliability.sandbox import Here, ended, killed, main_of, started
 from benchmarks.reliability.scans import CLASSES, folder_dataset
 from nnunetv2_spmc.dataset_conversion.protocol_lists import ACDC_TEST, ACDC_TRAIN, ACDC_VALIDATION
-from nnunetv2_spmc.unlabeled.cases import CASE_ENDINGS, case_problem
+from nnunetv2_spmc.unlabeled.cases import CASE_ENDINGS, finished_cases
 
 Arguments = Sequence[str | Path]
 Finished = Mapping[str, object]  # what is finished -> what shows that it was not made again
@@ -207,14 +207,12 @@ def _damage(here: Here) -> None:
 
 
 def _preprocessed_cases(here: Here) -> Finished:
-    """Return the unlabeled cases of which all files are there."""
-    found = {}
-    for file in here.preprocessed.glob(f"*_unlabeled/*{CASE_ENDINGS[-1]}"):
-        case = file.name.removesuffix(CASE_ENDINGS[-1])
-        files = [file.with_name(f"{case}{ending}") for ending in CASE_ENDINGS]
-        if case_problem(file.parent, case) is None:
-            found[case] = [_state(f) for f in files]
-    return found
+    """Return the unlabeled cases whose files are all there and whole."""
+    return {
+        case: [_state(folder / f"{case}{ending}") for ending in CASE_ENDINGS]
+        for folder in here.preprocessed.glob("*_unlabeled")
+        for case in finished_cases(folder)
+    }
 
 
 def _state(file: Path) -> tuple[int, int]:
