@@ -209,7 +209,7 @@ def _damage(here: Here) -> None:
 def _preprocessed_cases(here: Here) -> Finished:
     """Return the unlabeled cases whose files are all there and whole."""
     return {
-        case: [_state(folder / f"{case}{ending}") for ending in CASE_ENDINGS]
+        f"{folder.name}/{case}": [_state(folder / f"{case}{ending}") for ending in CASE_ENDINGS]
         for folder in here.preprocessed.glob("*_unlabeled")
         for case in finished_cases(folder)
     }
