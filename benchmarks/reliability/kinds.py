@@ -254,7 +254,7 @@ def _train_quickly(arguments: list[str]) -> None:
 
     context = multiprocessing.get_context
     multiprocessing.get_context = lambda method=None: context("fork")  # type: ignore
-    torch.set_num_threads = lambda number: None
+    torch.set_num_threads = lambda nthreads: None
     LocalLogger.plot_progress_png = semi_supervised.plot_epochs = lambda *_: None
     main_of("train")(arguments)
 

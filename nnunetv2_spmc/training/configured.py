@@ -80,6 +80,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
     device: torch.device
     network: Any
     grad_scaler: GradScaler | None
+    _best_ema: float | None
 
     def __init_subclass__(cls, *, base: bool = False, **options: Any) -> None:
         """Register a method, which a class is that derives from no other one and is no base."""
