@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib.style
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from matplotlib.figure import Figure
 
+from nnunetv2_spmc.common.colors import CLASS_COLORS, DIFFICULTY_COLOR, class_color
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.common.whole_file import made_folder, whole_file
 from nnunetv2_spmc.reports import report_tables as tables
-from nnunetv2_spmc.reports.case_figure import DIFFICULTY_COLOR, LABEL_COLORS, draw_case
+from nnunetv2_spmc.reports.content import Log, Report
 from nnunetv2_spmc.reports.niivue import NIIVUE_VERSION, find_niivue
-from nnunetv2_spmc.reports.plots import draw_curves, draw_metric_boxes
-from nnunetv2_spmc.reports.report import Report
+from nnunetv2_spmc.reports.page_pictures import (
+    case_blocks,
+    classes_remark,
+    confidence_bar,
+    page_figures,
+)
 from nnunetv2_spmc.reports.viewer_volumes import viewer_case
 
 ASSETS = Path(__file__).parent / "assets"
-BOX_METRICS = ("dice", "hd95_mm", "asd_mm")
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A figure on the page: data URI and the text that says what it shows."""
-
-    source: str
-    text: str
-
-
-def write_page(report: Report, path: Path, *, title: str, with_viewer: bool = True) -> None:
+def write_page(
+    report: Report, path: Path, *, title: str, with_viewer: bool = True, log: Log = print
+) -> None:
     """Write the page whole or not at all.
 
     Args:
@@ -42,7 +36,9 @@ def write_page(report: Report, path: Path, *, title: str, with_viewer: bool = Tr
         path: the HTML file.
         title: its heading.
         with_viewer: whether to embed the viewer and its volumes.
+        log: receives a line per step that takes time.
     """
+    log("Drawing the page")
     viewer = _viewer(report) if with_viewer and report.cases else None
     environment = Environment(
         loader=FileSystemLoader(ASSETS, encoding="utf-8"),
@@ -51,48 +47,33 @@ def write_page(report: Report, path: Path, *, title: str, with_viewer: bool = Tr
         trim_blocks=True,
     )
     with matplotlib.style.context("default"):
-        pictures = _pictures(report)
+        figures, cases = page_figures(report), case_blocks(report)
     content = environment.get_template("report.html.jinja").render(
         title=title,
         css=_asset("report.css"),
+        judged_by=report.judged_by,
+        classes_remark=classes_remark(report),
+        kind=report.kind,
+        answers=report.answers,
         notes=report.notes,
         run_names=list(report.runs),
+        several_methods=len(report.methods) > 1,
         record_rows=tables.record_rows(report),
         setting_rows=tables.setting_rows(report),
         metrics_remark=tables.metrics_remark(report),
         metric_titles=tables.metric_titles(report),
         metric_rows=tables.metric_rows(report),
         case_rows=tables.case_rows(report),
-        legend=_legend(report),
+        cases=cases,
+        confidence_bar=confidence_bar(),
         viewer=viewer,
+        viewer_legend=_viewer_legend(report),
+        print_script=_asset("print.js"),
         footer=f"Made by nnUNetv2_spmc_report with {tables.made_with()}.",
-        **pictures,
+        **figures,
     )
     with made_folder(path.parent), whole_file(path) as temporary:
         temporary.write_text(content, encoding="utf-8")
-
-
-def _pictures(report: Report) -> dict[str, Any]:
-    names = " and ".join(report.runs)
-    boxes = [
-        _svg(
-            draw_metric_boxes(report.metrics, metric), f"{title} of the validation cases, by class"
-        )
-        for metric, title in zip(report.shown_metrics, tables.metric_titles(report), strict=True)
-        if metric in BOX_METRICS
-    ]
-    cases = [
-        _png(draw_case(case, views, report.class_names), _case_text(case, views))
-        for case, views in report.cases.items()
-    ]
-    tables_of_curves = {name: run.curves for name, run in report.runs.items()}
-    curves = _svg(draw_curves(tables_of_curves), f"Curves over the epochs of {names}")
-    return {"box_figures": boxes, "case_figures": cases, "curves": curves}
-
-
-def _case_text(case: str, views: list[Any]) -> str:
-    scores = ", ".join(f"{view.run_name} {view.dice:.3f}" for view in views)
-    return f"{case}, mean Dice: {scores}"
 
 
 def _viewer(report: Report) -> dict[str, str] | None:
@@ -104,7 +85,7 @@ def _viewer(report: Report) -> dict[str, str] | None:
         return None
     data = {
         "cases": [viewer_case(case, views) for case, views in report.cases.items()],
-        "labelColors": LABEL_COLORS,
+        "labelColors": CLASS_COLORS,
         "difficultyColor": DIFFICULTY_COLOR,
     }
     return {
@@ -117,29 +98,10 @@ def _viewer(report: Report) -> dict[str, str] | None:
     }
 
 
-def _legend(report: Report) -> list[tuple[str, str]]:
-    classes = [
-        (name, LABEL_COLORS[number % len(LABEL_COLORS)])
-        for number, name in enumerate(report.class_names)
-    ]
+def _viewer_legend(report: Report) -> list[tuple[str, str]]:
+    classes: list[Any] = [(name, class_color(value)) for value, name in report.class_names.items()]
     return [*classes, ("common difficulty", DIFFICULTY_COLOR)]
 
 
 def _asset(name: str) -> str:
     return (ASSETS / name).read_text(encoding="utf-8")
-
-
-def _svg(figure: Figure, text: str) -> Picture:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg")
-    return Picture(_data_uri("image/svg+xml", buffer.getvalue()), text)
-
-
-def _png(figure: Figure, text: str) -> Picture:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return Picture(_data_uri("image/png", buffer.getvalue()), text)
-
-
-def _data_uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
