@@ -38,6 +38,7 @@ PARTS = {  # of a trainer: they name it in their type hints, and import nothing 
     ("pseudo_label_dice", "semi_supervised"),
     ("passes", "semi_supervised"),
     ("memory", "semi_supervised"),
+    ("dry_run", "semi_supervised"),
     ("epoch_log", "semi_supervised"),
 }
 
