@@ -15,6 +15,7 @@ PACKAGE = REPOSITORY / "nnunetv2_spmc"
 LAYERS = (  # from top to bottom
     "cli",
     "discovery",
+    "doctor",
     "reports",
     "inference",
     "evaluation",

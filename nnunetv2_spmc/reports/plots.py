@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -16,9 +15,8 @@ from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.evaluation.case_metrics import METRICS, OVERLAPS
 from nnunetv2_spmc.evaluation.text_table import TITLES
 from nnunetv2_spmc.methods import TRAINERS
+from nnunetv2_spmc.reports.html import COLORS, draw_box
 
-# Okabe and Ito's colours, which most people with colour vision deficiency can tell apart
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 OTHER_BRANCHES = sorted({b for t in TRAINERS for b in getattr(t, "branches", ())[1:]})
 BRANCH_STYLES: dict[str, Literal["-", "--"]] = {"main": "-", **dict.fromkeys(OTHER_BRANCHES, "--")}
 FIRST_PANELS = ("train_losses", "val_losses", "ema_fg_dice", "mean_fg_dice")
@@ -124,7 +122,7 @@ def draw_metric_boxes(tables: Mapping[str, pd.DataFrame], metric: str = "dice") 
             values = table.loc[table["label"] == label, metric].dropna().to_numpy()
             if len(values):
                 middle = position + (number - (len(tables) - 1) / 2) * width
-                _box(axes, middle, values, width, color)
+                draw_box(axes, middle, values, width, color)
     axes.set_xticks(range(len(labels)), labels)
     axes.set_xlim(-0.6, len(labels) - 0.4)
     axes.set_ylabel(TITLES[metric])
@@ -136,24 +134,6 @@ def draw_metric_boxes(tables: Mapping[str, pd.DataFrame], metric: str = "dice") 
     handles = [Line2D([], [], color=color, linewidth=5, alpha=0.6) for color in colors]
     figure.legend(handles, list(tables), loc="outside upper left", frameon=False, fontsize=8)
     return figure
-
-
-def _box(axes: Any, position: float, values: np.ndarray, width: float, color: str) -> None:
-    axes.boxplot(
-        values,
-        positions=[position],
-        widths=width * 0.8,
-        showfliers=False,
-        patch_artist=True,
-        manage_ticks=False,
-        boxprops={"facecolor": color, "alpha": 0.35, "edgecolor": color},
-        medianprops={"color": "black"},
-        whiskerprops={"color": color},
-        capprops={"color": color},
-    )
-    # beside each other where several cases have the same value; not random, so that figures repeat
-    offsets = (np.arange(len(values)) % 5 - 2) / 5 * width * 0.5
-    axes.plot(position + offsets, values, ".", color=color, markersize=4)
 
 
 def _colors(number: int) -> list[str]:

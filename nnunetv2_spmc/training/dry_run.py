@@ -94,7 +94,7 @@ def count_step(
     set_stance = getattr(torch.compiler, "set_stance", None)  # since PyTorch 2.6
     peaks = []
     with set_stance("force_eager") if set_stance else nullcontext(), Counter() as counter:
-        step = step_of(twin, _batch(trainer, labeled, unlabeled, dtype))
+        step = step_of(twin, batch_without_data(trainer, labeled, unlabeled, dtype))
         for run in twin.passes(step):
             counter.peak = counter.bytes
             loss, values = run()
@@ -130,7 +130,7 @@ def network_without_data(network: nn.Module, dtype: torch.dtype) -> nn.Module:
     return copy.deepcopy(network, without_data).train()
 
 
-def _batch(
+def batch_without_data(
     trainer: nnUNetTrainerSemiSupervised, labeled: int, unlabeled: int, dtype: torch.dtype
 ) -> dict[str, Any]:
     """Return a batch as the loaders make them, without data."""
