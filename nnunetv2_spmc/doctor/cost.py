@@ -70,7 +70,7 @@ def cost_findings(
     needed, there = cost["peak_bytes"] / GIB, cost["device_bytes"]
     text = f"A step of {patches} of {size} voxels needs {needed:.1f} GiB, losses counted"
     if there is not None:
-        text += f"; {device} has {there / GIB:.0f} GiB"
+        text += f"; the {'machine' if device == 'cpu' else 'GPU'} has {there / GIB:.0f} GiB"
     smaller = f"nnUNetv2_plan_experiment -d {dataset} -gpu_memory_target GB"
     smaller += " -overwrite_plans_name NAME"
     if there is None or needed * GIB <= MUCH * there:
@@ -95,5 +95,5 @@ def _how_estimated(cost: Mapping[str, Any]) -> str:
     speed, operations = cost["operations_per_second"] / 1e9, cost["operations"] / 1e12
     return (
         f"estimated from the {operations:.2g} TFLOP of its convolutions and the {speed:.0f} "
-        f"GFLOP/s of one on {cost['device']}; it may be half or twice as long"
+        "GFLOP/s of one here; it may be half or twice as long"
     )

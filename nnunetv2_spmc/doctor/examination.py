@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.doctor.finding import Check, Finding, Severity, run_checks
 from nnunetv2_spmc.doctor.installation import (
     IMPORTED,
@@ -157,11 +158,14 @@ def _compare_sites(
         "labeled": list(labeled.values()),
         "unlabeled": [facts for i, facts in unlabeled.items() if i not in dataset.annotated],
     }
+    windows = {}
+    with contextlib.suppress(DataError):  # damaged plans are said elsewhere
+        windows = plans_windows(dataset.statistics)
     comparison = compare_sites(
         examination.scans["labeled"],
         examination.scans["unlabeled"],
         dataset.channels,
-        plans_windows(dataset.statistics),
+        windows,
     )
     examination.sites = comparison.rows
     yield from site_findings(comparison)
@@ -191,10 +195,15 @@ def _examine_plans(dataset: DatasetToCheck, question: Question) -> Iterator[Find
         yield Finding("plans", "error", f"{dataset.name} is not planned yet.", command=command)
         return
     examined, absent = [], []
-    for name in question.configurations or dataset.configurations:
+    planned = dataset.configurations  # here damaged plans are said once
+    for name in question.configurations or planned:
         if name.startswith("3d_cascade") and not question.configurations:
             continue
-        target = dataset.target(name)
+        try:
+            target = dataset.target(name)
+        except DataError as error:
+            yield Finding(name, "error", str(error))
+            continue
         if reason := preprocessed.not_preprocessed(target):
             absent.append(name)
             if question.configurations:

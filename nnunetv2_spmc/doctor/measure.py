@@ -57,7 +57,6 @@ def measure(dataset: str, configuration: str, plans: str, device: str) -> dict[s
         batch = _random(batch_without_data(trainer, labeled, unlabeled, torch.float32), on_device)
         seconds, is_measured = seconds_of(lambda: trainer.train_step(dict(batch)), on_device), True
     return {
-        "device": device,
         "labeled": labeled,
         "unlabeled": unlabeled,
         "patch": list(trainer.configuration_manager.patch_size),

@@ -110,18 +110,22 @@ def check_leaks(
     severity: Severity = "note" if is_allowed else "error"
     allowed = " (allow_overlap accepts that)" if is_allowed else ""
     for shared in found:
-        text = f"Cases that are {shared.what}{allowed}: numbers measured on those are too good."
+        text = f"Some cases are {shared.what}{allowed}; numbers measured on those are too good."
         yield Finding("leaks", severity, text, shared.cases, "" if is_allowed else f"{REMEDY}.")
     if not found and unlabeled:
         when = "" if dataset.raw else f", as nnUNet_raw was on {record.date}"
         what = f"No unlabeled case is a labeled or test case, by name, patient or voxels{when}."
         yield Finding("leaks", "ok", what)
     if dataset.preprocessed is not None:
-        yield from _lookalikes(dataset.preprocessed, record)
+        yield from _lookalikes(dataset.preprocessed, record, [c for s in found for c in s.cases])
 
 
-def _lookalikes(folder: Path, record: ScanRecord) -> Iterator[Finding]:
-    pairs = pairs_that_look_alike(folder, record.names())
+def _lookalikes(folder: Path, record: ScanRecord, known: Sequence[str]) -> Iterator[Finding]:
+    pairs = [
+        (one, other, value)
+        for one, other, value in pairs_that_look_alike(folder, record.names())
+        if not {f"{one} (= {other})", f"{other} (= {one})"} & set(known)
+    ]
     for warning in lookalike_warnings(pairs, record.groups):
         yield Finding("look-alikes", "warning", warning)
 

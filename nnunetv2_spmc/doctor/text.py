@@ -42,7 +42,10 @@ def _lines(finding: Finding, first: int, second: int, width: int) -> list[str]:
             break_on_hyphens=False,
         )
     shown = [f"{indent}{line}" for line in lines]
-    shown[0] = f"{head}{lines[0]}"
+    if len(finding.check) > second:
+        shown.insert(0, head.rstrip())
+    else:
+        shown[0] = f"{head}{lines[0]}"
     if finding.command:
         shown.append(f"{' ' * (first + len(GAP))}> {finding.command}")
     return shown
