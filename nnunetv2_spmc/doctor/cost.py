@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -57,7 +58,8 @@ def measured(target: UnlabeledTarget, device: str) -> dict[str, Any]:
             f"A first step was ended by signal {-ended.returncode}: there is too little memory."
         )
     last = ended.stderr.strip().splitlines()[-1:] or [f"status {ended.returncode}"]
-    raise DataError(f"A first step failed: {one_line(last[0])}")
+    sentence = re.sub(r"^[\w.]+: ", "", last[0])  # without the class of the exception
+    raise DataError(f"A first step failed: {one_line(sentence)}")
 
 
 def cost_findings(

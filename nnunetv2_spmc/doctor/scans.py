@@ -22,6 +22,8 @@ from nnunetv2_spmc.unlabeled.thumbnail_record import pairs_that_look_alike
 
 def check_counts(dataset: DatasetToCheck, record: ScanRecord) -> Iterator[Finding]:
     """Count labeled, unlabeled and test cases."""
+    if dataset.raw is None and not record.folders:
+        return  # the preprocessed cases are counted when they are opened
     moved = dataset.annotated
     folders = (IMAGES_TRAIN, IMAGES_UNLABELED, IMAGES_TEST)
     labeled, unlabeled, test = (len(record.folders.get(folder, ())) for folder in folders)

@@ -278,6 +278,14 @@ def test_without_raw_data_the_last_record_is_compared(phantom, monkeypatch):
     assert any("all scans as they were on" in f.what for f in findings)
 
 
+def test_preprocessed_data_alone_is_no_error(phantom, monkeypatch):
+    monkeypatch.delenv("nnUNet_raw")
+    (phantom.preprocessed / "spmc_scans.json").unlink()
+    findings = examined()
+    assert [f for f in findings if f.severity in ("error", "warning")] == []
+    assert any("unlabeled cases are not compared with test cases" in f.what for f in findings)
+
+
 def test_a_leak_that_is_allowed_is_a_note(phantom):
     resaved_test_scan(phantom)
 
