@@ -30,12 +30,14 @@ class Converter:
         add_arguments: Adds the arguments of this converter; those of all converters are there.
         convert: Converts what the arguments ask for.
         dataset: Dataset id and name where the user gives none; None requires both.
+        example: What to type, for the help.
     """
 
     summary: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
     convert: Callable[[argparse.Namespace, WriteOptions], ConversionSummary]
     dataset: tuple[int, str] | None = None
+    example: str = ""
 
 
 def find_converters() -> dict[str, Converter]:

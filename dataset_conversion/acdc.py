@@ -298,4 +298,5 @@ CONVERTER = Converter(
     _add_arguments,
     _convert,
     dataset=(DATASET_ID, NAME),
+    example="nnUNetv2_spmc_convert acdc -i ACDC/database --labeled 7",
 )

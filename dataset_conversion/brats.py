@@ -287,4 +287,5 @@ CONVERTER = Converter(
     _add_arguments,
     _convert,
     dataset=(DATASET_ID, NAME),
+    example="nnUNetv2_spmc_convert brats -i BraTS2021_Training_Data --labeled 125",
 )

@@ -225,4 +225,10 @@ def _convert(arguments: argparse.Namespace, options: WriteOptions) -> Conversion
     )
 
 
-CONVERTER = Converter("any folder of labeled and unlabeled scans", add_arguments, _convert)
+CONVERTER = Converter(
+    "any folder of labeled and unlabeled scans",
+    add_arguments,
+    _convert,
+    example="nnUNetv2_spmc_convert folder -i images -l labels -d 510 -n Liver "
+    "--labels background=0 liver=1 --channels CT",
+)

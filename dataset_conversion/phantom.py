@@ -245,4 +245,5 @@ CONVERTER = Converter(
     _add_arguments,
     _convert,
     dataset=(DATASET_ID, NAME),
+    example="nnUNetv2_spmc_convert phantom -d 500",
 )

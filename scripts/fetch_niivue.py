@@ -1,7 +1,8 @@
 """Put NiiVue, the viewer of the report, into the package: python scripts/fetch_niivue.py.
 
 It is fetched by npm, in the version that nnunetv2_spmc/reports/niivue.py pins, and stays out of the
-repository. Run it before building a wheel, so that reports need no network later.
+repository. A build of a wheel does the same (scripts/build_backend.py); this is for a clone that is
+installed editable, so that its reports and the tests of the viewer need no network later.
 """
 
 from __future__ import annotations

@@ -19,6 +19,6 @@ unset PYTHONPATH
 wanted="$repository $(cksum < "$repository/pyproject.toml")"
 if [ "$(cat "$environment/.spmc-setup" 2>/dev/null)" != "$wanted" ]; then
     say "Installing nnunetv2-spmc and nnU-Net (the first time 6 GB, some minutes)"
-    python -m pip install --quiet --disable-pip-version-check --editable "$repository[dev]"
+    python -m pip install --quiet --disable-pip-version-check --editable "$repository[dev,docs]"
     printf '%s' "$wanted" > "$environment/.spmc-setup"
 fi

@@ -21,5 +21,10 @@ ruff check .
 ruff format --check .
 mypy
 
+say "Documentation"
+site="$(mktemp -d)"
+trap 'rm -rf "$site"' EXIT
+NO_MKDOCS_2_WARNING=1 mkdocs build --strict --site-dir "$site"  # --quiet counts no warnings
+
 say "Tests"
 python -m pytest "$@"

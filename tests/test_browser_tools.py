@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
-TOOLS = ("bash", "cat", "cksum", "cp", "dirname", "env")
-RECORDED = ("python", "ruff", "mypy", "npm", "apt-get", "id")
+TOOLS = ("bash", "cat", "cksum", "cp", "dirname", "env", "mktemp", "rm")
+RECORDED = ("python", "ruff", "mypy", "mkdocs", "npm", "apt-get", "id")
 RECORDER = """#!/usr/bin/env bash
 echo "{name} $*" >> "$CALLS"
 case "{name} $*" in
@@ -78,6 +78,15 @@ def test_the_tests_alone_install_nothing(machine):
     assert done.returncode == 0, done.stderr
     assert installations(calls) == []
     assert calls[-1] == "python -m pytest tests/losses"
+
+
+def test_the_site_is_built_before_the_tests_and_its_warnings_are_errors(machine):
+    done, calls = machine.run("scripts/test.sh")
+    assert done.returncode == 0, done.stderr
+    (build,) = (call for call in calls if call.startswith("mkdocs"))
+    assert build.startswith("mkdocs build --strict --site-dir ")
+    assert "--quiet" not in build  # would count no warnings
+    assert not Path(build.split()[-1]).exists()
 
 
 def test_continuous_integration_installs_viewer_and_browser_and_then_tests(machine):

@@ -14,6 +14,14 @@ from typing import Any
 from benchmarks.accuracy.methods import ALL, ANNOTATED, DATASETS, DOUBLE, RANKINGS, VEHICLES, Run
 from nnunetv2_spmc.common.whole_file import whole_file
 
+FOLDERS = {  # folder in DATA, folder of its lists, what the converter needs to know
+    "la": ("la_half", "LA", "--labels background=0 atrium=1 --channels MRI"),
+    "hippocampus": (
+        *("hippocampus", "Hippocampus"),
+        "--labels background=0 anterior=1 posterior=2 --channels MRI",
+    ),
+}
+
 
 def run(command: str, **environment: str) -> None:
     """Print a command and run it, from the folder of the outputs."""
@@ -29,18 +37,22 @@ def convert(kind: str, data: Path, output: Path) -> None:
         labeled = f"--labeled {dataset.few} --allow-missing"
         run(f"nnUNetv2_spmc_convert acdc -i {source} -d {dataset.id} {labeled}")
         return
-    images, splits = data / "la_half" / "images", data / "splits" / "LA"
-    cases = {part: (splits / f"{part}.list").read_text().split() for part in ("train", "test")}
-    test = [case for case in cases["test"] if (images / f"{case}.nii.gz").exists()]
-    for name, listed in (("la_labeled", cases["train"][: dataset.few]), ("la_test", test)):
-        (output / f"{name}.txt").write_text("\n".join(listed), encoding="utf-8")
-    run(
+    folder, splits, options = FOLDERS[kind]
+    images, lists = data / folder / "images", data / "splits" / splits
+    cases = {file.stem: file.read_text().split() for file in lists.glob("*.list")}
+    chosen = {"labeled": cases["train"][: dataset.few], "test": cases["test"]}
+    chosen |= {"val": cases["val"]} if "val" in cases else {}
+    command = (
         f"nnUNetv2_spmc_convert folder -i {shlex.quote(str(images))} "
-        f"-l {shlex.quote(str(data / 'la_half' / 'labels'))} -d {dataset.id} "
-        f"-n {dataset.name.split('_')[1]} --labels background=0 atrium=1 --channels MRI "
-        f"--labeled {shlex.quote(str(output / 'la_labeled.txt'))} "
-        f"--test {shlex.quote(str(output / 'la_test.txt'))}"
+        f"-l {shlex.quote(str(data / folder / 'labels'))} -d {dataset.id} "
+        f"-n {dataset.name.split('_')[1]} {options}"
     )
+    for part, listed in chosen.items():
+        file = output / f"{kind}_{part}.txt"
+        here = [case for case in listed if (images / f"{case}.nii.gz").exists()]
+        file.write_text("\n".join(here), encoding="utf-8")
+        command += f" --{part} {shlex.quote(str(file))}"
+    run(command)
 
 
 def prepare(asked: Run, data: Path, output: Path) -> None:

@@ -76,6 +76,15 @@ DATASETS = {
         all=80,
         small="--patch-size 16 32 32 --batch-size 2 --coarser 2",
     ),
+    "hippocampus": Dataset(
+        id=512,
+        name="Dataset512_Hippocampus",
+        configuration="2d",
+        fold="0",
+        few=8,
+        all=160,
+        small="--batch-size 8",
+    ),
 }
 
 

@@ -4,13 +4,13 @@ r"""Work off the queue: train, predict the test cases, measure; a row of the res
     python -m benchmarks.accuracy.run DATA OUTPUT --queue benchmarks/results/runs.csv \
         --results ELSEWHERE --only acdc-small-30x100-spmc-seed1
 
-DATA holds acdc128/, la_half/ and splits/; OUTPUT, outside the clone, receives datasets, models and
-predictions. The longest run comes first. Each is trained, predicts the test cases with its final
-checkpoint and is measured; then its rows go into benchmarks/results, that of runs.csv last, and
-should be committed. What has that row is skipped, a training that was interrupted goes on with --c,
-one whose folder is lost starts again. A run that fails is named, and the others go on. Two
-processes may share OUTPUT and results: each takes a run that the other one does not have. A
-finished training with other settings than its row would claim is refused.
+DATA holds acdc128/, la_half/, hippocampus/ and splits/; OUTPUT, outside the clone, receives
+datasets, models and predictions. The longest run comes first. Each is trained, predicts the test
+cases with its final checkpoint and is measured; then its rows go into benchmarks/results, that of
+runs.csv last, and should be committed. What has that row is skipped, a training that was
+interrupted goes on with --c, one whose folder is lost starts again. A run that fails is named, and
+the others go on. Two processes may share OUTPUT and results: each takes a run that the other one
+does not have. A finished training with other settings than its row would claim is refused.
 
 The second command does once more what has its row, with results of its own.
 

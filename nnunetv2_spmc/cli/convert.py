@@ -12,13 +12,20 @@ from nnunetv2_spmc.dataset_conversion.arguments import add_common, write_options
 
 def build_parser() -> Parser:
     """Return the parser with one subcommand for each converter."""
+    converters = find_converters()
     parser = Parser(
         prog="nnUNetv2_spmc_convert",
         description="Write labeled, unlabeled and test cases to nnUNet_raw/DatasetXXX_Name.",
+        example=converters["folder"].example,
     )
     commands = parser.add_subparsers(title="converters", metavar="CONVERTER", required=True)
-    for name, converter in find_converters().items():
-        subparser = commands.add_parser(name, help=converter.summary, description=converter.summary)
+    for name, converter in converters.items():
+        subparser = commands.add_parser(
+            name,
+            help=converter.summary,
+            description=converter.summary,
+            example=converter.example,
+        )
         add_common(subparser, converter.dataset)
         converter.add_arguments(subparser)
         subparser.set_defaults(convert=converter.convert)

@@ -21,6 +21,7 @@ def build_parser() -> Parser:
         "sites, damaged files, folds, memory and time of a training; and what to do. It changes "
         "nothing; what it reads of scans is kept beside the plans, as preprocessing does. The exit "
         "status is 1 if there is an error, 0 if there is nothing worse than a warning.",
+        example="nnUNetv2_spmc_doctor\nnnUNetv2_spmc_doctor -d 510 --html doctor.html",
     )
     add = parser.add_argument
     add("-d", metavar="ID", help="dataset id or name")

@@ -22,6 +22,7 @@ def build_parser() -> Parser:
         "reference are left out. Formats without a voxel size (png) have one of 1 mm. Cases that "
         "cannot be measured, of which a file is truncated for example, are named and left out; the "
         "exit status is 1 then.",
+        example="nnUNetv2_spmc_evaluate -ref Dataset510_Liver/labelsTs -pred predictions",
     )
     add = parser.add_argument
     add("-ref", type=Path, required=True, metavar="LABELS", help="folder of the references")

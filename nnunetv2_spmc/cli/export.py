@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from nnunetv2_spmc.cli.model_options import add_folds, add_model, model_folder
 from nnunetv2_spmc.cli.parser import Parser
 from nnunetv2_spmc.cli.runner import command
 
@@ -16,30 +17,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="nnUNetv2_spmc_export",
         description="Write a model folder that a machine with stock nnU-Net alone can use: "
         "trainer nnUNetTrainer, main branch only, no optimizer. Equal logits are checked first.",
-        epilog="To use it there: nnUNetv2_predict_from_modelfolder -m OUT -i IMAGES -o PREDICTIONS",
+        epilog="On the other machine: nnUNetv2_predict_from_modelfolder -m OUT -i IMAGES "
+        "-o PREDICTIONS",
+        example="nnUNetv2_spmc_export -d 510 -c 3d_fullres -o exported",
     )
-    parser.add_argument(
-        "-i",
-        type=Path,
-        required=True,
-        metavar="MODEL_FOLDER",
-        help="trained model: nnUNet_results/DatasetXXX_Name/TRAINER__PLANS__CONFIGURATION",
-    )
+    add_model(parser)
+    parser.add_argument("-i", dest="m", type=Path, metavar="MODEL_FOLDER", help="the same as -m")
     parser.add_argument("-o", type=Path, required=True, metavar="OUT", help="folder to create")
-    parser.add_argument(
-        "-f", nargs="+", metavar="FOLD", help="folds to export (default: every finished fold)"
-    )
-    parser.add_argument(
-        "-chk",
-        default="checkpoint_final.pth",
-        metavar="NAME",
-        help="checkpoint to export (default: %(default)s)",
-    )
+    add_folds(parser, "every finished one")
     arguments = parser.parse_args(argv)
 
     from nnunetv2_spmc.inference.export import export_model
 
-    folds = export_model(arguments.i, arguments.o, arguments.f, arguments.chk)
+    folder = model_folder(parser, arguments, needs_dataset=False)
+    folds = export_model(folder, arguments.o, arguments.f, arguments.chk)
     print(
         f"Exported fold {', '.join(folds)} to {arguments.o}: equal logits, trainer nnUNetTrainer."
     )

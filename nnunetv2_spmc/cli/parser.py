@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+import textwrap
 from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import cache
@@ -24,11 +25,21 @@ class Parser(argparse.ArgumentParser):
     argparse reads -d as -device, --out as --output and -out as `-o ut`; `allow_abbrev` forbids the
     second only. Here a value may follow a one-letter option at once only where it is no word:
     -d500. The parsers of subcommands are of this class, too.
+
+    Args:
+        example: lines to type, which end the help.
+        options: of ArgumentParser.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, example: str = "", **options: Any) -> None:
         super().__init__(**{**options, "allow_abbrev": False})
+        self.example = example
         self.add_argument("--version", action="version", version=versions())
+
+    def format_help(self) -> str:
+        """Return the help, with the example at the end."""
+        shown = textwrap.indent(self.example, "  ")
+        return f"{super().format_help()}\nexample:\n{shown}\n" if shown else super().format_help()
 
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
         """Parse arguments; unlike argparse's, a subcommand's too leave none over."""
@@ -53,8 +64,8 @@ class Parser(argparse.ArgumentParser):
                 if self._subparsers is not None:  # the subcommand, whose parser checks the rest
                     return [*checked, *words[number:]]
                 checked.append(word)
-            elif word.partition("=")[0] in self._option_string_actions:
-                checked.append(word)
+            elif name := self._declared(word.partition("=")[0]):
+                checked.append(name + word[len(name) :])
             elif glued and self._takes_value(glued[1]):
                 checked += glued.groups()
             elif " " in word:  # argparse takes it for a value
@@ -62,6 +73,13 @@ class Parser(argparse.ArgumentParser):
             else:
                 self._refuse(word.partition("=")[0])
         return checked
+
+    def _declared(self, option: str) -> str | None:
+        """Return an option as it is declared: --patch-size and --patch_size are the same."""
+        names = {name.replace("-", "_"): name for name in self._option_string_actions}
+        if option in self._option_string_actions:
+            return option
+        return names.get(option.replace("-", "_")) if option.startswith("--") else None
 
     def _check_text(self, before: str, word: str) -> None:
         if not word:

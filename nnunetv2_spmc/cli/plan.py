@@ -14,6 +14,7 @@ def build_parser() -> Parser:
     parser = Parser(
         prog="nnUNetv2_spmc_plan",
         description="Add a configuration to the plans that nnU-Net has made of a dataset.",
+        example="nnUNetv2_spmc_plan small -d 510 -c 3d_fullres",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="KIND")
     _add_small(commands)
@@ -29,6 +30,7 @@ def _add_small(commands: argparse._SubParsersAction[Parser]) -> None:
         "features and, where given, the patch size and the batch size.",
         epilog="For first runs, tests and laptops; train real models with the plans as nnU-Net "
         "made them.",
+        example="nnUNetv2_spmc_plan small -d 510 -c 3d_fullres --batch-size 2",
     )
     add = parser.add_argument
     add("-d", required=True, metavar="ID", help="dataset id or name")

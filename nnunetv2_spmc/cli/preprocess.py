@@ -19,6 +19,7 @@ def build_parser() -> Parser:
         description="Preprocess the unlabeled cases (imagesUn) of a dataset that "
         "nnUNetv2_plan_and_preprocess has planned. Finished cases are skipped, so an interrupted "
         "run goes on where it stopped.",
+        example="nnUNetv2_spmc_preprocess -d 510 -c 3d_fullres",
     )
     add = parser.add_argument
     add("-d", nargs="+", required=True, metavar="ID", help="dataset ids or names")

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from nnunetv2_spmc.cli.model_options import add_device, add_folds, add_model, model_folder
 from nnunetv2_spmc.cli.parser import Parser
 from nnunetv2_spmc.cli.runner import command
 
@@ -19,6 +20,9 @@ Scores, over the region R: voxels that either branch calls foreground, or of whi
   difficulty         mean of the two (default)
   entropy            mean entropy of the main branch, over its maximum; works with any model
   random             a baseline, see --seed
+With -k the first K are marked with * and chosen in turn: the next is the one with the largest score
+times distance to those before it, so a lower score may stand above a higher one. The others follow
+by score.
 Cases of which nothing was predicted have no score and come last. Cases that cannot be read, of
 which a file is truncated for example, are named and left out; the exit status is 1 then."""
 
@@ -29,27 +33,15 @@ def build_parser() -> Parser:
         prog="nnUNetv2_spmc_rank",
         description="Order unlabeled cases by how much annotating them should help.",
         epilog=EPILOG,
+        example="nnUNetv2_spmc_rank -d 510 -c 3d_fullres -f 0 -k 10 -o ranking.csv",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("-d", required=True, metavar="ID", help="dataset id or name; patients from its split.json")
-    add(
-        "-m",
-        type=Path,
-        required=True,
-        metavar="MODEL_FOLDER",
-        help="trained model: nnUNet_results/DatasetXXX_Name/TRAINER__PLANS__CONFIGURATION",
-    )
+    add_model(parser, dataset="dataset id or name; patients from its split.json")
     add("-i", type=Path, metavar="IMAGES", help="images to rank (default: imagesUn of the dataset)")
     add("-o", type=Path, metavar="RANKING.csv", help="also write a CSV file")
-    add("-f", metavar="FOLD", help="fold (default: the only one that is finished)")
-    add(
-        "-chk",
-        default="checkpoint_final.pth",
-        metavar="NAME",
-        help="checkpoint (default: %(default)s)",
-    )
-    add("-device", choices=("cpu", "cuda"), default="cuda", help="default: %(default)s")
+    add_folds(parser, "the only one that is finished")
+    add_device(parser)
     add("--score", choices=SCORES, default=SCORES[0], help="default: %(default)s")
     add(
         "-k",
@@ -70,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     """Print and write the ranking; name the cases that are not in it."""
     parser = build_parser()
     arguments = parser.parse_args(argv)
+    if arguments.d is None:
+        parser.error("-d is missing: the dataset whose unlabeled cases to rank")
     if arguments.k < 0:
         parser.error(f"-k must be at least 0, got {arguments.k}")
     if arguments.o is not None and arguments.o.is_dir():
@@ -82,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         refuse_another_file(arguments.o, "rank,case,", "ranking")
     from nnunetv2_spmc.common.errors import failure_lines
     from nnunetv2_spmc.common.nnunet_folders import find_dataset, raw_folder
-    from nnunetv2_spmc.inference.trained_model import find_fold, load_model
+    from nnunetv2_spmc.inference.trained_model import find_folds, load_model
     from nnunetv2_spmc.inference.uncertainty import input_cases
     from nnunetv2_spmc.inference.unlabeled_ranking import (
         check_score,
@@ -94,10 +88,11 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     from nnunetv2_spmc.raw.layout import IMAGES_UNLABELED
     from nnunetv2_spmc.unlabeled.leak_checks import read_groups
 
+    folder = model_folder(parser, arguments, needs_dataset=True)
     dataset = raw_folder() / find_dataset(arguments.d)
-    fold = find_fold(arguments.m, arguments.f, arguments.chk)
+    folds = find_folds(folder, arguments.f, arguments.chk)
     model = load_model(
-        fold, arguments.chk, device=arguments.device, mirroring=not arguments.disable_tta
+        folds, arguments.chk, device=arguments.device, mirroring=not arguments.disable_tta
     )
     check_score(model, arguments.score)
     images = input_cases(arguments.i or dataset / IMAGES_UNLABELED, model)
@@ -115,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
                 by_patient=arguments.by_patient,
                 seed=arguments.seed,
             )
-            print(ranking_table(ranked))
+            print(ranking_table(ranked, chosen=arguments.k))
             if arguments.o is not None:
                 write_ranking(arguments.o, ranked)
                 print(f"Wrote {arguments.o}.")

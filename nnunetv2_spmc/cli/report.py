@@ -20,6 +20,7 @@ def build_parser() -> Parser:
         "and named; the exit status is 1 then.",
         epilog="Images are read from nnUNet_raw, references from nnUNet_preprocessed: set both as "
         "for nnU-Net.",
+        example="nnUNetv2_spmc_report $nnUNet_results/Dataset510_Liver/*/fold_0 -o report.html",
     )
     add = parser.add_argument
     add(

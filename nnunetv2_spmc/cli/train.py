@@ -52,6 +52,7 @@ def build_parser() -> Parser:
         description="Train and validate a fold. The arguments are those of nnUNetv2_train, which "
         "does the same; this command needs no nnUNet_extTrainer, takes settings, and says what is "
         "wrong in a sentence. torchrun starts it as -m nnunetv2_spmc.train.",
+        example="nnUNetv2_spmc_train 510 3d_fullres 0 --set epochs=200",
     )
     add = parser.add_argument
     add("dataset", metavar="DATASET", help="name or id of a planned dataset")

@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="nnUNetv2_spmc_trainers",
         description="Print the folder that the environment variable nnUNet_extTrainer must name, "
         "so that nnUNetv2_train and nnUNetv2_predict find the trainers of this package.",
-        epilog='In bash and zsh: export nnUNet_extTrainer="$(nnUNetv2_spmc_trainers)"',
+        example='export nnUNet_extTrainer="$(nnUNetv2_spmc_trainers)"   # in bash and zsh',
     )
     parser.add_argument(
         "--shell",

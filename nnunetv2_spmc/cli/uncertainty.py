@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from nnunetv2_spmc.cli.model_options import add_device, add_folds, add_model, model_folder
 from nnunetv2_spmc.cli.parser import Parser
 from nnunetv2_spmc.cli.runner import command
 
@@ -26,26 +27,15 @@ def build_parser() -> Parser:
         prog="nnUNetv2_spmc_uncertainty",
         description="Segment images and write where the model is unsure, in the images' geometry.",
         epilog=EPILOG,
+        example="nnUNetv2_spmc_uncertainty -i images -o maps -d 510 -c 3d_fullres -f 0",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("-i", type=Path, required=True, metavar="IMAGES", help="folder with CASE_0000.nii.gz, ...")
     add("-o", type=Path, required=True, metavar="OUT", help="folder to write into")
-    add(
-        "-m",
-        type=Path,
-        required=True,
-        metavar="MODEL_FOLDER",
-        help="trained model: nnUNet_results/DatasetXXX_Name/TRAINER__PLANS__CONFIGURATION",
-    )
-    add("-f", metavar="FOLD", help="fold (default: the only one that is finished)")
-    add(
-        "-chk",
-        default="checkpoint_final.pth",
-        metavar="NAME",
-        help="checkpoint (default: %(default)s)",
-    )
-    add("-device", choices=("cpu", "cuda"), default="cuda", help="default: %(default)s")
+    add_model(parser)
+    add_folds(parser, "the only one that is finished")
+    add_device(parser)
     add("--tau", type=float, help="suspicious at confidence <= TAU (default: as in the training)")
     add("--disable_tta", action="store_true", help="no mirroring: faster, less precise")
     add("--continue_prediction", action="store_true", help="skip cases that are in OUT already")
@@ -63,12 +53,13 @@ def main(argv: Sequence[str] | None = None) -> int | None:
 
     refuse_to_write_into(arguments.o, arguments.i)
     from nnunetv2_spmc.common.errors import failure_lines
-    from nnunetv2_spmc.inference.trained_model import find_fold, load_model
+    from nnunetv2_spmc.inference.trained_model import find_folds, load_model
     from nnunetv2_spmc.inference.uncertainty import input_cases, missing_parts, write_uncertainty
 
-    fold = find_fold(arguments.m, arguments.f, arguments.chk)
+    folder = model_folder(parser, arguments, needs_dataset=False)
+    folds = find_folds(folder, arguments.f, arguments.chk)
     model = load_model(
-        fold, arguments.chk, device=arguments.device, mirroring=not arguments.disable_tta
+        folds, arguments.chk, device=arguments.device, mirroring=not arguments.disable_tta
     )
     images = input_cases(arguments.i, model)
     note = missing_parts(model, arguments.tau)

@@ -14,6 +14,7 @@ from nnunetv2_spmc.raw.layout import IMAGES_TEST, IMAGES_TRAIN, IMAGES_UNLABELED
 from nnunetv2_spmc.raw.lookalikes import lookalike_warnings
 from nnunetv2_spmc.raw.scan import check_scan
 from nnunetv2_spmc.raw.sites import SiteComparison
+from nnunetv2_spmc.training.expectations import many_labels
 from nnunetv2_spmc.training.few_labels import read_folds
 from nnunetv2_spmc.unlabeled.overlap import REMEDY, Shared, shared_cases, shared_contents
 from nnunetv2_spmc.unlabeled.scan_record import ScanRecord
@@ -26,11 +27,12 @@ def check_counts(dataset: DatasetToCheck, record: ScanRecord) -> Iterator[Findin
         return  # the preprocessed cases are counted when they are opened
     moved = dataset.annotated
     folders = (IMAGES_TRAIN, IMAGES_UNLABELED, IMAGES_TEST)
-    labeled, unlabeled, test = (len(record.folders.get(folder, ())) for folder in folders)
+    labeled, unlabeled, test = (list(record.folders.get(folder, ())) for folder in folders)
     if dataset.images is not None:
-        unlabeled = len(dataset.images.all_cases)
-    unlabeled -= len(moved)
-    text = f"{labeled} labeled, {unlabeled} unlabeled and {count_of(test, 'test case')}."
+        unlabeled = dataset.images.all_cases
+    unlabeled = [case for case in unlabeled if case not in moved]
+    numbers = f"{len(labeled)} labeled, {len(unlabeled)} unlabeled"
+    text = f"{numbers} and {count_of(len(test), 'test case')}."
     if not labeled:
         yield Finding("cases", "error", f"{text} Nothing can be trained without labeled cases.")
     elif not unlabeled:
@@ -38,9 +40,11 @@ def check_counts(dataset: DatasetToCheck, record: ScanRecord) -> Iterator[Findin
         ending = dataset.dataset_json["file_ending"]
         advice = f"Put unlabeled scans, as CASE_0000{ending}, into {where}."
         yield Finding("cases", "warning", text, advice=advice)
-    elif unlabeled < labeled:
-        what = f"{text} Semi-supervised training helps most where labeled cases are few."
-        yield Finding("cases", "note", what)
+    elif many := many_labels(labeled, unlabeled, record.groups):
+        what = f"{text} {many[0].upper()}{many[1:]}, so unlabeled scans may add little or nothing."
+        advice = "Train nnUNetTrainerSupervisedControl, too, and see which is better:"
+        command = f"nnUNetv2_spmc_compare -d {dataset.id} -c CONFIG"
+        yield Finding("cases", "note", what, (), advice, command)
     else:
         yield Finding("cases", "ok", text)
     if moved:

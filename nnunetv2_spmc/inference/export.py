@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Sequence
@@ -126,9 +127,10 @@ def check_equal_logits(
     for folder in (model_folder, exported_folder):
         predictor = nnUNetPredictor(device=torch.device("cpu"), perform_everything_on_device=False)
         try:
-            predictor.initialize_from_trained_model_folder(
-                str(folder), tuple(folds), checkpoint_name
-            )
+            with contextlib.redirect_stdout(None):  # where it looked for the trainer
+                predictor.initialize_from_trained_model_folder(
+                    str(folder), tuple(folds), checkpoint_name
+                )
         except Exception as error:  # plans and checkpoints can be wrong in any way
             raise ExportError(
                 f"{model_folder} cannot be loaded: {reason_of(error)}. If its trainer is of this "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import Tensor, nn
 
 from nnunetv2_spmc.common.errors import DataError, reason_of
+from nnunetv2_spmc.common.nnunet_folders import find_dataset, results_folder
 from nnunetv2_spmc.methods import TRAINERS
 from nnunetv2_spmc.raw.cases import name_some
 from nnunetv2_spmc.raw.dataset_json import channel_names, read_dataset_json
@@ -49,10 +50,10 @@ class OneOutput(nn.Module):
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """One fold of a trained model.
+    """A trained model: one fold, or several that predict together as in nnUNetv2_predict.
 
     Args:
-        fold_folder: where the checkpoint lies.
+        fold_folder: where the checkpoint lies; of several folds, that of the first.
         trainer_name: class name of the trainer.
         main: nnU-Net's predictor of the main branch.
         second: the same for the second branch of the method ("auxiliary" in SPMC); None where the
@@ -84,15 +85,35 @@ class TrainedModel:
         return self.main.dataset_json["file_ending"]
 
 
-def find_fold(
-    model_folder: Path, fold: str | None = None, checkpoint_name: str = FINAL_CHECKPOINT
-) -> Path:
-    """Return the folder of a fold that has the checkpoint.
+def find_model(dataset: str, configuration: str, trainer: str, plans: str) -> Path:
+    """Return the model folder of a dataset in nnUNet_results.
+
+    Raises:
+        DataError: there is no such dataset or model; says which models there are.
+    """
+    root = results_folder()
+    folder = root / find_dataset(dataset, root)
+    name = f"{trainer}__{plans}__{configuration}"
+    if not (folder / name).is_dir():
+        there = sorted(path.parent.name for path in folder.glob("*__*__*/plans.json"))
+        raise DataError(
+            f"{folder} has no model {name}; there is {name_some(there) if there else 'none'}: "
+            "choose with -tr, -p and -c, or train it."
+        )
+    return folder / name
+
+
+def find_folds(
+    model_folder: Path,
+    folds: Sequence[str] | None = None,
+    checkpoint_name: str = FINAL_CHECKPOINT,
+) -> list[Path]:
+    """Return the folders of folds that have the checkpoint.
 
     Args:
         model_folder: TRAINER__PLANS__CONFIGURATION inside nnUNet_results/DatasetXXX_Name, or a
             fold inside of it.
-        fold: "0" or "all", for example; None takes the only fold with the checkpoint.
+        folds: "0" or "all", for example; None takes the only fold with the checkpoint.
         checkpoint_name: file name of the checkpoint.
 
     Raises:
@@ -100,28 +121,35 @@ def find_fold(
     """
     if model_folder.name.startswith("fold_") and (model_folder.parent / "plans.json").is_file():
         inner = model_folder.name.removeprefix("fold_")
-        if fold not in (None, inner):
-            raise DataError(f"{model_folder} is fold {inner}, not fold {fold}; drop one of them.")
-        model_folder, fold = model_folder.parent, inner
+        if folds and set(folds) != {inner}:
+            raise DataError(
+                f"{model_folder} is fold {inner}, not fold {', '.join(folds)}; drop one of them."
+            )
+        model_folder, folds = model_folder.parent, [inner]
     for name in ("plans.json", "dataset.json"):
         if not (model_folder / name).is_file():
             raise DataError(
                 f"{model_folder} is not a model folder: it has no {name}; give the folder "
                 "TRAINER__PLANS__CONFIGURATION inside nnUNet_results/DatasetXXX_Name."
             )
-    found = sorted(path.parent for path in model_folder.glob(f"fold_*/{checkpoint_name}"))
-    wanted = found if fold is None else [f for f in found if f.name == f"fold_{fold}"]
-    if not wanted:
-        where = "any fold" if fold is None else f"fold_{fold}"
+    found = {path.parent.name: path.parent for path in model_folder.glob(f"*/{checkpoint_name}")}
+    found = {name: found[name] for name in sorted(found) if name.startswith("fold_")}
+    wanted = list(found) if folds is None else [f"fold_{fold}" for fold in dict.fromkeys(folds)]
+    missing = [name for name in wanted if name not in found]
+    if missing or not wanted:
+        where = ", ".join(missing) or "any fold"
         there = ", ".join(str(p.relative_to(model_folder)) for p in _checkpoints(model_folder))
         raise DataError(
             f"{model_folder} has no {checkpoint_name} in {where}: finish the training, or name "
             f"another file with -chk{f' (there is {there})' if there else ''}."
         )
-    if len(wanted) > 1:
-        names = ", ".join(path.name.removeprefix("fold_") for path in wanted)
-        raise DataError(f"{model_folder} has the folds {names}; choose one with -f.")
-    return wanted[0]
+    if folds is None and len(wanted) > 1:
+        names = [name.removeprefix("fold_") for name in wanted]
+        raise DataError(
+            f"{model_folder} has the folds {', '.join(names)}; choose with -f, one or several: "
+            f"-f {' '.join(names)}."
+        )
+    return [found[name] for name in wanted]
 
 
 def _checkpoints(model_folder: Path) -> list[Path]:
@@ -129,26 +157,85 @@ def _checkpoints(model_folder: Path) -> list[Path]:
 
 
 def load_model(
-    fold_folder: Path,
+    folds: Path | Sequence[Path],
     checkpoint_name: str = FINAL_CHECKPOINT,
     *,
     device: str = "cpu",
     mirroring: bool = True,
 ) -> TrainedModel:
-    """Load a fold as nnUNetv2_predict does, and the second branch if the checkpoint has one.
+    """Load folds as nnUNetv2_predict does, and the second branch if the checkpoints have one.
 
     Args:
-        fold_folder: a folder from `find_fold`.
+        folds: a folder from `find_folds`, or several of one model, whose logits are averaged.
         checkpoint_name: file name of the checkpoint.
-        device: "cpu" or "cuda".
+        device: "cpu", "cuda" or "mps".
         mirroring: average over mirrored images where the training allowed it.
 
     Raises:
-        DataError: the checkpoint is unreadable or has NaN in it, or its trainer or the device
+        DataError: a checkpoint is unreadable or has NaN in it, or its trainer or the device
             cannot be found.
     """
+    _check_device(device)
+    folders = [folds] if isinstance(folds, Path) else list(folds)
+    loaded = [_load_fold(folder, checkpoint_name) for folder in folders]
+    first = loaded[0]
+
+    def predictor(branches: Sequence[nn.Module]) -> nnUNetPredictor:
+        with contextlib.redirect_stdout(None):  # on a CPU it prints what only CUDA users can do
+            made = nnUNetPredictor(
+                use_mirroring=mirroring, device=torch.device(device), allow_tqdm=False
+            )
+        made.manual_initialization(
+            branches[0],
+            first.plans,
+            first.plans.get_configuration(first.configuration),
+            [_copied(branch.state_dict()) for branch in branches],
+            first.dataset_json,
+            first.trainer_name,
+            first.mirror_axes,
+        )
+        return made
+
+    seconds = [fold.second for fold in loaded if fold.second is not None]
+    has_second = len(seconds) == len(loaded)
+    return TrainedModel(
+        fold_folder=folders[0],
+        trainer_name=first.trainer_name,
+        main=predictor([fold.network for fold in loaded]),
+        second=predictor(seconds) if has_second else None,
+        second_name=first.second_name if has_second else "",
+        settings=first.settings,
+    )
+
+
+def _copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copy weights: a network whose own they are gets those of other folds, too."""
+    return {key: value.clone() for key, value in weights.items()}
+
+
+def _check_device(device: str) -> None:
     if device == "cuda" and not torch.cuda.is_available():
         raise DataError("This machine has no CUDA device that torch can use; take -device cpu.")
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise DataError("This machine has no MPS device that torch can use; take -device cpu.")
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """What the checkpoint of a fold gives; `network` and `second` have its weights."""
+
+    plans: PlansManager
+    configuration: str
+    dataset_json: dict[str, Any]
+    trainer_name: str
+    network: nn.Module
+    second_name: str
+    second: nn.Module | None
+    mirror_axes: Any
+    settings: Mapping[str, Any]
+
+
+def _load_fold(fold_folder: Path, checkpoint_name: str) -> _Fold:
     path = fold_folder / checkpoint_name
     checkpoint = read_checkpoint(path)
     try:
@@ -160,8 +247,7 @@ def load_model(
     plans = read_model_plans(fold_folder.parent, configuration_name)
     dataset_json = read_dataset_json(fold_folder.parent / "dataset.json", COPY_AGAIN)
     configuration = plans.get_configuration(configuration_name)
-    trainer_name = checkpoint["trainer_name"]
-    trainer = _trainer_class(trainer_name, fold_folder)
+    trainer = _trainer_class(checkpoint["trainer_name"], fold_folder)
     try:
         network = _planned_network(trainer, plans, configuration, dataset_json)
         network.load_state_dict(checkpoint["network_weights"])
@@ -170,26 +256,16 @@ def load_model(
             f"{path} does not fit {fold_folder.parent / 'plans.json'} and dataset.json "
             f"({reason_of(error)}); {COPY_AGAIN}."
         ) from error
-    name, second = _second_branch(trainer, network, state)  # before torch.compile may wrap it
-
-    def predictor(branch: nn.Module) -> nnUNetPredictor:
-        with contextlib.redirect_stdout(None):  # on a CPU it prints what only CUDA users can do
-            made = nnUNetPredictor(
-                use_mirroring=mirroring, device=torch.device(device), allow_tqdm=False
-            )
-        axes = checkpoint.get("inference_allowed_mirroring_axes")
-        weights = branch.state_dict()
-        made.manual_initialization(
-            branch, plans, configuration, [weights], dataset_json, trainer_name, axes
-        )
-        return made
-
-    return TrainedModel(
-        fold_folder=fold_folder,
-        trainer_name=trainer_name,
-        main=predictor(network),
-        second=None if second is None else predictor(second),
+    name, second = _second_branch(trainer, network, state)
+    return _Fold(
+        plans=plans,
+        configuration=configuration_name,
+        dataset_json=dataset_json,
+        trainer_name=checkpoint["trainer_name"],
+        network=network,
         second_name=name,
+        second=second,
+        mirror_axes=checkpoint.get("inference_allowed_mirroring_axes"),
         settings=state.get("settings", {}),
     )
 

@@ -144,11 +144,11 @@ def write_ranking(path: Path, ranked: Sequence[RankedCase]) -> None:
             writer.writerow({"rank": number, **dataclasses.asdict(case)})
 
 
-def ranking_table(ranked: Sequence[RankedCase]) -> str:
-    """Return the ranking for the screen."""
+def ranking_table(ranked: Sequence[RankedCase], chosen: int = 0) -> str:
+    """Return the ranking for the screen; the first ones that were chosen to differ have a mark."""
     rows = [
         [
-            str(number),
+            f"{number} *" if number <= chosen else str(number),
             case.case,
             case.patient,
             *(_number(v) for v in (case.score, case.common_difficulty, case.disagreement)),
@@ -158,7 +158,13 @@ def ranking_table(ranked: Sequence[RankedCase]) -> str:
         for number, case in enumerate(ranked, start=1)
     ]
     header = ["rank", "case", "patient", "score", "common difficulty", "disagreement", "entropy"]
-    return text_table([*header, "remark"], rows)
+    table = text_table([*header, "remark"], rows)
+    if not chosen:
+        return table
+    return (
+        f"{table}\n* chosen to annotate first: high scores that also differ from each other, so a "
+        "lower score may stand above a higher one. The others follow by score."
+    )
 
 
 def _number(value: float) -> str:

@@ -6,6 +6,7 @@ is the main and b the auxiliary branch. L_sup is nnU-Net's own loss and lambda(t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +24,7 @@ from nnunetv2_spmc.losses.splat import TeachingMode, splat, taught
 
 Pair = tuple[Tensor, Tensor]  # of the main and of the auxiliary branch
 Terms = tuple[Tensor, dict[str, Tensor]]  # a loss, and scalars to log
+PseudoLoss = Callable[[str, Tensor], Tensor]  # of a branch by what is predicted for it
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class SPMCSettings:
     noise: float = 0.3  # amplitude r of the feature noise, Eq. (1)-(2)
     noise_levels: Literal["all", "bottleneck"] = "all"
     shared_encoder: bool = True
+    pseudo_loss: Literal["cross-entropy", "nnunet"] = "cross-entropy"  # L_cps; the paper's first
+    teacher: Literal["other", "mean"] = "other"  # mean: of both branches' probabilities
 
     def __post_init__(self) -> None:
         """Check types and ranges of all fields."""
@@ -97,6 +101,7 @@ def unlabeled_terms(
     space: LabelSpace,
     settings: SPMCSettings,
     divisor: Divisor = own_entries,
+    pseudo_loss: PseudoLoss | None = None,
 ) -> Terms:
     """Compute L_cps + beta * L_rp of both branches on unlabeled voxels, Eq. (3)-(5), (12)-(19).
 
@@ -108,6 +113,8 @@ def unlabeled_terms(
         space: what channels mean.
         settings: of SPMC.
         divisor: see `masked_mse`.
+        pseudo_loss: L_cps of a branch, "main" or "auxiliary", against predictions, from
+            `LabelSpace.predicted`; None takes the paper's cross-entropy.
     """
     # cast once, so that the gradients of all terms are summed in float32
     main_logits, auxiliary_logits = (of_branch.float() for of_branch in logits)
@@ -115,13 +122,22 @@ def unlabeled_terms(
     (main_confidence, main_label), (auxiliary_confidence, auxiliary_label) = (
         space.confidence_and_prediction(probabilities) for probabilities in (main, auxiliary)
     )
+    main_teacher, auxiliary_teacher = (main, auxiliary) if teachers is None else teachers
+    if settings.teacher == "mean":
+        mean = (main_teacher.detach() + auxiliary_teacher.detach()) / 2
+        main_teacher, auxiliary_teacher = teachers = (mean, mean)
     if teachers is not None:
         main_label, auxiliary_label = (space.predicted(teacher) for teacher in teachers)
-    main_teacher, auxiliary_teacher = (main, auxiliary) if teachers is None else teachers
-    values = {
-        "cps_main": cps(main_logits, auxiliary_label, regions=space.regions, valid=valid),
-        "cps_auxiliary": cps(auxiliary_logits, main_label, regions=space.regions, valid=valid),
-    }
+    if pseudo_loss is None:
+        values = {
+            "cps_main": cps(main_logits, auxiliary_label, regions=space.regions, valid=valid),
+            "cps_auxiliary": cps(auxiliary_logits, main_label, regions=space.regions, valid=valid),
+        }
+    else:
+        values = {
+            "cps_main": pseudo_loss("main", auxiliary_label),
+            "cps_auxiliary": pseudo_loss("auxiliary", main_label),
+        }
     loss = values["cps_main"] + values["cps_auxiliary"]
     with torch.no_grad():
         mask = common_difficulty(main_confidence, auxiliary_confidence, settings.tau)

@@ -18,6 +18,7 @@ from nnunetv2_spmc.methods.spmc_variants import (
 )
 from nnunetv2_spmc.methods.supervised_control import nnUNetTrainerSupervisedControl
 from nnunetv2_spmc.methods.view_control import nnUNetTrainerViewControl
+from nnunetv2_spmc.methods.weak_to_strong import nnUNetTrainerWeakToStrong
 
 TRAINERS = (
     nnUNetTrainerSPMC,
@@ -34,6 +35,7 @@ TRAINERS = (
     nnUNetTrainerCPS,
     nnUNetTrainerMeanTeacher,
     nnUNetTrainerFilterMatch,
+    nnUNetTrainerWeakToStrong,
     nnUNetTrainerSupervisedControl,
     nnUNetTrainerViewControl,
 )

@@ -59,27 +59,36 @@ class nnUNetTrainerFilterMatch(nnUNetTrainerSemiSupervised):
 
     def pseudo_labels(self, unlabeled: Unlabeled) -> dict[str, Tensor]:
         """Return the probabilities at each resolution of deep supervision."""
-        outputs: Any = self.joint_network(unlabeled.for_teacher)
-        scales = outputs if isinstance(outputs, list) else [outputs]
-        return {
-            f"scale {i}" if i else "main": self.label_space.probabilities(scale)
-            for i, scale in enumerate(scales)
-        }
+        return probabilities_of_scales(self, unlabeled)
 
     def passes(self, step: Step) -> Sequence[Pass]:
         """Do one pass over labeled and unlabeled patches alike."""
         if step.unlabeled is None:
             return super().passes(step)
-        return [lambda: self._joint_pass(step)]
+        return [lambda: one_batch(self, step)]
 
-    def _joint_pass(self, step: Step) -> Loss:
-        seen, values = student_view(self, step)
-        given: Any = step.labeled.target
-        scales = given if isinstance(given, list) else [given]
-        target = []
-        for of_labeled, pseudo in zip(scales, seen.pseudo.values(), strict=True):
-            labels = self.label_space.target(self.label_space.predicted(pseudo), seen.valid)
-            target.append(torch.cat((of_labeled, labels.to(of_labeled.dtype))))
-        outputs = self.joint_network(torch.cat((step.labeled.images, seen.images)))
-        loss = self.nnunet_loss(outputs, target if isinstance(given, list) else target[0])
-        return loss, values | {"supervised_main": loss}
+
+def probabilities_of_scales(
+    trainer: nnUNetTrainerSemiSupervised, unlabeled: Unlabeled
+) -> dict[str, Tensor]:
+    """Return the network's probabilities at each resolution of deep supervision, "main" first."""
+    outputs: Any = trainer.joint_network(unlabeled.for_teacher)
+    scales = outputs if isinstance(outputs, list) else [outputs]
+    return {
+        f"scale {i}" if i else "main": trainer.label_space.probabilities(scale)
+        for i, scale in enumerate(scales)
+    }
+
+
+def one_batch(trainer: nnUNetTrainerSemiSupervised, step: Step) -> Loss:
+    """Compute nnU-Net's own loss of labeled and, through the view, unlabeled patches together."""
+    seen, values = student_view(trainer, step)
+    given: Any = step.labeled.target
+    scales = given if isinstance(given, list) else [given]
+    space, target = trainer.label_space, []
+    for of_labeled, pseudo in zip(scales, seen.pseudo.values(), strict=True):
+        labels = space.target(space.predicted(pseudo), seen.valid)
+        target.append(torch.cat((of_labeled, labels.to(of_labeled.dtype))))
+    outputs = trainer.joint_network(torch.cat((step.labeled.images, seen.images)))
+    loss = trainer.nnunet_loss(outputs, target if isinstance(given, list) else target[0])
+    return loss, values | {"supervised_main": loss}

@@ -84,6 +84,11 @@ class nnUNetTrainerSPMC(nnUNetTrainerSemiSupervised):
         """Compute L_cps + beta * L_rp of both branches, Eq. (3)-(5), (12)-(19)."""
         main, auxiliary = map(full_resolution, outputs)
         pseudo = unlabeled.pseudo
+
+        def nnunets(branch: str, predicted: Tensor) -> Tensor:
+            target = self.label_space.target(predicted, unlabeled.valid)
+            return self.nnunet_loss(self.of_branches(outputs)[branch], target)
+
         return unlabeled_terms(
             (main, auxiliary),
             (pseudo["main"], pseudo["auxiliary"]) if pseudo else None,
@@ -91,4 +96,5 @@ class nnUNetTrainerSPMC(nnUNetTrainerSemiSupervised):
             self.label_space,
             self.method_settings,
             self.divisor,
+            nnunets if self.method_settings.pseudo_loss == "nnunet" else None,
         )

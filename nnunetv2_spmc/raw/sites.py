@@ -6,6 +6,7 @@ error, so they become a short table, and a warning where one is large.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,11 +19,13 @@ GRID_FACTOR = 1.5  # between medians of spacing and field of view; a warning bey
 SLICES_FACTOR = 2.0
 LARGE_SHIFT = 0.5  # of normalized intensities, in standard deviations
 WINDOW_FACTOR = 3.0  # between shares of voxels within the window of the plans
+NO_DEGREE = math.inf  # what is another orientation or unit comes before what is more or less
 AIR_HU, NO_AIR_HU = -500.0, -200.0  # the darkest voxels of a CT in HU lie below the first
 LOW, MIDDLE, HIGH = (PERCENTILES.index(p) for p in (0.5, 50, 99.5))
 P5, P95 = (PERCENTILES.index(p) for p in (5, 95))
 
 Row = tuple[str, str, str]  # property, of labeled scans, of unlabeled ones
+Excess = tuple[float, str]  # by which factor a limit is exceeded, and the warning
 Window = tuple[float, float]
 
 
@@ -33,10 +36,12 @@ class SiteComparison:
     Attributes:
         rows: Property, its value in labeled scans, and in unlabeled ones.
         warnings: What may matter, one sentence each.
+        largest: That of them about the largest difference.
     """
 
     rows: tuple[Row, ...] = ()
     warnings: tuple[str, ...] = ()
+    largest: str = ""
 
     def lines(self) -> list[str]:
         """Return the table for the screen; none if there is nothing to compare."""
@@ -69,7 +74,7 @@ def compare_sites(
     if not theirs or not ours:
         return SiteComparison()
     rows: list[Row] = []
-    warnings: list[str] = []
+    warnings: list[Excess] = []
     _compare_orientations(theirs, ours, rows, warnings)
     if len(theirs[0].size) == len(ours[0].size) == 3:
         _compare_grids(theirs, ours, rows, warnings)
@@ -82,14 +87,15 @@ def compare_sites(
             _compare_hounsfield(name, first, second, window, rows, warnings)
         else:
             _compare_normalized(name, first, second, rows, warnings)
-    return SiteComparison(tuple(rows), tuple(warnings))
+    _, largest = max(warnings, key=lambda excess: excess[0], default=(0, ""))
+    return SiteComparison(tuple(rows), tuple(text for _, text in warnings), largest)
 
 
 def _compare_orientations(
     theirs: Sequence[ScanFacts],
     ours: Sequence[ScanFacts],
     rows: list[Row],
-    warnings: list[str],
+    warnings: list[Excess],
 ) -> None:
     codes = [Counter(f.orientation for f in group if f.orientation) for group in (theirs, ours)]
     if not all(codes):
@@ -97,17 +103,18 @@ def _compare_orientations(
     known, new = (", ".join(sorted(counted)) for counted in codes)
     rows.append(("orientation", known, new))
     if unknown := sorted(set(codes[1]) - set(codes[0])):
-        warnings.append(
+        text = (
             f"unlabeled scans are oriented {', '.join(unknown)}, labeled ones {known}; nnU-Net "
             "does not reorient: bring them to one orientation."
         )
+        warnings.append((NO_DEGREE, text))
 
 
 def _compare_grids(
     theirs: Sequence[ScanFacts],
     ours: Sequence[ScanFacts],
     rows: list[Row],
-    warnings: list[str],
+    warnings: list[Excess],
 ) -> None:
     spacing = [np.median([f.spacing_mm for f in group], axis=0) for group in (theirs, ours)]
     extent = [
@@ -120,16 +127,16 @@ def _compare_grids(
         ("field of view", extent, GRID_FACTOR),
     ):
         rows.append((name, _millimetres(first), _millimetres(second)))
-        if _factor(first, second) > factor:
-            warnings.append(
+        if (times := _factor(first, second)) > factor:
+            text = (
                 f"the median {name} of unlabeled scans, {_millimetres(second)}, is far from that "
                 f"of labeled ones, {_millimetres(first)}."
             )
+            warnings.append((times / factor, text))
     rows.append(("slices", f"{slices[0]:g}", f"{slices[1]:g}"))
-    if _factor(*slices) > SLICES_FACTOR:
-        warnings.append(
-            f"unlabeled scans have {slices[1]:g} slices, labeled ones {slices[0]:g} (medians)."
-        )
+    if (times := _factor(*slices)) > SLICES_FACTOR:
+        text = f"unlabeled scans have {slices[1]:g} slices, labeled ones {slices[0]:g} (medians)."
+        warnings.append((times / SLICES_FACTOR, text))
 
 
 def _compare_hounsfield(
@@ -138,37 +145,40 @@ def _compare_hounsfield(
     ours: np.ndarray,
     window: Window | None,
     rows: list[Row],
-    warnings: list[str],
+    warnings: list[Excess],
 ) -> None:
     """Compare intensities that mean the same in every scan."""
     first, second = np.median(theirs, axis=0), np.median(ours, axis=0)
     rows.append((f"{name}: median (0.5 to 99.5 %)", _spread(first), _spread(second)))
     if not first[LOW] <= second[MIDDLE] <= first[HIGH]:
-        warnings.append(
+        text = (
             f"the median intensity of unlabeled scans, {second[MIDDLE]:.0f}, lies outside of what "
             f"the labeled ones have ({first[LOW]:.0f} to {first[HIGH]:.0f}); are they in HU?"
         )
+        warnings.append((NO_DEGREE, text))
     elif (first[LOW] < AIR_HU) != (second[LOW] < AIR_HU) and max(
         first[LOW], second[LOW]
     ) > NO_AIR_HU:
-        warnings.append(
+        text = (
             f"the darkest voxels of unlabeled scans have {second[LOW]:.0f}, those of labeled ones "
             f"{first[LOW]:.0f}; are they all in HU?"
         )
+        warnings.append((NO_DEGREE, text))
     if window is None:
         return
     shares = [float(np.median([_share(c, window) for c in of])) for of in (theirs, ours)]
     kept = f"{window[0]:.0f} to {window[1]:.0f}"
     rows.append((f"{name}: voxels in {kept}", f"{shares[0]:.0%}", f"{shares[1]:.0%}"))
-    if _factor(*(max(share, 0.001) for share in shares)) > WINDOW_FACTOR:
-        warnings.append(
+    if (times := _factor(*(max(share, 0.001) for share in shares))) > WINDOW_FACTOR:
+        text = (
             f"{shares[1]:.0%} of the voxels of unlabeled scans lie within {kept}, which the plans "
             f"keep of {name}; of labeled ones {shares[0]:.0%}."
         )
+        warnings.append((times / WINDOW_FACTOR, text))
 
 
 def _compare_normalized(
-    name: str, theirs: np.ndarray, ours: np.ndarray, rows: list[Row], warnings: list[str]
+    name: str, theirs: np.ndarray, ours: np.ndarray, rows: list[Row], warnings: list[Excess]
 ) -> None:
     """Compare intensities as the network sees them: with mean 0 and standard deviation 1."""
     first, second = (np.median(_normalized(curves), axis=0) for curves in (theirs, ours))
@@ -176,10 +186,11 @@ def _compare_normalized(
     rows.append((f"{name}, normalized: median (5 to 95 %)", texts[0], texts[1]))
     shift = float(np.abs(first - second).mean())
     if shift > LARGE_SHIFT:
-        warnings.append(
+        text = (
             f"after normalization intensities of {name} in unlabeled scans differ from those in "
             f"labeled ones by {shift:.1f} standard deviations on average; is it the same sequence?"
         )
+        warnings.append((shift / LARGE_SHIFT, text))
 
 
 def _curves(scans: Sequence[ScanFacts], channel: int) -> np.ndarray:

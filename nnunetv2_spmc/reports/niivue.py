@@ -1,7 +1,7 @@
 """The viewer of the report: NiiVue, bundled with the package, cached, or fetched by npm once.
 
 NiiVue (https://niivue.com, BSD-2-Clause) is one file of JavaScript. It is not part of this
-repository: `scripts/fetch_niivue.py` puts it beside this module, where wheels take it along.
+repository: a build puts it into the wheel, below this module.
 """
 
 from __future__ import annotations

@@ -181,13 +181,14 @@ def metrics_table(folder: Path, dataset_json: Mapping[str, Any]) -> pd.DataFrame
     if os.path.lexists(metrics_csv):
         rows = read_metrics_csv(metrics_csv)
         return pd.DataFrame([vars(row) for row in rows], columns=METRICS_COLUMNS)
+    return summary_table(folder, dataset_json)
+
+
+def summary_table(folder: Path, dataset_json: Mapping[str, Any]) -> pd.DataFrame | None:
+    """Return what nnU-Net's validation measured, as `metrics_table`; None if there was none."""
     summary = read_summary(folder)
-    return _from_summary(summary, folder, dataset_json) if summary else None
-
-
-def _from_summary(
-    summary: Sequence[Mapping[str, Any]], folder: Path, dataset_json: Mapping[str, Any]
-) -> pd.DataFrame:
+    if not summary:
+        return None
     values = read_classes(dataset_json, folder.parent / "dataset.json").values
     names = {str(v[0] if len(v) == 1 else v): name for name, v in values.items()}
     rows = []

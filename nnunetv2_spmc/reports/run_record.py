@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,8 +39,10 @@ DEBUG_SETTINGS = {
     "initial_lr": ("initial_lr", float),
 }
 
+NO_OVERLAP = "none found"  # though it was allowed
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class RunRecord:
     """One fold of a training, finished or not.
 
@@ -54,6 +56,7 @@ class RunRecord:
         settings: of the training; those that stock nnU-Net has too where it was stock.
         unlabeled_cases: identifiers; empty for supervised trainings.
         versions: of what it was trained with, as far as the run tells.
+        pretrained_weights: the file it started from, as far as the run tells; else empty.
         overlap: what unlabeled and evaluated cases share, where that was allowed; else empty.
     """
 
@@ -62,10 +65,11 @@ class RunRecord:
     trainer: str
     configuration: str
     epochs_done: int
-    curves: pd.DataFrame = field(repr=False)
-    settings: Mapping[str, Any] = field(repr=False)
-    unlabeled_cases: Sequence[str] = field(repr=False)
+    curves: pd.DataFrame
+    settings: Mapping[str, Any]
+    unlabeled_cases: Sequence[str]
     versions: Mapping[str, str]
+    pretrained_weights: str = ""
     overlap: str = ""
 
     @classmethod
@@ -99,8 +103,14 @@ class RunRecord:
             settings=state.get("settings") or _stock_settings(debug),
             unlabeled_cases=state.get("unlabeled_cases", ()),
             versions=_versions(state, debug),
+            pretrained_weights=str(state.get("pretrained_weights", "")),
             overlap=_overlap(state),
         )
+
+    def __repr__(self) -> str:
+        """Say in a line which run it is, and how far it came."""
+        dataset = self.folder.parent.parent.name
+        return f"<{type(self).__name__} {dataset}: {self.name}, {self.epochs_done} epochs>"
 
     # ---- what it is ----------------------------------------------------------------------------
 
@@ -259,7 +269,7 @@ def _stock_settings(debug: Mapping[str, Any]) -> dict[str, Any]:
 def _overlap(state: Mapping[str, Any]) -> str:
     if not state.get("settings", {}).get("allow_overlap"):
         return ""
-    return str(state.get("overlap") or "none found")
+    return str(state.get("overlap") or NO_OVERLAP)
 
 
 def _versions(state: Mapping[str, Any], debug: Mapping[str, Any]) -> dict[str, str]:

@@ -25,6 +25,7 @@ from nnunetv2_spmc.common.signals import interrupts_blocked, signals_deferred
 from nnunetv2_spmc.common.whole_file import WRITING_PREFIX
 from nnunetv2_spmc.loading.watched import WatchedDataset
 from nnunetv2_spmc.losses import LabelSpace
+from nnunetv2_spmc.networks.unwrap import unwrapped
 from nnunetv2_spmc.raw.label_definition import label_warnings
 from nnunetv2_spmc.training.checkpoint import (
     LATEST,
@@ -60,6 +61,8 @@ from nnunetv2_spmc.training.step import Target, labeled_through
 from nnunetv2_spmc.training.stopping import says_how_to_go_on
 from nnunetv2_spmc.training.tensorboard_logger import ENABLED_VARIABLE, TensorBoardLogger
 from nnunetv2_spmc.training.views import Views
+from nnunetv2_spmc.training.warm_start import has_seen_validation_cases, source_of_weights
+from nnunetv2_spmc.training.weight_average import WeightAverage
 from nnunetv2_spmc.unlabeled.plans_check import check_training
 
 
@@ -119,7 +122,9 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         self.check_divergence = DivergenceCheck(Path(self.output_folder))
         self.resumed_from: dict[str, Any] | None = None  # -> load_checkpoint
         self.resumed_file = Path()
+        self.pretrained_weights = source_of_weights()
         self._saved_at = self.clock()  # checkpoint_latest.pth
+        self.average = WeightAverage(settings.average_last)
         self.validation_cases: list[str] = []  # -> do_split
         self._labeled: tuple[WatchedDataset, ...] = ()  # -> get_tr_and_val_datasets
         # in its final validation nnU-Net starts workers, then calls do_split: open between the two
@@ -165,6 +170,9 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         self.print_to_log_file(text, add_timestamp=False)
         for note in (*self._resolved.notes, *label_warnings(self.dataset_json)):
             self.print_to_log_file(note)
+        dataset_name, source = self.plans_manager.dataset_name, self.pretrained_weights
+        if seen := has_seen_validation_cases(source, dataset_name, self.fold):
+            self.print_to_log_file(f"WARNING: {seen}.")
         self.logger.update_config({"spmc": flat})
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, ...]:  # noqa: N802
@@ -267,6 +275,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
 
     def on_epoch_end(self) -> None:
         """Finish the epoch as nnU-Net does; write the checkpoints that the settings ask for."""
+        self.average.add(unwrapped(self.network), self.current_epoch + 1, self.num_epochs)
         super().on_epoch_end()  # counts the epoch
         every, minutes = self.settings.keep_every, self.settings.save_minutes
         if every and self.current_epoch % every == 0:
@@ -282,7 +291,9 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         self.current_epoch += 1
 
     def on_train_end(self) -> None:
-        """Finish as nnU-Net does, and say how to predict with this fold."""
+        """Finish as nnU-Net does, with averaged weights if asked for; say how to predict."""
+        if done := self.average.fill(unwrapped(self.network)):
+            self.print_to_log_file(done)
         super().on_train_end()
         self.print_to_log_file(how_to_predict(self), add_timestamp=False)
 
@@ -295,8 +306,14 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
 
     def extra_state(self) -> dict[str, Any]:
         """Return what the checkpoint holds beside nnU-Net's own content."""
-        settings = self.flat_settings
-        return {"version": __version__, "method": self.method, "settings": settings}
+        average = self.average.state()
+        state = {
+            "version": __version__,
+            "method": self.method,
+            "settings": self.flat_settings,
+            "pretrained_weights": self.pretrained_weights,
+        }
+        return state | ({"average": average} if average else {})
 
     def save_checkpoint(self, filename: str) -> None:
         """Write nnU-Net's checkpoint with our state under a key of its own, whole or not at all."""
@@ -321,8 +338,10 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
             raise
         except (EOFError, KeyError, RuntimeError, UnpicklingError, ValueError) as error:
             raise unreadable(Path(filename_or_checkpoint), error) from error
-        self.resumed_from = {key: state[key] for key in state.keys() - {"parts"}}
+        self.average.load(state.get("average", {}), unwrapped(self.network))
+        self.resumed_from = {key: state[key] for key in state.keys() - {"parts", "average"}}
         self.resumed_file = Path(filename_or_checkpoint)
+        self.pretrained_weights = state.get("pretrained_weights", "")
 
     def check_resumed_settings(self) -> None:
         """Refuse to continue a run under settings that change more than its schedule."""

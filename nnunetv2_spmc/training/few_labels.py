@@ -91,6 +91,14 @@ def read_folds(preprocessed_dataset_folder: Path, identifiers: Sequence[str]) ->
     return None if splits is None or _is_outgrown(splits, identifiers) else splits
 
 
+def validated_and_trained_on(preprocessed_dataset_folder: Path, fold: int) -> list[str]:
+    """Return the cases of a fold that it both trains and validates on, as far as is known."""
+    splits = _read(preprocessed_dataset_folder / SPLITS_FINAL)
+    if splits is None or fold >= len(splits):
+        return []
+    return sorted(set(splits[fold]["train"]) & set(splits[fold]["val"]))
+
+
 def _is_outgrown(splits: Splits, identifiers: Sequence[str]) -> bool:
     """Tell whether a split that was made for few cases lacks some that were added since."""
     known = {name for split in splits for part in split.values() for name in part}

@@ -88,7 +88,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
         """Compute the loss of labeled patches; here nnU-Net's own, summed over the branches.
 
         Returns:
-            The loss to minimize, and scalars to log: "supervised_main", nnU-Net's own, among them.
+            The loss to minimize, and scalars to log, among them "supervised_main", nnU-Net's own.
         """
         values = {
             f"supervised_{branch}": self.nnunet_loss(output, labeled.target)
@@ -219,7 +219,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
         """Split the labeled cases as nnU-Net does; refuse unlabeled ones that leak into them."""
         train, validation = super().get_tr_and_val_datasets()
-        self.stream.check_leaks(validation.identifiers)
+        self.stream.check_leaks(validation.identifiers, train.identifiers)
         return train, validation
 
     def get_dataloaders(self) -> tuple[Any, Any]:

@@ -40,6 +40,7 @@ LIMITS: dict[str, tuple[int, int]] = {  # generous: more is a slip of the pen, a
     "seed": (0, 2**63 - 1),
     "lambda_max": (0, 10**6),
     "unlabeled_batch_size": (1, 10**5),
+    "unlabeled_every": (1, 10**6),
     "pseudo_label_cases": (0, 10**6),
 }
 SCHEDULE = ("epochs", "validation_iterations", "save_every", "save_minutes", "keep_every")
@@ -60,12 +61,14 @@ class TrainingSettings:
     save_minutes: float = 10.0  # minutes after which the end of an epoch writes it, too; 0: never
     keep_every: int = 0  # epochs between two checkpoint_epoch_N.pth, which stay; 0: none
     mirroring: bool = True  # mirrored patches in training and, thus, mirroring in prediction
+    average_last: float = 0.0  # share of the epochs, at the end, whose mean weights are the final
     seed: int | None = None  # None: different at every run, like nnU-Net
 
     lambda_max: float = 0.1  # weight of the unsupervised terms after the ramp-up
     ramp_start: float = 0.0  # share of the epochs that is supervised only
     ramp_end: float = 1.0  # share of the epochs after which the weight is lambda_max
     unlabeled_batch_size: int | None = None  # patches per step; None: the plans' batch size
+    unlabeled_every: int = 1  # steps between two that have unlabeled patches
     learn_from_ignored: bool = True  # labeled cases: voxels under the ignore label are unlabeled
     pseudo_label_cases: int = 4  # withheld cases to log the pseudo-label Dice on; 0: none
     allow_overlap: bool = False  # transductive: unlabeled cases may be test or validation cases
@@ -86,6 +89,8 @@ class TrainingSettings:
         start, end = self.ramp_start, self.ramp_end
         require(0 <= start < 1, "ramp_start", start, "in [0, 1)")
         require(start <= end <= 1, "ramp_end", end, f"between ramp_start ({start}) and 1")
+        average = self.average_last
+        require(0 <= average < 1, "average_last", average, "in [0, 1)")
         probability = self.paste_probability
         require(0 < probability <= 1, "paste_probability", probability, "in (0, 1]")
         share = self.labeled_views

@@ -81,24 +81,31 @@ def average(
     for the device. All processes get the same, so that what depends on it is decided alike.
 
     Args:
-        outputs: what each step returned: scalars of the same keys, and `TAKEN`; a step that does
-            not say it was taken.
+        outputs: what each step returned: scalars, averaged over the steps that have them, and
+            `TAKEN`; a step that does not say it was taken.
         optimizer: holds the weights.
         device: where processes exchange values.
     """
-    keys = [key for key in outputs[0] if key != TAKEN]
+    keys = [key for key in dict.fromkeys(key for o in outputs for key in o) if key != TAKEN]
     taken = torch.tensor([output.get(TAKEN, True) for output in outputs], device=device)
-    rows = [torch.stack([torch.as_tensor(o[key]).float() for key in keys]) for o in outputs]
-    steps = torch.where(taken[:, None], torch.stack(rows).to(device), 0.0)
+    rows = [
+        torch.stack([torch.as_tensor(o.get(key, 0.0)).float().to(device) for key in keys])
+        for o in outputs
+    ]
+    steps = torch.where(taken[:, None], torch.stack(rows), 0.0)
+    has = torch.tensor([[key in output for key in keys] for output in outputs], device=device)
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     finite = torch.stack([weight.detach().isfinite().all() for weight in weights]).all()
     flags = torch.stack([taken.sum(), ~finite.to(device)]).float()
-    sums = torch.cat([steps.sum(dim=0), flags])
+    sums = torch.cat([steps.sum(dim=0), (has & taken[:, None]).sum(dim=0), flags])
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(sums)
         sums /= dist.get_world_size()
-    *totals, number, broken = sums.tolist()
-    means = [total / number if number else math.nan for total in totals]
+    *sums_of_keys, number, broken = sums.tolist()
+    totals, counts = sums_of_keys[: len(keys)], sums_of_keys[len(keys) :]
+    kept = [i for i, count in enumerate(counts) if count or not number]
+    keys, steps = [keys[i] for i in kept], steps[:, kept]
+    means = [totals[i] / counts[i] if counts[i] else math.nan for i in kept]
     return EpochValues(steps, dict(zip(keys, means, strict=True)), number, broken == 0)
 
 

@@ -25,6 +25,7 @@ from nnunetv2_spmc.loading.watched import InThisProcess, WatchedDataset, Workers
 from nnunetv2_spmc.raw.cases import name_some
 from nnunetv2_spmc.raw.layout import IMAGES_TEST, IMAGES_UNLABELED, OVERLAP_KEY
 from nnunetv2_spmc.training.commands import labeled_preprocessing
+from nnunetv2_spmc.training.expectations import warnings_of
 from nnunetv2_spmc.unlabeled.cases import describe_failures, unlabeled_folder
 from nnunetv2_spmc.unlabeled.dataset_cases import annotated_since
 from nnunetv2_spmc.unlabeled.leak_checks import current_record, warn_of_lookalikes
@@ -104,8 +105,11 @@ class UnlabeledStream:
             required=not trainer.learns_from_ignored,
         )
 
-    def check_leaks(self, validation: list[str]) -> None:
-        """Refuse unlabeled cases that are labeled, validation or test cases, too."""
+    def check_leaks(self, validation: list[str], train: list[str]) -> None:
+        """Refuse unlabeled cases that are labeled, validation or test cases, too.
+
+        Where the record of the scans shows that they may not help, say so.
+        """
         trainer = self.trainer
         if not self.cases:
             return
@@ -135,6 +139,8 @@ class UnlabeledStream:
             ),
         ]
         warn_of_lookalikes(folder, record, log)
+        for warning in warnings_of(self.target, record, train, self.cases):
+            log(f"WARNING: {warning}")
         self.overlap = "; ".join(filter(None, found))
         if not allowed:
             return

@@ -30,6 +30,34 @@ def pretrained_weights_file(arguments: Sequence[str] | None = None) -> Path | No
     return None
 
 
+def source_of_weights(arguments: Sequence[str] | None = None) -> str:
+    """Return the file that a new training starts from; '' where it starts from none.
+
+    With --c and --val the checkpoint knows it.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    file = pretrained_weights_file(arguments)
+    return "" if file is None or {"--c", "--val"} & set(arguments) else str(file.absolute())
+
+
+def has_seen_validation_cases(source: str, dataset_name: str, fold: int | str) -> str:
+    """Say that weights come from another fold of the dataset, with other validation cases.
+
+    Args:
+        source: a checkpoint, which nnU-Net keeps as DATASET/MODEL/fold_K/FILE; or ''.
+        dataset_name: that is trained on now.
+        fold: that is trained now.
+    """
+    folder = Path(source).parent
+    is_of_dataset = folder.parent.parent.name == dataset_name and folder.name.startswith("fold_")
+    if fold == "all" or not is_of_dataset or folder.name == f"fold_{fold}":
+        return ""
+    return (
+        f"the pretrained weights come from {folder.name}, which was trained on validation cases of "
+        f"fold_{fold} with their labels, so the validation Dice is too good; start from fold_{fold}"
+    )
+
+
 def watch_loading(main: nn.Module) -> Callable[[], bool]:
     """Return whether the main branch was loaded since, from pretrained weights or a checkpoint."""
     loaded = []

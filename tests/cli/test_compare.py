@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import csv
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ from nnunetv2_spmc.cli.compare import main
 from nnunetv2_spmc.evaluation.case_metrics import ClassMetrics
 from nnunetv2_spmc.evaluation.metrics_csv import write_metrics_csv
 from tests.full_disk import file_size_limit
+from tests.model_folders import write_fold
 
 
 @pytest.fixture
@@ -77,3 +80,93 @@ def test_the_installed_command_works(runs) -> None:
     done = subprocess.run([command, *runs], capture_output=True, encoding="utf-8", timeout=300)
     assert done.returncode == 0, done.stderr
     assert "Wilcoxon" in done.stdout
+
+
+# ---- trained models ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def models(planned_phantom, tmp_path, monkeypatch):
+    """Two models of the phantom on six validation cases, in nnUNet_results."""
+    for name, folder in (
+        ("raw", planned_phantom.raw),
+        ("preprocessed", planned_phantom.preprocessed),
+    ):
+        monkeypatch.setenv(f"nnUNet_{name}", str(folder.parent))
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
+    cases = [f"case{i}" for i in range(6)]
+    for number, trainer in enumerate(("nnUNetTrainer", "nnUNetTrainerSPMC")):
+        dice = {case: 0.5 + 0.01 * i * number for i, case in enumerate(cases)}
+        write_fold(tmp_path / "results", planned_phantom, trainer, dice)
+    return ["-d", "500", "-c", "2d_small"]
+
+
+def test_trained_models_are_compared_in_a_table_then_one_sentence(models, capsys) -> None:
+    main(models)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].startswith("| nnUNetTrainer     | 0.017 | 0     | 6     | 0.500 | -")
+    assert lines[3].startswith("| nnUNetTrainerSPMC | 0.017 | 0     | 6     | 0.525 | 0.500")
+    assert lines[-1].startswith(
+        "Use nnUNetTrainerSPMC: Dice +0.025 over nnUNetTrainer (95 % interval"
+    )
+    assert lines[-1].endswith(" on 6 cases, fold 0.")
+
+
+def test_trained_models_are_written_as_evaluations_are(models, tmp_path, capsys) -> None:
+    main([*models, "-o", str(tmp_path / "out")])
+    assert capsys.readouterr().out.splitlines()[-1].startswith("Use nnUNetTrainerSPMC: ")
+    with (tmp_path / "out" / "comparison.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    (mean,) = (
+        row
+        for row in rows
+        if (row["method"], row["label"], row["metric"]) == ("nnUNetTrainerSPMC", "mean", "dice")
+    )
+    assert (mean["baseline"], mean["pairs"]) == ("nnUNetTrainer", "6")
+    assert float(mean["difference"]) == pytest.approx(0.025)
+    assert (tmp_path / "out" / "comparison.png").is_file()
+
+
+def test_what_cannot_be_written_of_trained_models_leaves_no_folder(
+    models, planned_phantom, tmp_path
+) -> None:
+    results = tmp_path / "results"
+    write_fold(results, planned_phantom, "nnUNetTrainerCPS", {"case0": 0.5}, fold="1")
+    write_fold(results, planned_phantom, "nnUNetTrainerSPMC", {"case0": 0.5}, fold="1")
+    with pytest.raises(SystemExit) as ended:
+        main([*models, "-o", str(tmp_path / "out")])
+    assert "No validation case is common to all models" in str(ended.value.code)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give -d and -c, or folders with a metrics.csv."),
+        (["-d", "500"], "-c is missing."),
+        (["-c", "2d"], "-d is missing."),
+        (["-d", "500", "-c", "2d", "run"], "-d compares trained models, and run is a folder of"),
+        (["run", "-tr", "nnUNetTrainer"], "-tr compares trained models, and run is a folder of"),
+    ],
+)
+def test_the_two_ways_are_not_mixed(arguments, message, capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_real_trainings_are_compared(phantom_runs, planned_phantom, models, tmp_path, capsys):
+    """Those of the phantom are trained as fold all: a fold's number makes them folds."""
+    for fold in (phantom_runs.spmc, phantom_runs.control):
+        model = tmp_path / "real" / planned_phantom.name / fold.parent.name
+        shutil.copytree(fold.parent, model)
+        (model / "fold_all").rename(model / "fold_7")
+    main([*models, "--results", str(tmp_path / "real")])
+    output = capsys.readouterr().out
+    assert "warning" not in output
+    assert output.splitlines()[2].startswith("| nnUNetTrainerSupervisedControl | ")
+    sentence = output.splitlines()[-1]
+    assert "nnUNetTrainerSupervisedControl" in sentence
+    assert "on 5 cases, fold 7" in sentence

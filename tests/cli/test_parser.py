@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import argparse
+import shlex
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -30,6 +32,69 @@ def ends(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]
     said = capsys.readouterr()
     assert isinstance(stopped.value.code, int)
     return stopped.value.code, (said.out + said.err).splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, *SUBCOMMANDS])
+def test_every_help_ends_in_an_example_that_can_be_parsed(name, capsys, monkeypatch) -> None:
+    command, *sub = name.split()
+    main = import_module(f"nnunetv2_spmc.cli.{command}").main
+    with pytest.raises(SystemExit):
+        main([*sub, "--help"])
+    shown = capsys.readouterr().out
+    line = shown.rstrip().splitlines()[-1].strip()
+    assert shown.rstrip().endswith(line)
+    assert "\nexample:\n" in shown
+    assert f"nnUNetv2_spmc_{command}" in line
+
+    class ParsedError(Exception):
+        pass
+
+    parse = Parser.parse_args
+
+    def parsed(self, arguments):
+        parse(self, arguments)
+        raise ParsedError
+
+    if "$(" in line:  # a shell's
+        return
+    monkeypatch.setattr(Parser, "parse_args", parsed)
+    with pytest.raises(ParsedError):
+        main(shlex.split(line, comments=True)[1:])
+
+
+def parsers(made: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """A parser and those of its subcommands."""
+    yield made
+    for action in made._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                yield from parsers(inner)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_help_says_the_defaults(name, monkeypatch) -> None:
+    made: list[argparse.ArgumentParser] = []
+
+    class SeenError(Exception):
+        pass
+
+    def seen(self, arguments=None):
+        made.append(self)
+        raise SeenError
+
+    monkeypatch.setattr(Parser, "parse_args", seen)
+    with pytest.raises(SeenError):
+        import_module(f"nnunetv2_spmc.cli.{name}").main([])
+    for each in parsers(made[0]):
+        for action in each._actions:
+            has_default = action.default not in (None, False, argparse.SUPPRESS)
+            has_default = has_default and action.default not in ((), [])
+            assert not has_default or "default" in (action.help or ""), action.option_strings
+
+
+@pytest.mark.parametrize("written", ["--no_pbar", "--no-pbar"])
+def test_hyphens_and_underscores_are_the_same_in_long_options(written) -> None:
+    assert parser().parse_args([written]).no_pbar
 
 
 def parser() -> Parser:
@@ -63,7 +128,7 @@ def test_every_command_says_its_version(name, capsys) -> None:
 @pytest.mark.parametrize(
     ("command", "option"),
     [
-        ("uncertainty -i a -o b -m c -d 500", "-d"),
+        ("uncertainty -i a -o b -m c --d 500", "--d"),
         ("rank -d 5 -m c -dev cpu", "-dev"),
         ("compare a b --out c", "--out"),
         ("compare a b -out c", "-out"),
@@ -88,12 +153,28 @@ def test_a_part_of_an_option_or_another_commands_is_refused_by_name(
 
 @pytest.mark.parametrize(
     ("written", "meant"),
-    [("--no-pbar", "--no_pbar"), ("--device", "-device"), ("--out", "-o"), ("-tau", "--tau")],
+    [("--nopbar", "--no_pbar"), ("--device", "-device"), ("--out", "-o"), ("-tau", "--tau")],
 )
 def test_an_option_that_is_like_one_is_suggested(written, meant, capsys) -> None:
     with pytest.raises(SystemExit):
         parser().parse_args([written])
     assert f"unknown option {written}; did you mean {meant}?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ("uncertainty -i a -o b -m c -d 500 -tr T", "leave -d -tr out"),
+        ("rank -d 5 -m c -c 2d", "leave -c out"),
+        ("rank -m c", "-d is missing"),
+        ("export -o b", "-m MODEL_FOLDER, or -d ID -c CONFIG -tr TRAINER"),
+        ("export -o b -d 5", "-m MODEL_FOLDER, or -d ID -c CONFIG -tr TRAINER"),
+    ],
+)
+def test_a_model_is_named_once(given, sentence, capsys) -> None:
+    status, line = ends(capsys, *given.split())
+    assert status == 2
+    assert sentence in line
 
 
 def test_an_option_before_its_converter_is_told_its_place(capsys) -> None:

@@ -205,6 +205,10 @@ def contradicting_regions(phantom):
     return []
 
 
+def nothing(phantom):
+    return []
+
+
 FAULTS = [  # fault, what was looked at, how bad, part of the sentence, of the command
     (resaved_test_scan, "leaks", "error", "same images as a case in imagesTs", ""),
     (name_of_a_test_case, "leaks", "error", "unlabeled and at the same time test", ""),
@@ -212,6 +216,13 @@ FAULTS = [  # fault, what was looked at, how bad, part of the sentence, of the c
     (scan_without_a_channel, "scans", "error", "has no channel suffix; rename it", ""),
     (scan_of_another_ending, "scans", "warning", "1 file left out, not ending in .nii.gz", ""),
     (no_unlabeled_scans, "cases", "warning", "5 labeled, 0 unlabeled and 1 test case.", ""),
+    (
+        nothing,
+        "cases",
+        "note",
+        "There are more labeled cases (5) than",
+        "nnUNetv2_spmc_compare -d 500",
+    ),
     (annotated_scan, "annotated since", "note", "have a label by now", ""),
     (annotated_scan, "2d", "warning", "Labeled cases are not prep", "nnUNetv2_preprocess -d 500"),
     (other_spacing, "sites", "warning", "median spacing of unlabeled scans", ""),

@@ -1,10 +1,15 @@
 import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
+from nnunetv2_spmc import discovery
 from nnunetv2_spmc.common.errors import DataError
-from nnunetv2_spmc.inference.trained_model import find_fold, load_model
+from nnunetv2_spmc.inference.case_maps import predict_case
+from nnunetv2_spmc.inference.trained_model import find_folds, find_model, load_model
 
 
 @pytest.fixture
@@ -14,16 +19,18 @@ def model_folder(phantom_runs, tmp_path):
 
 
 def test_the_only_fold_is_found_and_a_fold_folder_stands_for_itself(phantom_runs):
-    assert find_fold(phantom_runs.spmc.parent) == phantom_runs.spmc
-    assert find_fold(phantom_runs.spmc.parent, "all") == phantom_runs.spmc
-    assert find_fold(phantom_runs.spmc) == phantom_runs.spmc
+    assert find_folds(phantom_runs.spmc.parent) == [phantom_runs.spmc]
+    assert find_folds(phantom_runs.spmc.parent, ["all"]) == [phantom_runs.spmc]
+    assert find_folds(phantom_runs.spmc) == [phantom_runs.spmc]
+    with pytest.raises(DataError, match=r"is fold all, not fold 0; drop one of them"):
+        find_folds(phantom_runs.spmc, ["0"])
 
 
 @pytest.mark.parametrize(
     ("fold", "checkpoint", "message"),
     [
         (
-            "3",
+            ["3"],
             "checkpoint_final.pth",
             r"has no checkpoint_final\.pth in fold_3: finish the training",
         ),
@@ -32,18 +39,60 @@ def test_the_only_fold_is_found_and_a_fold_folder_stands_for_itself(phantom_runs
 )
 def test_a_missing_checkpoint_is_named_with_what_is_there(phantom_runs, fold, checkpoint, message):
     with pytest.raises(DataError, match=message):
-        find_fold(phantom_runs.spmc.parent, fold, checkpoint)
+        find_folds(phantom_runs.spmc.parent, fold, checkpoint)
 
 
 def test_what_is_no_model_folder_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"is not a model folder: it has no plans\.json"):
-        find_fold(tmp_path)
+        find_folds(tmp_path)
 
 
 def test_several_folds_ask_for_a_choice(model_folder):
     shutil.copytree(model_folder / "fold_all", model_folder / "fold_0")
-    with pytest.raises(DataError, match="has the folds 0, all; choose one with -f"):
-        find_fold(model_folder)
+    with pytest.raises(DataError, match=r"has the folds 0, all; .*: -f 0 all"):
+        find_folds(model_folder)
+    names = [fold.name for fold in find_folds(model_folder, ["all", "0", "all"])]
+    assert names == ["fold_all", "fold_0"]
+
+
+def test_a_model_is_found_by_dataset_configuration_trainer_and_plans(model_folder, monkeypatch):
+    dataset = model_folder.parent / "Dataset500_Phantom"
+    dataset.mkdir()
+    name = "nnUNetTrainerSPMC__nnUNetPlans__2d_small"
+    model_folder.rename(dataset / name)
+    monkeypatch.setenv("nnUNet_results", str(dataset.parent))
+    asked = ("500", "2d_small", "nnUNetTrainerSPMC", "nnUNetPlans")
+    assert find_model(*asked) == dataset / name
+    with pytest.raises(DataError, match=rf"has no model .*__2d; there is {name}: choose with -tr"):
+        find_model("500", "2d", *asked[2:])
+
+
+def test_several_folds_predict_together_as_in_nnunetv2_predict(
+    model_folder, test_image, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("nnUNet_extTrainer", str(Path(discovery.__file__).parent))
+    other = shutil.copytree(model_folder / "fold_all", model_folder / "fold_1")
+    file = other / "checkpoint_final.pth"
+    checkpoint = torch.load(file, weights_only=False)
+    generator = torch.Generator().manual_seed(0)
+    for weights in (checkpoint["network_weights"], checkpoint["semi_supervised"]["parts"]):
+        for value in weights.values():
+            value += 0.1 * torch.randn(value.shape, generator=generator)
+    torch.save(checkpoint, file)
+    predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+    predictor.initialize_from_trained_model_folder(str(model_folder), ("1", "all"))
+    predictor.predict_from_files_sequential(
+        [[str(test_image)]], [str(tmp_path / "case")], save_probabilities=True
+    )
+    expected = np.load(tmp_path / "case.npz")["probabilities"].max(axis=0)
+    both = predict_case(load_model(find_folds(model_folder, ["1", "all"])), [test_image])
+    assert np.array_equal(both.confidence, expected)
+    alone = [
+        predict_case(load_model(model_folder / f), [test_image]) for f in ("fold_1", "fold_all")
+    ]
+    assert not any(np.array_equal(each.confidence, expected) for each in alone)
+    seconds = [each.second_confidence for each in (both, *alone)]
+    assert not any(np.array_equal(seconds[0], second) for second in seconds[1:])
 
 
 def test_a_damaged_checkpoint_is_named(model_folder):

@@ -49,10 +49,12 @@ class Method:
 
 METHODS = [
     Method(methods.nnUNetTrainerSPMC),
+    Method(methods.nnUNetTrainerSPMC, {"pseudo_loss": "nnunet", "teacher": "mean"}),
     Method(methods.nnUNetTrainerSPMC_paper),
     Method(methods.nnUNetTrainerCPS),
     Method(methods.nnUNetTrainerMeanTeacher, teacher="teacher"),
     Method(methods.nnUNetTrainerFilterMatch),
+    Method(methods.nnUNetTrainerWeakToStrong),
     Method(methods.nnUNetTrainerViewControl),
     Method(methods.nnUNetTrainerViewControl, {"turns": True, "flips": True}),
 ]

@@ -327,3 +327,54 @@ def test_a_training_with_supervised_epochs_weak_views_and_pasted_labels(
     assert [math.isnan(value) for value in curves["cps_main"]] == [True, False]
     assert curves["lambda"][0] == 0
     assert curves["lambda"][1] > 0
+
+
+@pytest.mark.parametrize("labels", [None, REGIONS | {"ignore": IGNORE}])
+def test_nnunets_own_loss_compares_each_branch_with_what_the_other_predicts(make_started, labels):
+    trainer = make_started(labels, pseudo_loss="nnunet", splat=False)
+    main, auxiliary = outputs = trainer.joint_network(patches())
+    loss, values = trainer.unlabeled_loss(outputs, Unlabeled(patches()))
+    space = trainer.label_space
+    for branch, student, teacher in (("main", main, auxiliary), ("auxiliary", auxiliary, main)):
+        label = space.target(space.predicted(space.probabilities(teacher[0])))
+        assert values[f"cps_{branch}"].item() == trainer.nnunet_loss(student, label).item()
+    assert loss.item() == pytest.approx(sum(v.item() for k, v in values.items() if "cps" in k))
+
+
+def test_nnunets_own_loss_learns_nothing_from_voxels_that_do_not_count(make_started):
+    trainer = make_started(
+        {"background": 0, "organ": 1, "core": 2, "ignore": IGNORE}, pseudo_loss="nnunet"
+    )
+    nowhere = torch.zeros(2, 1, 16, 16, dtype=torch.bool)
+    outputs = trainer.joint_network(patches())
+    loss, _ = trainer.unlabeled_loss(outputs, Unlabeled(patches(), valid=nowhere))
+    assert branch_gradients(trainer, loss) == [0, 0]
+
+
+def test_the_mean_of_both_branches_teaches_both(make_started):
+    space = make_started().label_space
+    logits = [torch.randn(2, 3, 8, 8, requires_grad=True) for _ in range(2)]
+    teachers = [torch.randn(2, 3, 8, 8).softmax(dim=1) for _ in range(2)]
+    mean = (teachers[0] + teachers[1]) / 2
+    by_mean = unlabeled_terms(logits, teachers, None, space, SPMCSettings(teacher="mean"))[1]
+    given = unlabeled_terms(logits, (mean, mean), None, space, SPMCSettings())[1]
+    assert by_mean.keys() == given.keys()
+    for key, value in given.items():
+        assert torch.equal(by_mean[key], value), key
+
+
+@pytest.mark.slow
+def test_unlabeled_patches_in_every_other_step(make_trainer, monkeypatch):
+    trainer = make_trainer(unlabeled_every=2, iterations_per_epoch=4, epochs=1, ramp_start=0.0)
+    seen = []
+    passed = trainer.unlabeled_loss
+
+    def unlabeled_loss(outputs, unlabeled):
+        seen.append(trainer.iteration)
+        return passed(outputs, unlabeled)
+
+    monkeypatch.setattr(trainer, "unlabeled_loss", unlabeled_loss)
+    trainer.run_training()
+    assert seen == [0, 2]
+    curves = trainer.logger.local_logger.my_fantastic_logging
+    assert 0 < curves["cps_main"][0] < 5

@@ -107,3 +107,13 @@ def test_sites_of_real_scans_do_not_differ_from_themselves(shared_data):
     files = sorted((shared_data / "hippocampus" / "images").glob("*.nii.gz"))[:24]
     facts = [facts_of_files([str(file)]) for file in files]
     assert compare_sites(facts[::2], facts[1::2], ["MRI"]).warnings == ()
+
+
+def test_the_largest_difference_is_known_and_another_orientation_is_larger_than_any():
+    changes = {"size": (64, 64, 80), "spacing_mm": (1, 1, 30)}
+    comparison = compare_sites(LABELED, [ct(9, **changes)], ["CT"])
+    assert len(comparison.warnings) == 3
+    assert comparison.largest.startswith("the median field of view")
+    turned = compare_sites(LABELED, [ct(9, orientation="RPS", **changes)], ["CT"])
+    assert turned.largest.startswith("unlabeled scans are oriented RPS")
+    assert compare_sites(LABELED, [ct(9)], ["CT"]).largest == ""

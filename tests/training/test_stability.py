@@ -74,6 +74,19 @@ def test_steps_are_noted_inside_only():
 # ---- what is averaged, what stops ---------------------------------------------------------------
 
 
+def test_a_term_is_averaged_over_the_steps_that_have_it_and_were_taken():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.tensor(1.0))], lr=0.1)
+    outputs = [
+        {"loss": torch.tensor(1.0), TAKEN: True},
+        {"loss": torch.tensor(2.0), "cps": torch.tensor(4.0), TAKEN: True},
+        {"loss": torch.tensor(6.0), "cps": torch.tensor(8.0), TAKEN: True},
+        {"loss": torch.tensor(9.0), "cps": torch.tensor(1.0), "rare": torch.ones(()), TAKEN: False},
+    ]
+    values = average(outputs, optimizer, CPU)
+    assert values.means == {"loss": 3.0, "cps": 6.0}
+    assert values.steps.shape == (4, 2)
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_the_first_broken_term_and_its_step_are_named(tmp_path, value):
     steps = torch.zeros(4, 3)

@@ -6,8 +6,14 @@ import torch
 from nnunetv2.run.run_training import maybe_load_checkpoint
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from nnunetv2_spmc.methods import nnUNetTrainerSupervisedControl
 from nnunetv2_spmc.training.checkpoint import CheckpointError
-from nnunetv2_spmc.training.warm_start import load_pretrained_main_branch, pretrained_weights_file
+from nnunetv2_spmc.training.warm_start import (
+    has_seen_validation_cases,
+    load_pretrained_main_branch,
+    pretrained_weights_file,
+    source_of_weights,
+)
 from tests.training_logs import log_of
 
 
@@ -148,3 +154,49 @@ def test_distributed_processes_fill_the_main_branch_as_nnunet_does(make_trainer,
     maybe_load_checkpoint(stock, False, False, str(file))
     expected = stock.network.state_dict()
     assert all(torch.equal(v, expected[k]) for k, v in ours.network.state_dict().items())
+
+
+def fold_file(name, fold, phantom):
+    return f"/results/{phantom.name}/{name}__nnUNetPlans__2d_small/fold_{fold}/checkpoint_final.pth"
+
+
+def test_the_checkpoint_says_what_it_started_from_also_after_a_resume(
+    make_trainer, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(sys, "argv", ["train", "-pretrained_weights", "/some/where.pth"])
+    started = make_trainer(nnUNetTrainerSupervisedControl)
+    monkeypatch.setattr("nnunetv2_spmc.training.configured.source_of_weights", lambda: "")
+    started.initialize()
+    started.save_checkpoint(str(tmp_path / "latest.pth"))
+    resumed = make_trainer(nnUNetTrainerSupervisedControl)
+    assert resumed.extra_state()["pretrained_weights"] == ""
+    resumed.load_checkpoint(str(tmp_path / "latest.pth"))
+    assert resumed.extra_state()["pretrained_weights"] == "/some/where.pth"
+
+
+def test_a_training_that_goes_on_starts_from_no_pretrained_weights():
+    assert source_of_weights(["-pretrained_weights", "/a.pth"]) == "/a.pth"
+    assert source_of_weights(["-pretrained_weights", "/a.pth", "--val"]) == ""
+    assert source_of_weights(["510", "2d", "0"]) == ""
+
+
+@pytest.mark.parametrize("fold", ["1", "all"])
+def test_weights_of_another_fold_of_the_dataset_are_warned_of(
+    make_trainer, monkeypatch, planned_phantom, fold
+):
+    source = fold_file("nnUNetTrainer", fold, planned_phantom)
+    monkeypatch.setattr("nnunetv2_spmc.training.configured.source_of_weights", lambda: source)
+    trainer = make_trainer(nnUNetTrainerSupervisedControl)
+    trainer.initialize()
+    expected = f"WARNING: the pretrained weights come from fold_{fold}, which was trained on valid"
+    assert expected in log_of(trainer)
+
+
+def test_weights_of_the_same_fold_or_of_another_dataset_are_not(planned_phantom):
+    name = planned_phantom.name
+    source = fold_file("nnUNetTrainer", 0, planned_phantom)
+    assert has_seen_validation_cases(source, name, 0) == ""
+    assert has_seen_validation_cases(source, "Dataset001_Other", 1) == ""
+    assert has_seen_validation_cases(source, name, "all") == ""
+    assert has_seen_validation_cases("", name, 0) == ""
+    assert has_seen_validation_cases(source, name, 1) != ""
