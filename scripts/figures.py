@@ -18,13 +18,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
+from nnunetv2_spmc.common.colors import DIFFICULTY_COLOR, class_color
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.common.whole_file import whole_file
 from nnunetv2_spmc.inference.case_maps import CaseMaps, predict_case
@@ -35,10 +38,12 @@ from nnunetv2_spmc.reports.case_figure import (
     show_image,
     show_labels,
     show_mask,
+    show_outline,
     slice_title,
 )
 from nnunetv2_spmc.reports.case_views import CaseView, case_view
-from nnunetv2_spmc.reports.run_record import RunRecord, run_labels
+from nnunetv2_spmc.reports.run_names import run_labels
+from nnunetv2_spmc.reports.run_record import RunRecord
 
 PANEL_INCHES = 2.2
 DPI = 100
@@ -52,22 +57,33 @@ class Slice:
         view: the case.
         index: of the slice.
         title: of the figure: which scan it is.
+        class_names: label value -> class, for the legend.
     """
 
-    def __init__(self, view: CaseView, index: int, title: str) -> None:
+    def __init__(
+        self, view: CaseView, index: int, title: str, class_names: Mapping[int, str]
+    ) -> None:
         self.view = view
         self.index = index
         self.title = title
+        self.class_names = class_names
 
     def image(self, axes: Any) -> None:
         """Draw the image alone."""
         show_image(axes, self.view, self.index)
 
-    def labels(self, axes: Any, labels: np.ndarray | None) -> None:
-        """Draw a segmentation over the image, if there is one."""
+    def reference(self, axes: Any) -> None:
+        """Draw the outlines of the reference over the image, if there is one."""
         show_image(axes, self.view, self.index)
-        if labels is not None:
-            show_labels(axes, self.view, labels, self.index)
+        if self.view.annotated is not None:
+            show_outline(axes, self.view, self.view.annotated, self.index)
+
+    def prediction(self, axes: Any, labels: np.ndarray) -> None:
+        """Draw a segmentation over the image, and the outlines of the reference."""
+        show_image(axes, self.view, self.index)
+        show_labels(axes, self.view, labels, self.index)
+        if self.view.annotated is not None:
+            show_outline(axes, self.view, self.view.annotated, self.index)
 
     def confidence(self, axes: Any, confidence: np.ndarray) -> Any:
         """Draw a confidence map; return it for a colour bar."""
@@ -81,9 +97,20 @@ class Slice:
     def grid(self, rows: int, columns: int) -> tuple[Figure, np.ndarray]:
         """Return a figure with room for a colour bar, its panels as high as the slice."""
         height, width = extent_mm(self.view)
-        size = (PANEL_INCHES * columns + 0.9, PANEL_INCHES * rows * height / width + 0.9)
+        size = (PANEL_INCHES * columns + 0.9, PANEL_INCHES * rows * height / width + 1.2)
         figure = Figure(figsize=size, layout="constrained")
         figure.suptitle(self.title, fontsize=10)
+        patches = [
+            *(
+                Patch(color=class_color(value), label=name)
+                for value, name in self.class_names.items()
+            ),
+            Patch(color=DIFFICULTY_COLOR, label="unsure"),
+            Line2D([], [], color="0.4", label="outline: reference"),
+        ]
+        figure.legend(
+            handles=patches, loc="outside lower center", ncols=5, frameon=False, fontsize=8
+        )
         axes = figure.subplots(rows, columns, squeeze=False)
         for panel in axes.flat:
             panel.set_xticks([])
@@ -94,13 +121,13 @@ class Slice:
 def draw_uncertainty(shown: Slice, maps: dict[str, CaseMaps]) -> Figure:
     """Draw reference and prediction above, confidence below, one column per run."""
     figure, axes = shown.grid(2, 1 + len(maps))
-    shown.labels(axes[0, 0], shown.view.reference)
+    shown.reference(axes[0, 0])
     axes[0, 0].set_title("reference", fontsize=9)
     shown.image(axes[1, 0])
     axes[1, 0].set_title("image", fontsize=9)
     heat = None
     for column, (name, case_maps) in enumerate(maps.items(), start=1):
-        shown.labels(axes[0, column], case_maps.segmentation)
+        shown.prediction(axes[0, column], case_maps.segmentation)
         name = name.removeprefix("nnUNetTrainer")
         axes[0, column].set_title(f"prediction, {name}", fontsize=9)
         heat = shown.confidence(axes[1, column], case_maps.confidence)
@@ -121,11 +148,11 @@ def draw_common_difficulty(shown: Slice, maps: CaseMaps, tau: float) -> Figure:
         axes[row, 2].set_title(f"suspicious (<= {tau:g}), {branch}", fontsize=9)
     shown.image(axes[0, 0])
     axes[0, 0].set_title("image", fontsize=9)
-    shown.labels(axes[1, 0], shown.view.reference)
+    shown.reference(axes[1, 0])
     axes[1, 0].set_title("reference", fontsize=9)
     shown.mask(axes[0, 3], maps.common_difficulty)
     axes[0, 3].set_title("common difficulty: both", fontsize=9)
-    shown.labels(axes[1, 3], maps.segmentation)
+    shown.prediction(axes[1, 3], maps.segmentation)
     axes[1, 3].set_title("prediction, main branch", fontsize=9)
     figure.colorbar(heat, ax=axes[:, 1], label="largest class probability", location="bottom")
     return figure
@@ -134,14 +161,14 @@ def draw_common_difficulty(shown: Slice, maps: CaseMaps, tau: float) -> Figure:
 def draw_epochs(shown: Slice, snapshots: dict[int, CaseMaps]) -> Figure:
     """Draw prediction, confidence and common-difficulty voxels, one column per checkpoint."""
     figure, axes = shown.grid(3, 1 + len(snapshots))
-    shown.labels(axes[0, 0], shown.view.reference)
+    shown.reference(axes[0, 0])
     axes[0, 0].set_title("reference", fontsize=9)
     shown.image(axes[1, 0])
     axes[1, 0].set_title("image", fontsize=9)
     axes[2, 0].set_axis_off()
     heat = None
     for column, (epoch, maps) in enumerate(snapshots.items(), start=1):
-        shown.labels(axes[0, column], maps.segmentation)
+        shown.prediction(axes[0, column], maps.segmentation)
         axes[0, column].set_title(f"epoch {epoch}", fontsize=9)
         heat = shown.confidence(axes[1, column], maps.confidence)
         shown.mask(axes[2, column], maps.common_difficulty)
@@ -177,7 +204,7 @@ def make_figures(
     index = slice_with_most(labels) if index is None else index
     role = "training" if runs[-1].fold == "all" else "validation"
     title = f"{slice_title(case, view, index)}, a {role} scan"
-    shown = Slice(view, index, title)
+    shown = Slice(view, index, title, runs[-1].class_of_value)
     images = runs[-1].validation_images(case)
     maps = {name: run.predict(images) for name, run in zip(run_labels(runs), runs, strict=True)}
     print(title)

@@ -19,12 +19,14 @@ from benchmarks.accuracy.methods import DATASETS
 from benchmarks.accuracy.over_time import TERMS, Times, read_times
 from benchmarks.accuracy.tables import BRANCHES, PAGE, titles_of
 from benchmarks.long_csv import Row
+from nnunetv2_spmc.common.colors import METHOD_COLORS, method_color
 from nnunetv2_spmc.common.whole_file import whole_file
 from nnunetv2_spmc.evaluation.box_plot import draw_box_plot
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+LINES = ("-", "--", ":")
 STYLES = dict(zip(TERMS, ("-", ":", "-.", "--"), strict=True))
 BY_PATIENT = ("control", "control_longer", "view_control_boxes", "spmc", "all_labels")
 
@@ -50,9 +52,9 @@ def draw_patients(dice: Mapping[str, Mapping[str, float]], path: Path) -> None:
     figure = new_figure(7, 3.5)
     axes = figure.subplots()
     patients = sorted(dice["control"], key=lambda patient: dice["control"][patient])
-    for name, marker in zip(BY_PATIENT, "ovs^_", strict=True):
+    for number, (name, marker) in enumerate(zip(BY_PATIENT, "ovs^_", strict=True)):
         values = [dice[name][patient] for patient in patients]
-        color = "black" if name == "all_labels" else None
+        color = "black" if name == "all_labels" else method_color(number)
         axes.plot(range(len(patients)), values, marker, label=name, color=color)
     axes.set_xticks(range(len(patients)), [p.removeprefix("patient") for p in patients])
     axes.set(xlabel="test patient of ACDC", ylabel="Dice, mean over classes and seeds")
@@ -63,17 +65,17 @@ def draw_patients(dice: Mapping[str, Mapping[str, float]], path: Path) -> None:
 
 def draw_curves(runs: Sequence[Row], curves: Mapping[str, Sequence[Row]], path: Path) -> None:
     """Draw nnU-Net's Dice on validation patches: a color per method, a line per seed, smoothed."""
-    from matplotlib import colormaps
-
     figure = new_figure(7, 5)
     axes = figure.subplots()
     names = sorted({row["name"] for row in runs})
-    colors = {name: colormaps["tab20"](i % 20) for i, name in enumerate(names)}  # more than ten
+    numbers = {name: number for number, name in enumerate(names)}
     for row in runs:
         epochs = curves[row["run"]]
         dice = smoothed([float(epoch["mean_fg_dice"]) for epoch in epochs])
         steps = [int(epoch["epoch"]) + 1 for epoch in epochs]
-        axes.plot(steps, dice, color=colors[row["name"]], label=row["name"])
+        number = numbers[row["name"]]
+        style = LINES[number // len(METHOD_COLORS) % len(LINES)]  # more methods than colours
+        axes.plot(steps, dice, style, color=method_color(number), label=row["name"])
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     axes.legend(handles.values(), handles.keys())
     # with fold all the validation cases are the training cases
@@ -91,12 +93,15 @@ def draw_over_time(runs: Sequence[Row], times: Sequence[Row], path: Path) -> Non
     """Draw the test Dice over minutes of training."""
     figure = new_figure(6, 4)
     axes = figure.subplots()
-    for row in runs:
+    for number, row in enumerate(runs):
         measured = [at for at in times if at["run"] == row["run"]]
         if measured:
             minutes = [float(at["seconds"]) / 60 for at in measured]
             dice = [float(at["test_dice"]) for at in measured]
-            axes.plot(minutes, dice, marker="o", label=f"{row['name']}, seed {row['seed']}")
+            color = method_color(number)
+            axes.plot(
+                minutes, dice, marker="o", color=color, label=f"{row['name']}, seed {row['seed']}"
+            )
     axes.set(xlabel="minutes of training", ylabel="Dice of the test cases")
     axes.legend()
     save(figure, path)
@@ -114,7 +119,7 @@ def draw_pseudo_labels(times: Times, titles: Mapping[str, str], path: Path) -> N
         def of(key: str, factor: float = 1, values: list[dict[str, float]] = values) -> list[float]:
             return [factor * at[key] for at in values]
 
-        color = f"C{i}"
+        color = method_color(i)
         dice.plot(epochs, of("dice_main"), color=color, label=title)
         dice.plot(epochs, of("dice_auxiliary"), "--", color=color)
         differ.plot(epochs, of("different", 100), color=color)

@@ -1,6 +1,6 @@
 """Tables of the results, from the CSVs of benchmarks/results alone.
 
-python -m benchmarks.accuracy.tables              fills in docs/benchmarks.md and reports
+python -m benchmarks.accuracy.tables              fills in README.md, docs/benchmarks.md, reports
 python -m benchmarks.accuracy.tables --details    prints all: classes, differences, commands
 """
 
@@ -13,13 +13,16 @@ from collections.abc import Mapping, Sequence
 from benchmarks import long_csv
 from benchmarks.accuracy.by_patient import differences_table, methods_by_patient, shares_table
 from benchmarks.accuracy.groups import (
+    BASELINE,
     GROUPS,
+    UPPER_BOUND,
+    VIEWS,
     comparison_of,
     gap_closed,
     metrics_by_run,
     overall,
 )
-from benchmarks.accuracy.methods import Run
+from benchmarks.accuracy.methods import DATASETS, Run
 from benchmarks.accuracy.over_time import (
     calibration_table,
     gradient_table,
@@ -34,6 +37,7 @@ from nnunetv2_spmc.evaluation.comparison import SeedMeans
 from nnunetv2_spmc.evaluation.text_table import mean_and_std_text
 
 PAGE = DOCS / "benchmarks.md"
+README = DOCS.parent / "README.md"
 BRANCHES = RESULTS / "2026-11-24-what-the-branches-teach.md"
 PARTS = RESULTS / "2026-11-28-parts-and-choices.md"
 CHOICES = ("spmc", "noCDPS", "all_voxels", "paste")  # what was chosen between, newest first
@@ -98,6 +102,29 @@ def page_tables() -> dict[str, str]:
     }
 
 
+def summary_table() -> dict[str, str]:
+    """Return the table of the README: a row for each dataset, mean Dice of its test scans."""
+    shown = {"control": BASELINE, "view control": VIEWS[0], "SPMC": "spmc"}
+    header = ["dataset", "labeled + unlabeled", *shown, "all labels", "gap closed", "command"]
+    lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
+    rows, metrics = long_csv.read("runs"), metrics_by_run()
+    for name in ("acdc", "la"):
+        group, data = GROUPS[name], DATASETS[name]
+        means = overall(comparison_of(group.runs(rows), metrics))
+        dice = {method: f"{mean.metrics['dice'].mean:.3f}" for method, mean in means.items()}
+        closed = gap_closed(means, "spmc")
+        cells = [
+            name.upper(),
+            f"{data.few} + {data.all - data.few} {'patients' if name == 'acdc' else 'scans'}",
+            *(dice.get(method, "-") for method in shown.values()),
+            dice[UPPER_BOUND],
+            "-" if closed is None else f"{100 * closed:.0f} %",
+            f"`nnUNetv2_train ID {data.configuration} {data.fold} -tr nnUNetTrainerSPMC`",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return {"runs.csv: summary": "\n".join(lines)}
+
+
 def parts_tables() -> dict[str, str]:
     """Return what stands between the markers of the report on parts and choices."""
     tables = group_tables([name for name in GROUPS if name not in ("acdc", "la")])
@@ -144,7 +171,7 @@ def original(row: Row, rows: Sequence[Row]) -> str:
     return next(other["name"] for other in rows if other["run"] == row["run"])
 
 
-PAGES = {PAGE: page_tables, BRANCHES: branches_tables, PARTS: parts_tables}
+PAGES = {README: summary_table, PAGE: page_tables, BRANCHES: branches_tables, PARTS: parts_tables}
 
 
 def main() -> None:

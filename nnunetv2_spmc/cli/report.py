@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
+from nnunetv2_spmc.cli.model_options import DEVICES
 from nnunetv2_spmc.cli.parser import Parser
 from nnunetv2_spmc.cli.runner import command
+
+EPILOG = """\
+The page begins with the answer: the difference in Dice of each method to the supervised control, or
+without one to the first run, with its 95 % interval. Pictures, metrics, curves and settings follow.
+Runs that differ in seed or fold only are trainings of one method.
+
+Where nnUNet_raw has labeled test cases, the page judges by them, else by the validation cases. Test
+cases that are not predicted yet are predicted, with their maps, into RUN/test, where the next
+report finds them. Validation cases are predicted again only for the maps of the cases that are
+shown. Images are read from nnUNet_raw, references from nnUNet_raw and nnUNet_preprocessed: set both
+as for nnU-Net."""
 
 
 def build_parser() -> Parser:
     """Return the parser of the command."""
     parser = Parser(
         prog="nnUNetv2_spmc_report",
-        description="Write one HTML page about trainings: what was trained on what, curves, "
-        "metrics of the validation cases, worst and best cases, a viewer. The page needs no "
+        description="Write one HTML page about trainings: which one is better and by how much, "
+        "worst and best cases, a viewer, metrics, curves, what was trained on what. It needs no "
         "network. Unfinished trainings are shown as far as they got. What is damaged is left out "
         "and named; the exit status is 1 then.",
-        epilog="Images are read from nnUNet_raw, references from nnUNet_preprocessed: set both as "
-        "for nnU-Net.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         example="nnUNetv2_spmc_report $nnUNet_results/Dataset510_Liver/*/fold_0 -o report.html",
     )
     add = parser.add_argument
@@ -32,6 +46,20 @@ def build_parser() -> Parser:
     )
     add("-o", type=Path, required=True, metavar="REPORT.html", help="file to write")
     add(
+        "-pred",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FOLDER",
+        help="predictions of the test cases that are there, one folder for each run in their "
+        "order, as nnUNetv2_predict or nnUNetv2_spmc_uncertainty writes them (default: RUN/test)",
+    )
+    add(
+        "--validation",
+        action="store_true",
+        help="judge by the validation cases although there are test cases",
+    )
+    add(
         "--cases",
         type=int,
         default=2,
@@ -41,20 +69,36 @@ def build_parser() -> Parser:
     add(
         "--no_maps",
         action="store_true",
-        help="do not predict those cases again for confidence and common-difficulty voxels",
+        help="predict nothing: only test cases and maps that are stored are shown",
     )
     add("--no_viewer", action="store_true", help="leave out the interactive viewer (some MB)")
-    add("--title", help="heading of the page")
+    add("--title", help="heading of the page (default: the names of the datasets)")
+    add(
+        "-device",
+        choices=DEVICES,
+        help="device to predict on (default: cuda where there is one, else cpu)",
+    )
+    add(
+        "-np",
+        type=int,
+        metavar="N",
+        help="processes that measure surface distances; lower it if memory runs out, 0 works "
+        "without worker processes (default: nnU-Net's, but at most one per CPU core)",
+    )
     return parser
 
 
-@command()
+@command("no page was written; test cases that were predicted are kept")
 def main(argv: Sequence[str] | None = None) -> int | None:
     """Run the command; name what is not on the page because it is damaged."""
     parser = build_parser()
     arguments = parser.parse_args(argv)
     if arguments.cases < 0:
         parser.error(f"--cases must be at least 0, got {arguments.cases}")
+    if arguments.np is not None and arguments.np < 0:
+        parser.error(f"-np must be at least 0, got {arguments.np}")
+    if arguments.pred and arguments.validation:
+        parser.error("-pred names predictions of test cases, --validation leaves these out")
     if arguments.o.is_dir():
         parser.error(
             f"{arguments.o} is a folder; name a file such as {arguments.o / 'report.html'}"
@@ -62,16 +106,40 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     from nnunetv2_spmc.common.whole_file import refuse_another_file
 
     refuse_another_file(arguments.o, "<!doctype html>", "report")
+    from nnunetv2_spmc.reports.report import unique_folders
+
+    folders = unique_folders(arguments.runs)
+    if arguments.pred and len(arguments.pred) != len(folders):
+        parser.error(f"-pred names {len(arguments.pred)} folders for {len(folders)} runs")
+    return _write(arguments, folders)
+
+
+def _write(arguments: argparse.Namespace, folders: Sequence[Path]) -> int | None:
+    from nnunetv2_spmc.inference.trained_model import best_device, check_device
     from nnunetv2_spmc.reports.page import write_page
-    from nnunetv2_spmc.reports.report import default_title, gather_report, unique_folders
+    from nnunetv2_spmc.reports.report import Options, default_title, gather_report
     from nnunetv2_spmc.reports.run_record import RunRecord
 
-    runs = [RunRecord.load(folder) for folder in unique_folders(arguments.runs)]
-    report = gather_report(runs, num_cases=arguments.cases, with_maps=not arguments.no_maps)
+    device = arguments.device or best_device()
+    check_device(device)
+    log = partial(print, flush=True)  # one line at a time into a file, too
+    runs = [RunRecord.load(folder, device) for folder in folders]
+    options = Options(
+        num_cases=arguments.cases,
+        with_maps=not arguments.no_maps,
+        test_cases=not arguments.validation,
+        predictions=arguments.pred,
+        num_processes=arguments.np,
+        show_progress=True,
+        log=log,
+    )
+    report = gather_report(runs, options)
     title = arguments.title or default_title(runs)
-    write_page(report, arguments.o, title=title, with_viewer=not arguments.no_viewer)
+    write_page(report, arguments.o, title=title, with_viewer=not arguments.no_viewer, log=log)
     for note in report.notes:
         print(f"note: {note}")
+    for answer in report.answers:
+        print(f"{answer.headline} {answer.details}")
     print(f"Wrote {arguments.o} ({arguments.o.stat().st_size / 1e6:.1f} MB).")
     for what, reason in report.failed.items():
         print(f"failed: {what}: {reason}", file=sys.stderr)

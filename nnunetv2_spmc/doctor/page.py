@@ -12,11 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from nnunetv2_spmc import __version__
+from nnunetv2_spmc.common.colors import METHOD_COLORS
 from nnunetv2_spmc.doctor.examination import Examination
 from nnunetv2_spmc.doctor.finding import worst_first
 from nnunetv2_spmc.doctor.text import summary
 from nnunetv2_spmc.raw.scan_facts import PERCENTILES, ScanFacts
-from nnunetv2_spmc.reports.html import COLORS, Picture, draw_box, svg_picture, write_html
+from nnunetv2_spmc.reports.html import Picture, svg_picture, write_html
 
 AXES = ("x", "y", "z")
 Scans = Mapping[str, Sequence[ScanFacts]]  # "labeled" and "unlabeled"
@@ -90,16 +91,35 @@ def draw_grid(values: Mapping[str, np.ndarray], label: str) -> Figure:
     axes = figure.subplots()
     dimension = max(rows.shape[1] for rows in values.values())
     width = 0.8 / len(values)
-    for number, (rows, color) in enumerate(zip(values.values(), COLORS, strict=False)):
+    for number, (rows, color) in enumerate(zip(values.values(), METHOD_COLORS, strict=False)):
         for position in range(rows.shape[1]):
             middle = position + (number - (len(values) - 1) / 2) * width
-            draw_box(axes, middle, rows[:, position], width, color)
+            _draw_box(axes, middle, rows[:, position], width, color)
     axes.set_xticks(range(dimension), AXES[:dimension])
     axes.set_ylabel(label)
     axes.set_ylim(bottom=0)
     axes.grid(axis="y", alpha=0.3)
     _legend(figure, list(values))
     return figure
+
+
+def _draw_box(axes: Any, position: float, values: Any, width: float, color: str) -> None:
+    """Draw a box of values, and each of them as a dot."""
+    axes.boxplot(
+        values,
+        positions=[position],
+        widths=width * 0.8,
+        showfliers=False,
+        patch_artist=True,
+        manage_ticks=False,
+        boxprops={"facecolor": color, "alpha": 0.35, "edgecolor": color},
+        medianprops={"color": "black"},
+        whiskerprops={"color": color},
+        capprops={"color": color},
+    )
+    # beside each other where several cases have the same value; not random, so that figures repeat
+    offsets = [(number % 5 - 2) / 5 * width * 0.5 for number in range(len(values))]
+    axes.plot([position + o for o in offsets], values, ".", color=color, markersize=4)
 
 
 def draw_intensities(curves: Mapping[str, np.ndarray], channel: str) -> Figure:
@@ -111,7 +131,7 @@ def draw_intensities(curves: Mapping[str, np.ndarray], channel: str) -> Figure:
     """
     figure = Figure(figsize=(5.2, 3.2), layout="constrained")
     axes = figure.subplots()
-    for values, color in zip(curves.values(), COLORS, strict=False):
+    for values, color in zip(curves.values(), METHOD_COLORS, strict=False):
         low, middle, high = np.percentile(values, (5, 50, 95), axis=0)
         axes.fill_between(PERCENTILES, low, high, color=color, alpha=0.2, linewidth=0)
         axes.plot(PERCENTILES, middle, color=color, linewidth=1.6)
@@ -125,6 +145,6 @@ def draw_intensities(curves: Mapping[str, np.ndarray], channel: str) -> Figure:
 def _legend(figure: Figure, kinds: list[str]) -> None:
     handles: list[Any] = [
         Line2D([], [], color=color, linewidth=5, alpha=0.6)
-        for _, color in zip(kinds, COLORS, strict=False)
+        for _, color in zip(kinds, METHOD_COLORS, strict=False)
     ]
     figure.legend(handles, kinds, loc="outside upper left", ncols=2, frameon=False, fontsize=8)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nnunetv2_spmc.common.colors import method_color
 from nnunetv2_spmc.common.whole_file import whole_file
 from nnunetv2_spmc.evaluation.comparison import case_values
 from nnunetv2_spmc.evaluation.methods import Method
@@ -60,7 +61,7 @@ def _draw_panel(axes: Axes, methods: Sequence[Method], metric: str) -> None:
         values = case_values(method, metric, cases, labels)
         per_class = [column[~np.isnan(column)] for column in values.T]
         positions = np.arange(len(labels)) + (number + 0.5) * width - GROUP_WIDTH / 2
-        color = f"C{number}"
+        color = method_color(number)
         boxes = axes.boxplot(
             per_class,
             positions=positions,

@@ -116,16 +116,17 @@ def differences(method: Method, baseline: Method) -> list[Difference]:
         if len(labels) > 1:
             values[MEAN] = np.array([mean_and_std(row).mean for row in per_class])
         found += [
-            _difference(method.name, baseline.name, label, metric, of_label)
+            paired_difference(method.name, baseline.name, label, metric, of_label)
             for label, of_label in values.items()
         ]
     rank = {label: i for i, label in enumerate([*labels, MEAN])}
     return sorted(found, key=lambda difference: rank[difference.label])
 
 
-def _difference(
+def paired_difference(
     method: str, baseline: str, label: str, metric: str, values: np.ndarray
 ) -> Difference:
+    """Return the mean of paired differences, one per case or patient, with its interval and p."""
     paired = np.round(values[~np.isnan(values)], ROUNDED_TO)
     low, high, p, remark = np.nan, np.nan, np.nan, ""
     if len(paired) < MIN_PAIRS:

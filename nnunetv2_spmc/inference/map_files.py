@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nibabel
 import numpy as np
@@ -13,7 +13,7 @@ import SimpleITK as sitk
 import tifffile
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
-from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.common.errors import DataError, reason_of
 from nnunetv2_spmc.common.whole_file import files_below, whole_files, writing
 from nnunetv2_spmc.inference.case_maps import CaseMaps
 from nnunetv2_spmc.raw.scan import check_scan
@@ -26,6 +26,13 @@ Writer = Callable[[np.ndarray, str, dict[str, Any]], None]
 CONFIDENCE = "confidence"
 SUSPICIOUS = "suspicious"
 COMMON_DIFFICULTY = "common_difficulty"
+
+
+class StoredMaps(NamedTuple):
+    """What is shown of the maps of a case, (z, y, x): float confidence, bool common difficulty."""
+
+    confidence: np.ndarray
+    common_difficulty: np.ndarray | None
 
 
 def write_maps(
@@ -79,6 +86,45 @@ def write_maps(
                 write(file, array, reader_writer.write_seg, reader_writer.read_seg)
         written = files_below(root)
     return [output_folder / path for path in written]
+
+
+def read_stored_maps(
+    folder: Path, case: str, reader_writer: Any, file_ending: str, newer_than: float = 0
+) -> StoredMaps | None:
+    """Return the maps of a case that `write_maps` has written, None without its confidence.
+
+    Args:
+        folder: where the segmentation lies.
+        case: identifier of the case.
+        reader_writer: nnU-Net's reader and writer of the dataset.
+        file_ending: of the dataset.
+        newer_than: seconds; older maps are those of an earlier model.
+
+    Raises:
+        DataError: a map is damaged.
+    """
+    file = folder / CONFIDENCE / f"{case}{file_ending}"
+    if not file.is_file():
+        file = file.with_name(f"{case}.tif")
+    if not file.is_file() or file.stat().st_mtime < newer_than:
+        return None
+    if file.suffix == ".tif":
+        confidence = _read_map(file, _read_tif)
+    else:
+        confidence = _read_map(file, lambda name: reader_writer.read_images([name]))
+    difficult = folder / COMMON_DIFFICULTY / f"{case}{file_ending}"
+    if not difficult.is_file():
+        return StoredMaps(confidence, None)
+    return StoredMaps(confidence, _read_map(difficult, reader_writer.read_seg) > 0)
+
+
+def _read_map(file: Path, read: Reader) -> np.ndarray:
+    check_scan(file, kind="label")  # a map may be constant
+    try:
+        array = read(str(file))[0][0]
+    except Exception as error:  # readers raise all kinds
+        raise DataError(f"{file} cannot be read ({reason_of(error)})") from error
+    return array if array.ndim == 3 else array[None]
 
 
 def _check(array: np.ndarray, read: Reader, file: Path) -> None:

@@ -175,7 +175,7 @@ def load_model(
         DataError: a checkpoint is unreadable or has NaN in it, or its trainer or the device
             cannot be found.
     """
-    _check_device(device)
+    check_device(device)
     folders = [folds] if isinstance(folds, Path) else list(folds)
     loaded = [_load_fold(folder, checkpoint_name) for folder in folders]
     first = loaded[0]
@@ -211,13 +211,6 @@ def load_model(
 def _copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copy weights: a network whose own they are gets those of other folds, too."""
     return {key: value.clone() for key, value in weights.items()}
-
-
-def _check_device(device: str) -> None:
-    if device == "cuda" and not torch.cuda.is_available():
-        raise DataError("This machine has no CUDA device that torch can use; take -device cpu.")
-    if device == "mps" and not torch.backends.mps.is_available():
-        raise DataError("This machine has no MPS device that torch can use; take -device cpu.")
 
 
 @dataclass(frozen=True)
@@ -268,6 +261,24 @@ def _load_fold(fold_folder: Path, checkpoint_name: str) -> _Fold:
         mirror_axes=checkpoint.get("inference_allowed_mirroring_axes"),
         settings=state.get("settings", {}),
     )
+
+
+def check_device(device: str) -> None:
+    """Raise DataError if this machine has no such device."""
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not there[device]:
+        raise DataError(
+            f"This machine has no {device.upper()} device that torch can use; take -device cpu."
+        )
+
+
+def best_device() -> str:
+    """Return "cuda" where there is a GPU that torch can use, else "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def read_model_plans(model_folder: Path, configuration: str) -> PlansManager:

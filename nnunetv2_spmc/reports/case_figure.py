@@ -1,22 +1,33 @@
-"""A slice of a case: image, reference, prediction, confidence, common-difficulty voxels."""
+"""A slice of a case: image, prediction and reference, errors, confidence, common difficulty."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.patheffects import withStroke
+from matplotlib.patheffects import Normal, withStroke
 
+from nnunetv2_spmc.common.colors import (
+    CLASS_COLORS,
+    CONFIDENCE_MAP,
+    DIFFICULTY_COLOR,
+    ERROR_COLORS,
+    class_color,
+)
 from nnunetv2_spmc.reports.case_views import CaseView
 
-LABEL_COLORS = ("#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#f0e442", "#d55e00", "#0072b2")
-DIFFICULTY_COLOR = "#ff2d95"
-CONFIDENCE_MAP = "magma"
 PANEL_INCHES = 2.3
+PANELS = {  # -> what is drawn into it
+    "image": "image",
+    "labels": "prediction and reference",
+    "errors": "errors",
+    "confidence": "confidence",
+    "common_difficulty": "common-difficulty voxels",
+}
 # places of the letters in a panel, and how they are aligned there
 SIDES = (
     (0.02, 0.5, "left", "center"),
@@ -26,72 +37,95 @@ SIDES = (
 )
 
 
-def draw_case(case: str, views: Sequence[CaseView], class_names: Sequence[str] = ()) -> Figure:
-    """Draw the slice with most errors, one row per run, in the radiological convention.
+def draw_case(
+    case: str, views: Sequence[CaseView], class_names: Mapping[int, str] | None = None
+) -> Figure:
+    """Draw the slice of `slice_to_show`, one row per run, in the radiological convention.
 
     Args:
         case: identifier, for the title.
         views: the same case of one or several runs.
-        class_names: of the label values 1, 2, ...; for the legend.
+        class_names: label value -> class; for the legend.
     """
     index = slice_to_show(views)
-    columns = [
-        ("image", "image"),
-        ("reference", "reference"),
-        ("prediction", "prediction"),
-        ("confidence", "confidence"),
-        ("common_difficulty", "common-difficulty voxels"),
-    ]
-    shown = [
-        (field, title)
-        for field, title in columns
-        if any(getattr(view, field) is not None for view in views)
-    ]
+    shown = shown_panels(views)
     height, width = extent_mm(views[0])
     figure = Figure(
         figsize=(
             PANEL_INCHES * len(shown) + 0.9,
-            min(PANEL_INCHES * height / width, 4.0) * len(views) + 0.9,
+            min(PANEL_INCHES * height / width, 4.0) * len(views) + 1.1,
         ),
         layout="constrained",
     )
     grid = figure.subplots(len(views), len(shown), squeeze=False)
     heat = None
     for row, view in zip(grid, views, strict=True):
-        for axes, (field, title) in zip(row, shown, strict=True):
-            heat = _draw_panel(axes, view, field, index) or heat
+        for axes, (panel, title) in zip(row, shown.items(), strict=True):
+            heat = draw_panel(axes, view, panel, index) or heat
             axes.set_title(title, fontsize=9)
-            axes.set_xticks([])
-            axes.set_yticks([])
         dice = "" if np.isnan(view.dice) else f"\nmean Dice {view.dice:.3f}"
         row[0].set_ylabel(f"{view.run_name.replace(', ', chr(10))}{dice}", fontsize=8)
     if heat is not None:
         figure.colorbar(heat, ax=grid[:, -1], label="confidence", shrink=0.8)
-    names = dict(enumerate(class_names, start=1))
-    patches = [
-        Patch(color=LABEL_COLORS[(value - 1) % len(LABEL_COLORS)], label=name)
-        for value, name in names.items()
-    ]
-    if any(view.common_difficulty is not None for view in views):
-        patches.append(Patch(color=DIFFICULTY_COLOR, label="common difficulty"))
+    patches = [Patch(color=color, label=name) for name, color in legend_of(views, class_names)]
     if patches:
         figure.legend(
-            handles=patches, loc="outside lower center", ncols=6, frameon=False, fontsize=8
+            handles=patches, loc="outside lower center", ncols=5, frameon=False, fontsize=8
         )
     figure.suptitle(slice_title(case, views[0], index), fontsize=10)
     return figure
 
 
-def slice_to_show(views: Sequence[CaseView]) -> int:
-    """Return the slice with most wrong voxels; without a reference that with most foreground."""
+def draw_small_panel(view: CaseView, panel: str, index: int) -> Figure:
+    """Draw one panel as a picture of its own, without margins."""
+    height, width = extent_mm(view)
+    size = (PANEL_INCHES, min(max(PANEL_INCHES * height / width, 0.5), 2 * PANEL_INCHES))
+    figure = Figure(figsize=size)
+    draw_panel(figure.add_axes((0, 0, 1, 1)), view, panel, index)
+    return figure
+
+
+def shown_panels(views: Sequence[CaseView]) -> dict[str, str]:
+    """Return the panels that some view has something for, and their titles."""
     first = views[0]
-    if first.reference is None:
-        counts = sum((view.prediction > 0).sum(axis=(1, 2)) for view in views)
-    else:
-        counts = sum((view.prediction != first.reference).sum(axis=(1, 2)) for view in views)
-        if not np.any(counts):
-            counts = (first.reference > 0).sum(axis=(1, 2))
-    return int(np.argmax(counts))
+    there = {
+        "image": True,
+        "labels": True,
+        "errors": first.reference is not None,
+        "confidence": any(view.confidence is not None for view in views),
+        "common_difficulty": any(view.common_difficulty is not None for view in views),
+    }
+    titles = PANELS if first.reference is not None else PANELS | {"labels": "prediction"}
+    return {panel: title for panel, title in titles.items() if there[panel]}
+
+
+def legend_of(
+    views: Sequence[CaseView], class_names: Mapping[int, str] | None
+) -> list[tuple[str, str]]:
+    """Return what the colours of the panels mean: (name, colour)."""
+    found = [(name, class_color(value)) for value, name in (class_names or {}).items()]
+    if views[0].errors is not None:
+        kinds = list(ERROR_COLORS.items())
+        found += kinds if len(class_names or ()) != 1 else kinds[:2]
+    if any(view.common_difficulty is not None for view in views):
+        found.append(("common difficulty", DIFFICULTY_COLOR))
+    return found
+
+
+def slice_to_show(views: Sequence[CaseView]) -> int:
+    """Return the slice with most wrong voxels among those with a reference in them.
+
+    Without any reference it is the slice with most foreground in the predictions.
+    """
+    annotated = views[0].annotated
+    if annotated is None:
+        return int(np.argmax(sum((view.prediction > 0).sum(axis=(1, 2)) for view in views)))
+    foreground = (annotated > 0).sum(axis=(1, 2))
+    wrong = sum((view.errors > 0).sum(axis=(1, 2)) for view in views if view.errors is not None)
+    if not np.any(foreground):
+        return int(np.argmax(wrong))
+    inside = np.where(foreground > 0, wrong, -1)
+    return int(np.argmax(inside if inside.max() > 0 else foreground))
 
 
 def slice_title(case: str, view: CaseView, index: int) -> str:
@@ -103,6 +137,32 @@ def slice_title(case: str, view: CaseView, index: int) -> str:
 def extent_mm(view: CaseView) -> tuple[float, float]:
     """Return height and width of a drawn slice in mm."""
     return view.display.size_mm(view.image.shape, view.spacing_mm)
+
+
+def draw_panel(axes: Any, view: CaseView, panel: str, index: int) -> Any:
+    """Draw one of `PANELS`; return the confidence, for a colour bar."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    confidence, difficult = view.confidence, view.common_difficulty
+    if panel == "confidence" and confidence is not None:
+        return show_confidence(axes, view, confidence, index)
+    if panel == "confidence" or (panel == "common_difficulty" and difficult is None):
+        height, width = extent_mm(view)
+        axes.set_box_aspect(height / width)
+        axes.text(0.5, 0.5, "none", ha="center", va="center", color="0.4", transform=axes.transAxes)
+        return None
+    show_image(axes, view, index)
+    if panel == "common_difficulty" and difficult is not None:
+        show_mask(axes, view, difficult, index)
+    if panel == "labels":
+        show_labels(axes, view, view.prediction, index)
+    if panel == "errors":
+        _show_errors(axes, view, index)
+    if panel in ("labels", "errors") and view.annotated is not None:
+        # errors have colours of their own
+        color = "white" if panel == "errors" else None
+        show_outline(axes, view, view.annotated, index, color=color)
+    return None
 
 
 def show_image(axes: Any, view: CaseView, index: int) -> None:
@@ -119,22 +179,21 @@ def show_image(axes: Any, view: CaseView, index: int) -> None:
 
 
 def show_labels(axes: Any, view: CaseView, labels: np.ndarray, index: int) -> None:
-    """Draw a slice of a segmentation over the image, translucent with an outline."""
-    colors = ListedColormap(LABEL_COLORS)
+    """Draw a slice of a segmentation over the image, filled and translucent."""
     values = view.display.picture(labels, index).astype(int)
-    shown = np.ma.masked_where(values == 0, (values - 1) % len(LABEL_COLORS))
-    axes.imshow(
-        shown,
-        cmap=colors,
-        vmin=-0.5,
-        vmax=len(LABEL_COLORS) - 0.5,
-        alpha=0.45,
-        interpolation="nearest",
-        aspect=_aspect(view),
-    )
+    _overlay(axes, view, values, CLASS_COLORS, alpha=0.5)
+
+
+def show_outline(
+    axes: Any, view: CaseView, labels: np.ndarray, index: int, *, color: str | None = None
+) -> None:
+    """Draw the outlines of a slice of a segmentation, in the colours of the classes by default."""
+    values = view.display.picture(labels, index).astype(int)
+    halo = [withStroke(linewidth=2.2, foreground="black"), Normal()]
     for value in np.unique(values[values > 0]):
-        color = LABEL_COLORS[(value - 1) % len(LABEL_COLORS)]
-        axes.contour(values == value, levels=[0.5], colors=[color], linewidths=0.9)
+        colors = [color or class_color(int(value))]
+        outline = axes.contour(values == value, levels=[0.5], colors=colors, linewidths=1.2)
+        outline.set_path_effects(halo)
 
 
 def show_confidence(axes: Any, view: CaseView, confidence: np.ndarray, index: int) -> Any:
@@ -151,30 +210,29 @@ def show_confidence(axes: Any, view: CaseView, confidence: np.ndarray, index: in
 
 def show_mask(axes: Any, view: CaseView, mask: np.ndarray, index: int) -> None:
     """Draw a slice of a mask over the image."""
+    values = view.display.picture(mask, index).astype(int)
+    _overlay(axes, view, values, [DIFFICULTY_COLOR], alpha=0.85)
+
+
+def _show_errors(axes: Any, view: CaseView, index: int) -> None:
+    if view.errors is not None:
+        values = view.display.picture(view.errors, index).astype(int)
+        _overlay(axes, view, values, list(ERROR_COLORS.values()), alpha=0.75)
+
+
+def _overlay(
+    axes: Any, view: CaseView, values: np.ndarray, colors: Sequence[str], *, alpha: float
+) -> None:
+    """Draw values from 1 in these colours, which repeat; 0 is left out."""
     axes.imshow(
-        np.ma.masked_equal(view.display.picture(mask, index), 0),
-        cmap=ListedColormap([DIFFICULTY_COLOR]),
-        alpha=0.85,
+        np.ma.masked_where(values == 0, (values - 1) % len(colors)),
+        cmap=ListedColormap(colors),
+        vmin=-0.5,
+        vmax=len(colors) - 0.5,
+        alpha=alpha,
         interpolation="nearest",
         aspect=_aspect(view),
     )
-
-
-def _draw_panel(axes: Any, view: CaseView, field: str, index: int) -> Any:
-    array = getattr(view, field)
-    if array is None:
-        height, width = extent_mm(view)
-        axes.set_box_aspect(height / width)
-        axes.text(0.5, 0.5, "none", ha="center", va="center", color="0.4", transform=axes.transAxes)
-        return None
-    if field == "confidence":
-        return show_confidence(axes, view, array, index)
-    show_image(axes, view, index)
-    if field == "common_difficulty":
-        show_mask(axes, view, array, index)
-    elif field != "image":
-        show_labels(axes, view, array, index)
-    return None
 
 
 def _show_sides(axes: Any, view: CaseView) -> None:

@@ -1,4 +1,4 @@
-"""The arrays of a validation case: image, reference, prediction and the maps of both branches."""
+"""The arrays of a case: image, reference, prediction and the maps of both branches."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 
 from nnunetv2_spmc.common.errors import DataError, reason_of
-from nnunetv2_spmc.common.nnunet_folders import PREPROCESSED, RAW, folder_if_set
+from nnunetv2_spmc.inference.case_maps import CaseMaps
+from nnunetv2_spmc.inference.map_files import StoredMaps
 from nnunetv2_spmc.raw.scan import check_scan
 from nnunetv2_spmc.reports.orientation import SliceDisplay, slice_display, with_axes_of
-from nnunetv2_spmc.reports.run_files import VALIDATION_FOLDER, AbsentError, read_summary
+from nnunetv2_spmc.reports.predictions import Predictions
+from nnunetv2_spmc.reports.run_files import VALIDATION_FOLDER, AbsentError
 from nnunetv2_spmc.reports.run_record import RunRecord
 from nnunetv2_spmc.unlabeled.image_checks import reading_problem
 
@@ -34,6 +36,7 @@ class CaseView:
         spacing_mm: voxel size along z, y, x.
         properties: geometry, as nnU-Net's reader returned it.
         dice: mean over the classes.
+        ignore_label: label value of the reference that counts nowhere.
     """
 
     run_name: str
@@ -45,6 +48,28 @@ class CaseView:
     spacing_mm: tuple[float, ...]
     properties: dict[str, Any]
     dice: float
+    ignore_label: int | None = None
+
+    @cached_property
+    def annotated(self) -> np.ndarray | None:
+        """The reference with background in place of its ignored voxels."""
+        if self.reference is None or self.ignore_label is None:
+            return self.reference
+        return np.where(self.reference == self.ignore_label, 0, self.reference)
+
+    @cached_property
+    def errors(self) -> np.ndarray | None:
+        """0 right or ignored, 1 missed, 2 added, 3 another class, as `ERROR_COLORS` names them."""
+        if self.reference is None:
+            return None
+        errors = np.zeros(self.reference.shape, np.uint8)
+        wrong = self.prediction != self.reference
+        if self.ignore_label is not None:
+            wrong &= self.reference != self.ignore_label
+        errors[wrong] = 3
+        errors[wrong & (self.prediction == 0)] = 1
+        errors[wrong & (self.reference == 0)] = 2
+        return errors
 
     @cached_property
     def display(self) -> SliceDisplay:
@@ -53,36 +78,47 @@ class CaseView:
 
 
 def case_view(
-    run: RunRecord, case: str, *, with_maps: bool = True, name: str | None = None
+    run: RunRecord,
+    case: str,
+    *,
+    with_maps: bool = True,
+    name: str | None = None,
+    among: Predictions | None = None,
 ) -> CaseView:
-    """Read a validation case, and predict it once more for the maps of both branches.
+    """Read a case; its maps, too, or predict it once more where there are none.
 
     Args:
         run: the run.
-        case: a case in its validation folder.
-        with_maps: False leaves confidence and common-difficulty voxels out.
+        case: a validation case, or one of `among`.
+        with_maps: False predicts nothing: only stored maps are shown.
         name: what to call the run; its own name by default.
+        among: the predictions that the case is one of; those of the validation by default.
 
     Raises:
         AbsentError: the prediction or the image is missing.
         DataError: a file is damaged, or they differ in shape.
     """
-    ending = run.dataset_json["file_ending"]
-    prediction_file = run.folder / VALIDATION_FOLDER / f"{case}{ending}"
+    if among is None:
+        among = Predictions(run, "validation", run.folder / VALIDATION_FOLDER, run.metrics)
+    prediction_file = among.prediction(case)
     if not os.path.lexists(prediction_file):
-        raise AbsentError(f"{prediction_file} does not exist; validate with nnUNetv2_train --val.")
-    images = run.validation_images(case)
-    reference_file = reference_of(run, case)
-    reader = run.model.main.plans_manager.image_reader_writer_class()
+        raise AbsentError(f"{prediction_file} does not exist; predict it again ({among.remedy}).")
+    images, reference_file = among.images(case), among.reference(case)
+    reader = run.reader_writer
     image, properties = _read_image(images, reader)
     prediction = _read_segmentation(prediction_file, reader)
     if prediction.shape != image.shape[1:]:
         raise DataError(
             f"{prediction_file} has the shape {prediction.shape}, but {images[0]} has "
-            f"{image.shape[1:]}; validate anew with nnUNetv2_train --val."
+            f"{image.shape[1:]}; predict it again ({among.remedy})."
         )
     reference = _read_segmentation(reference_file, reader) if reference_file else None
-    maps = run.predict(images) if with_maps else None
+    maps: CaseMaps | StoredMaps | None = among.stored_maps(case)
+    if maps is not None and maps.confidence.shape != prediction.shape:
+        maps = None
+    if maps is None and with_maps:
+        maps = run.predict(images)
+    dice = among.metrics.loc[among.metrics["case"] == case, "dice"].mean()
     return CaseView(
         run_name=name or run.name,
         image=image[0],
@@ -92,7 +128,8 @@ def case_view(
         common_difficulty=maps.common_difficulty if maps else None,
         spacing_mm=tuple(float(size) for size in properties["spacing"]),
         properties=properties,
-        dice=float(run.mean_dice().get(case, np.nan)),
+        dice=float(dice),
+        ignore_label=run.ignore_label,
     )
 
 
@@ -125,15 +162,3 @@ def on_axes_of(view: CaseView, other: CaseView) -> CaseView:
         if getattr(view, name) is not None
     }
     return replace(view, **turned, spacing_mm=other.spacing_mm, properties=other.properties)
-
-
-def reference_of(run: RunRecord, case: str) -> Path | None:
-    """Return the reference segmentation of a validation case, wherever it lies now."""
-    name = f"{case}{run.dataset_json['file_ending']}"
-    places = [Path(measured["reference_file"]) for measured in read_summary(run.folder)]
-    candidates = [path for path in places if path.name == name]
-    for variable, folder in ((PREPROCESSED, "gt_segmentations"), (RAW, "labelsTr")):
-        root = folder_if_set(variable)
-        if root is not None:
-            candidates.append(root / run.dataset_name / folder / name)
-    return next((path for path in candidates if os.path.lexists(path)), None)

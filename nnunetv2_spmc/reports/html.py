@@ -14,16 +14,16 @@ from matplotlib.figure import Figure
 from nnunetv2_spmc.common.whole_file import made_folder, whole_file
 
 ASSETS = Path(__file__).parent / "assets"
-# Okabe and Ito's colours, which most people with colour vision deficiency can tell apart
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
+PANEL_DPI = 130
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure on the page: data URI and the text that says what it shows."""
+    """A figure on the page: data URI, what it shows, and what stands below it."""
 
     source: str
     text: str
+    caption: str = ""
 
 
 def write_html(template: str, path: Path, **content: Any) -> None:
@@ -50,38 +50,19 @@ def asset(name: str) -> str:
     return (ASSETS / name).read_text(encoding="utf-8")
 
 
-def svg_picture(figure: Figure, text: str) -> Picture:
+def svg_picture(figure: Figure, text: str, caption: str = "") -> Picture:
     """Return a figure of lines as a picture."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg")
-    return Picture(_data_uri("image/svg+xml", buffer.getvalue()), text)
+    return Picture(_data_uri("image/svg+xml", buffer.getvalue()), text, caption)
 
 
-def png_picture(figure: Figure, text: str) -> Picture:
+def png_picture(figure: Figure, text: str, caption: str = "") -> Picture:
     """Return a figure of images as a picture."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return Picture(_data_uri("image/png", buffer.getvalue()), text)
+    figure.savefig(buffer, format="png", dpi=PANEL_DPI)
+    return Picture(_data_uri("image/png", buffer.getvalue()), text, caption)
 
 
 def _data_uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
-
-
-def draw_box(axes: Any, position: float, values: Any, width: float, color: str) -> None:
-    """Draw a box of values, and each of them as a dot."""
-    axes.boxplot(
-        values,
-        positions=[position],
-        widths=width * 0.8,
-        showfliers=False,
-        patch_artist=True,
-        manage_ticks=False,
-        boxprops={"facecolor": color, "alpha": 0.35, "edgecolor": color},
-        medianprops={"color": "black"},
-        whiskerprops={"color": color},
-        capprops={"color": color},
-    )
-    # beside each other where several cases have the same value; not random, so that figures repeat
-    offsets = [(number % 5 - 2) / 5 * width * 0.5 for number in range(len(values))]
-    axes.plot([position + o for o in offsets], values, ".", color=color, markersize=4)

@@ -8,19 +8,24 @@ from typing import Any
 
 import matplotlib.style
 
+from nnunetv2_spmc.common.colors import CLASS_COLORS, DIFFICULTY_COLOR, class_color
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.reports import report_tables as tables
-from nnunetv2_spmc.reports.case_figure import DIFFICULTY_COLOR, LABEL_COLORS, draw_case
-from nnunetv2_spmc.reports.html import asset, png_picture, svg_picture, write_html
+from nnunetv2_spmc.reports.content import Log, Report
+from nnunetv2_spmc.reports.html import asset, write_html
 from nnunetv2_spmc.reports.niivue import NIIVUE_VERSION, find_niivue
-from nnunetv2_spmc.reports.plots import draw_curves, draw_metric_boxes
-from nnunetv2_spmc.reports.report import Report
+from nnunetv2_spmc.reports.page_pictures import (
+    case_blocks,
+    classes_remark,
+    confidence_bar,
+    page_figures,
+)
 from nnunetv2_spmc.reports.viewer_volumes import viewer_case
 
-BOX_METRICS = ("dice", "hd95_mm", "asd_mm")
 
-
-def write_page(report: Report, path: Path, *, title: str, with_viewer: bool = True) -> None:
+def write_page(
+    report: Report, path: Path, *, title: str, with_viewer: bool = True, log: Log = print
+) -> None:
     """Write the page whole or not at all.
 
     Args:
@@ -28,50 +33,37 @@ def write_page(report: Report, path: Path, *, title: str, with_viewer: bool = Tr
         path: the HTML file.
         title: its heading.
         with_viewer: whether to embed the viewer and its volumes.
+        log: receives a line per step that takes time.
     """
+    log("Drawing the page")
     viewer = _viewer(report) if with_viewer and report.cases else None
     with matplotlib.style.context("default"):
-        pictures = _pictures(report)
+        figures, cases = page_figures(report), case_blocks(report)
     write_html(
         "report.html.jinja",
         path,
         title=title,
+        judged_by=report.judged_by,
+        classes_remark=classes_remark(report),
+        kind=report.kind,
+        answers=report.answers,
         notes=report.notes,
         run_names=list(report.runs),
+        several_methods=len(report.methods) > 1,
         record_rows=tables.record_rows(report),
         setting_rows=tables.setting_rows(report),
         metrics_remark=tables.metrics_remark(report),
         metric_titles=tables.metric_titles(report),
         metric_rows=tables.metric_rows(report),
         case_rows=tables.case_rows(report),
-        legend=_legend(report),
+        cases=cases,
+        confidence_bar=confidence_bar(),
         viewer=viewer,
+        viewer_legend=_viewer_legend(report),
+        print_script=asset("print.js"),
         footer=f"Made by nnUNetv2_spmc_report with {tables.made_with()}.",
-        **pictures,
+        **figures,
     )
-
-
-def _pictures(report: Report) -> dict[str, Any]:
-    names = " and ".join(report.runs)
-    boxes = [
-        svg_picture(
-            draw_metric_boxes(report.metrics, metric), f"{title} of the validation cases, by class"
-        )
-        for metric, title in zip(report.shown_metrics, tables.metric_titles(report), strict=True)
-        if metric in BOX_METRICS
-    ]
-    cases = [
-        png_picture(draw_case(case, views, report.class_names), _case_text(case, views))
-        for case, views in report.cases.items()
-    ]
-    tables_of_curves = {name: run.curves for name, run in report.runs.items()}
-    curves = svg_picture(draw_curves(tables_of_curves), f"Curves over the epochs of {names}")
-    return {"box_figures": boxes, "case_figures": cases, "curves": curves}
-
-
-def _case_text(case: str, views: list[Any]) -> str:
-    scores = ", ".join(f"{view.run_name} {view.dice:.3f}" for view in views)
-    return f"{case}, mean Dice: {scores}"
 
 
 def _viewer(report: Report) -> dict[str, str] | None:
@@ -83,7 +75,7 @@ def _viewer(report: Report) -> dict[str, str] | None:
         return None
     data = {
         "cases": [viewer_case(case, views) for case, views in report.cases.items()],
-        "labelColors": LABEL_COLORS,
+        "labelColors": CLASS_COLORS,
         "difficultyColor": DIFFICULTY_COLOR,
     }
     return {
@@ -96,9 +88,6 @@ def _viewer(report: Report) -> dict[str, str] | None:
     }
 
 
-def _legend(report: Report) -> list[tuple[str, str]]:
-    classes = [
-        (name, LABEL_COLORS[number % len(LABEL_COLORS)])
-        for number, name in enumerate(report.class_names)
-    ]
+def _viewer_legend(report: Report) -> list[tuple[str, str]]:
+    classes: list[Any] = [(name, class_color(value)) for value, name in report.class_names.items()]
     return [*classes, ("common difficulty", DIFFICULTY_COLOR)]

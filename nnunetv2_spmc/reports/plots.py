@@ -1,46 +1,51 @@
-"""Figures of tables: curves over the epochs, boxes over the cases."""
+"""Figures of curves over the epochs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from nnunetv2_spmc.common.errors import DataError
-from nnunetv2_spmc.evaluation.case_metrics import METRICS, OVERLAPS
-from nnunetv2_spmc.evaluation.text_table import TITLES
+from nnunetv2_spmc.common.colors import method_color
 from nnunetv2_spmc.methods import TRAINERS
-from nnunetv2_spmc.reports.html import COLORS, draw_box
+from nnunetv2_spmc.reports.curve_texts import panel_of
 
 OTHER_BRANCHES = sorted({b for t in TRAINERS for b in getattr(t, "branches", ())[1:]})
 BRANCH_STYLES: dict[str, Literal["-", "--"]] = {"main": "-", **dict.fromkeys(OTHER_BRANCHES, "--")}
-FIRST_PANELS = ("train_losses", "val_losses", "ema_fg_dice", "mean_fg_dice")
-PANEL_TITLES = {
-    "train_losses": "training loss of the main branch",
-    "val_losses": "validation loss",
-    "mean_fg_dice": "pseudo Dice on validation patches",
-    "ema_fg_dice": "pseudo Dice, moving average",
-    "lrs": "learning rate",
-    "seconds": "seconds per epoch",
-    "lambda": "lambda (ramp-up weight)",
-    "agreement": "agreement of the branches",
-    "supervised": "supervised loss",
-    "cdps": "CDPS loss",
-    "cps": "CPS loss",
-    "splat": "SPLAT loss",
-    "suspicious": "share of suspicious voxels",
-    "taught": "share of taught voxels",
-    "common_difficulty_labeled": "share of common difficulty, labeled",
-    "common_difficulty_unlabeled": "share of common difficulty, unlabeled",
-    "single_class": "patches predicted as one class",
-    "pseudo_label_dice": "pseudo-label Dice, withheld cases",
-}
+FIRST_PANELS = ("ema_fg_dice", "train_losses", "val_losses", "mean_fg_dice")
 PANELS_PER_ROW = 3
+SMALL = (3.4, 2.5)  # inches; figures of this size stand side by side, or below each other
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What is drawn into one panel: the curves of all branches.
+
+    Args:
+        title: of the panel.
+        healthy: a sentence on what it looks like where all is well.
+        keys: of the curves.
+    """
+
+    title: str
+    healthy: str
+    keys: Sequence[str]
+
+    @property
+    def branches(self) -> list[str]:
+        """The branches in it, if there are several."""
+        names = [key.rpartition("_")[2] for key in self.keys]
+        return [name for name in BRANCH_STYLES if name in names] if len(names) > 1 else []
+
+    def is_in(self, curves: pd.DataFrame) -> bool:
+        """Whether a run has one of them."""
+        return any(key in curves and curves[key].notna().any() for key in self.keys)
 
 
 def draw_curves(tables: Mapping[str, pd.DataFrame]) -> Figure:
@@ -49,92 +54,84 @@ def draw_curves(tables: Mapping[str, pd.DataFrame]) -> Figure:
     Args:
         tables: name of a run -> its curves, one row per epoch.
     """
-    panels = _panels(tables.values())
+    panels = curve_panels(tables.values())
     rows = math.ceil(len(panels) / PANELS_PER_ROW)
     figure = Figure(figsize=(11, 0.6 + 2.1 * rows), layout="constrained")
     grid = figure.subplots(rows, PANELS_PER_ROW, squeeze=False, sharex=True)
-    colors = _colors(len(tables))
-    for axes, (title, keys) in zip(grid.flat, panels.items(), strict=False):
-        for curves, color in zip(tables.values(), colors, strict=True):
-            for key in keys:
-                if key in curves and curves[key].notna().any():
-                    style = BRANCH_STYLES.get(key.rpartition("_")[2], "-")
-                    marker = "." if len(curves) < 8 else None
-                    axes.plot(curves[key], style, color=color, marker=marker, linewidth=1.4)
-        axes.set_title(title, fontsize=9)
-        axes.grid(alpha=0.3)
-        axes.tick_params(labelsize=8, labelbottom=True)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    colors = {name: method_color(number) for number, name in enumerate(tables)}
+    for axes, panel in zip(grid.flat, panels, strict=False):
+        _draw(axes, panel, tables, colors)
+        axes.tick_params(labelbottom=True)
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
     figure.supxlabel("epoch", fontsize=9)
-    handles = [Line2D([], [], color=color) for color in colors]
-    names = list(tables)
-    drawn = {key.rpartition("_")[2] for keys in panels.values() if len(keys) > 1 for key in keys}
-    branches = [branch for branch in BRANCH_STYLES if branch in drawn]
-    handles += [Line2D([], [], color="0.4", linestyle=BRANCH_STYLES[b]) for b in branches]
-    names += [f"{branch} branch" for branch in branches]
-    figure.legend(handles, names, loc="outside upper left", ncols=len(names), frameon=False)
+    branches = dict.fromkeys(branch for panel in panels for branch in panel.branches)
+    handles = _handles(colors, branches)
+    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), frameon=False)
     return figure
 
 
-def _panels(tables: Iterable[pd.DataFrame]) -> dict[str, list[str]]:
-    """Group the curves of both branches under one title, the most asked-for first."""
-    keys = list(dict.fromkeys(key for curves in tables for key in curves.columns))
-    ordered = [key for key in FIRST_PANELS if key in keys]
-    ordered += [key for key in keys if key not in ordered]
-    panels: dict[str, list[str]] = {}
-    for key in ordered:
-        base, _, branch = key.rpartition("_")
-        title = base if branch in BRANCH_STYLES else key
-        if title.startswith("dice_"):
-            title = f"pseudo Dice {title.removeprefix('dice_')}"
-        panels.setdefault(PANEL_TITLES.get(title, title.replace("_", " ")), []).append(key)
-    return panels
-
-
-def draw_metric_boxes(tables: Mapping[str, pd.DataFrame], metric: str = "dice") -> Figure:
-    """Draw a box per class and run over the cases, every case as a dot.
+def draw_curve_panel(
+    panel: Panel,
+    tables: Mapping[str, pd.DataFrame],
+    colors: Mapping[str, str],
+    legend: Mapping[str, str],
+) -> Figure:
+    """Draw a panel as a small figure of its own.
 
     Args:
-        tables: name of a run -> its metrics, one row per case and class.
-        metric: one of the columns, "dice" for example.
-
-    Raises:
-        DataError: there is no such metric, or no run has it.
+        panel: from `curve_panels`.
+        tables: name of a run -> its curves.
+        colors: name of a run -> its colour.
+        legend: what is written below -> its colour.
     """
-    if metric not in METRICS:
-        raise DataError(f"There is no metric {metric}; take one of {', '.join(METRICS)}.")
-    if not any(table[metric].notna().any() for table in tables.values()):
-        raise DataError(
-            f"No run has the metric {metric}: run nnUNetv2_spmc_evaluate on its validation folder."
-        )
-    labels = list(dict.fromkeys(label for table in tables.values() for label in table["label"]))
-    width = 0.8 / len(tables)
-    figure = Figure(
-        figsize=(min(11.0, max(4.5, 1.2 + len(labels) * (0.5 + 0.4 * len(tables)))), 3.4),
-        layout="constrained",
-    )
+    figure = Figure(figsize=SMALL, layout="constrained")
     axes = figure.subplots()
-    colors = _colors(len(tables))
-    for number, (table, color) in enumerate(zip(tables.values(), colors, strict=True)):
-        for position, label in enumerate(labels):
-            values = table.loc[table["label"] == label, metric].dropna().to_numpy()
-            if len(values):
-                middle = position + (number - (len(tables) - 1) / 2) * width
-                draw_box(axes, middle, values, width, color)
-    axes.set_xticks(range(len(labels)), labels)
-    axes.set_xlim(-0.6, len(labels) - 0.4)
-    axes.set_ylabel(TITLES[metric])
-    if metric in OVERLAPS:
-        axes.set_ylim(-0.02, 1.02)
-    else:
-        axes.set_ylim(bottom=0)
-    axes.grid(axis="y", alpha=0.3)
-    handles = [Line2D([], [], color=color, linewidth=5, alpha=0.6) for color in colors]
-    figure.legend(handles, list(tables), loc="outside upper left", frameon=False, fontsize=8)
+    _draw(axes, panel, tables, colors)
+    axes.set_xlabel("epoch", fontsize=8)
+    handles = _handles(legend, panel.branches)
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=2,
+        frameon=False,
+        fontsize=8,
+        columnspacing=1,
+    )
     return figure
 
 
-def _colors(number: int) -> list[str]:
-    return [COLORS[i % len(COLORS)] for i in range(number)]
+def curve_panels(tables: Iterable[pd.DataFrame]) -> list[Panel]:
+    """Group the curves of all branches under one title, the most asked-for first."""
+    logged = [key for curves in tables for key in curves.columns if curves[key].notna().any()]
+    keys = list(dict.fromkeys(logged))
+    ordered = [key for key in FIRST_PANELS if key in keys]
+    ordered += [key for key in keys if key not in ordered]
+    panels: dict[tuple[str, str], list[str]] = {}
+    for key in ordered:
+        base, _, branch = key.rpartition("_")
+        panels.setdefault(panel_of(base if branch in BRANCH_STYLES else key), []).append(key)
+    return [Panel(title, healthy, found) for (title, healthy), found in panels.items()]
+
+
+def _draw(
+    axes: Any, panel: Panel, tables: Mapping[str, pd.DataFrame], colors: Mapping[str, str]
+) -> None:
+    for name, curves in tables.items():
+        for key in panel.keys:
+            if key in curves and curves[key].notna().any():
+                style = BRANCH_STYLES.get(key.rpartition("_")[2], "-")
+                marker = "." if len(curves) < 8 else None
+                axes.plot(curves[key], style, color=colors[name], marker=marker, linewidth=1.4)
+    axes.set_title(panel.title, fontsize=9)
+    axes.grid(alpha=0.3)
+    axes.tick_params(labelsize=8)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+
+
+def _handles(colors: Mapping[str, str], branches: Iterable[str]) -> list[Line2D]:
+    handles = [Line2D([], [], color=color, label=name) for name, color in colors.items()]
+    for branch in branches:
+        style = BRANCH_STYLES[branch]
+        handles.append(Line2D([], [], color="0.4", linestyle=style, label=f"{branch} branch"))
+    return handles

@@ -8,10 +8,11 @@ from typing import Any
 
 from nnunetv2_spmc.evaluation.summary import mean_and_std
 from nnunetv2_spmc.evaluation.text_table import TITLES, number
-from nnunetv2_spmc.raw.cases import name_some
+from nnunetv2_spmc.raw.cases import count_of, name_some
 from nnunetv2_spmc.raw.dataset_json import channel_names
-from nnunetv2_spmc.reports.report import Report
+from nnunetv2_spmc.reports.content import Report
 from nnunetv2_spmc.reports.run_record import RunRecord
+from nnunetv2_spmc.reports.used_settings import used_settings
 
 
 def record_rows(report: Report) -> list[tuple[str, list[str]]]:
@@ -46,12 +47,18 @@ def record_rows(report: Report) -> list[tuple[str, list[str]]]:
     return list(rows.items())
 
 
-def setting_rows(report: Report) -> list[tuple[str, list[str]]]:
-    """Return (setting, one text per run); '-' where a run does not know it."""
-    keys = dict.fromkeys(key for run in report.runs.values() for key in run.settings)
-    return [
-        (key, [str(run.settings.get(key, "-")) for run in report.runs.values()]) for key in keys
-    ]
+def setting_rows(report: Report) -> list[tuple[str, list[str], bool]]:
+    """Return (setting, one text per run, whether they differ), of settings that some run uses.
+
+    '-' stands where a run does not use a setting, and is no difference.
+    """
+    used = [used_settings(run.trainer, run.settings) for run in report.runs.values()]
+    rows = []
+    for key in dict.fromkeys(key for settings in used for key in settings):
+        values = [str(settings[key]) for settings in used if key in settings]
+        texts = [str(settings.get(key, "-")) for settings in used]
+        rows.append((key, texts, len(set(values)) > 1))
+    return rows
 
 
 def metric_rows(report: Report) -> list[dict[str, Any]]:
@@ -92,11 +99,11 @@ def metrics_remark(report: Report) -> str:
         return "No run has been validated yet."
     cases = {name: set(table["case"]) for name, table in report.metrics.items()}
     sets = list(cases.values())
-    text = f"{len(sets[0])} validation cases."
+    text = f"{count_of(len(sets[0]), f'{report.kind} case')}."
     if any(other != sets[0] for other in sets[1:]):
         different = ", ".join(f"{name}: {len(ids)}" for name, ids in cases.items())
-        text = f"The runs were validated on different cases ({different}): compare with care."
-    on_training = [n for n, run in report.runs.items() if n in cases and run.fold == "all"]
+        text = f"The runs were measured on different cases ({different}): compare with care."
+    on_training = report.trained_on_cases
     if on_training:
         text += (
             f" With fold all the validation cases are the training cases ({name_some(on_training)})"

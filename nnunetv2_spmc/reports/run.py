@@ -21,17 +21,17 @@ class Run(RunRecord):
         return draw_curves({self.trainer: self.curves})
 
     def plot_metrics(self, metric: str = "dice") -> Figure:
-        """Draw a box per class of a metric of the validation cases."""
-        from nnunetv2_spmc.reports.plots import draw_metric_boxes
+        """Draw a metric of the validation cases: a panel per class, a dot per case, the mean."""
+        from nnunetv2_spmc.reports.metric_plots import draw_metric
 
-        return draw_metric_boxes({self.trainer: self.metrics}, metric)
+        return draw_metric({self.trainer: self.metrics}, metric)
 
     def plot_case(self, case: str) -> Figure:
-        """Draw a validation case: image, reference, prediction, confidence, common difficulty."""
+        """Draw a validation case: labels, errors, confidence, common-difficulty voxels."""
         from nnunetv2_spmc.reports.case_figure import draw_case
         from nnunetv2_spmc.reports.case_views import case_view
 
-        return draw_case(case, [case_view(self, case)], list(self.classes))
+        return draw_case(case, [case_view(self, case)], self.class_of_value)
 
 
 def load_run(folder: str | Path) -> Run:

@@ -58,6 +58,7 @@ class RunRecord:
         versions: of what it was trained with, as far as the run tells.
         pretrained_weights: the file it started from, as far as the run tells; else empty.
         overlap: what unlabeled and evaluated cases share, where that was allowed; else empty.
+        device: where its model predicts: "cpu", "cuda" or "mps".
     """
 
     folder: Path
@@ -71,13 +72,15 @@ class RunRecord:
     versions: Mapping[str, str]
     pretrained_weights: str = ""
     overlap: str = ""
+    device: str = "cpu"
 
     @classmethod
-    def load(cls, folder: str | Path) -> Self:
+    def load(cls, folder: str | Path, device: str = "cpu") -> Self:
         """Load what a training left behind.
 
         Args:
             folder: nnUNet_results/DatasetXXX_Name/TRAINER__PLANS__CONFIGURATION/fold_0.
+            device: where its model shall predict.
 
         Raises:
             DataError: it is no such folder, or has no readable checkpoint.
@@ -105,6 +108,7 @@ class RunRecord:
             versions=_versions(state, debug),
             pretrained_weights=str(state.get("pretrained_weights", "")),
             overlap=_overlap(state),
+            device=device,
         )
 
     def __repr__(self) -> str:
@@ -149,6 +153,19 @@ class RunRecord:
         """Foreground classes, or regions, with their label values."""
         return class_values(self.dataset_json, self.folder)
 
+    @property
+    def class_of_value(self) -> dict[int, str]:
+        """Label value in a segmentation -> the class, or the region that is predicted by it."""
+        order = self.dataset_json.get("regions_class_order")
+        if order is not None and any(len(values) > 1 for values in self.classes.values()):
+            return dict(zip(order, self.classes, strict=False))
+        return {values[0]: name for name, values in self.classes.items()}
+
+    @property
+    def ignore_label(self) -> int | None:
+        """The label value of voxels that count nowhere."""
+        return read_classes(self.dataset_json, self.folder.parent / "dataset.json").ignore
+
     @cached_property
     def case_counts(self) -> tuple[int | None, int | None]:
         """How many labeled cases were trained and validated on; None where the run does not say."""
@@ -188,12 +205,22 @@ class RunRecord:
         number = int(self.dataset_name[len("Dataset") :][:3])
         return f"{number} {self.configuration} {self.fold} -tr {self.trainer}{option}"
 
+    @property
+    def channels(self) -> list[str]:
+        """The names of the images that a case consists of."""
+        return channel_names(self.dataset_json)
+
+    @property
+    def reader_writer(self) -> Any:
+        """The reader and writer of nnU-Net that the training read its images with."""
+        return read_model_plans(self.folder.parent, self.configuration).image_reader_writer_class()
+
     # ---- using it ------------------------------------------------------------------------------
 
     @cached_property
     def model(self) -> TrainedModel:
-        """The trained model on the CPU, loaded at first use."""
-        return load_model(self.folder, self.checkpoint_name)
+        """The trained model on its device, loaded at first use."""
+        return load_model(self.folder, self.checkpoint_name, device=self.device)
 
     def predict(self, image: str | Path | Sequence[str | Path]) -> CaseMaps:
         """Predict a case with both branches.
@@ -222,7 +249,7 @@ class RunRecord:
             files = [raw / os.path.expandvars(file) for file in listed]
         elif raw is not None:  # nnU-Net's own function starts twelve processes for this
             ending = self.dataset_json["file_ending"]
-            channels = range(len(channel_names(self.dataset_json)))
+            channels = range(len(self.channels))
             files = [raw / IMAGES_TRAIN / f"{case}_{channel:04d}{ending}" for channel in channels]
         files = [file for file in files if os.path.lexists(file)]
         if not files:
@@ -231,23 +258,6 @@ class RunRecord:
                 "nnUNet_raw to where the dataset lies."
             )
         return files
-
-
-def run_labels(runs: Sequence[RunRecord]) -> list[str]:
-    """Return short names that tell the runs apart."""
-    labels = [run.trainer for run in runs]
-    for part in ("configuration", "fold", "dataset_name"):
-        if len(set(labels)) < len(runs):
-            labels = [
-                f"{label}, {'fold ' if part == 'fold' else ''}{getattr(run, part)}"
-                for label, run in zip(labels, runs, strict=True)
-            ]
-    if len(set(labels)) < len(runs):
-        labels = [f"{number}: {label}" for number, label in enumerate(labels, start=1)]
-    return [
-        f"{label} (overlap allowed)" if run.overlap else label
-        for label, run in zip(labels, runs, strict=True)
-    ]
 
 
 def class_values(dataset_json: Mapping[str, Any], folder: Path) -> dict[str, tuple[int, ...]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from nnunetv2.training.logging.nnunet_logger import LocalLogger, MetaLogger
 
+from nnunetv2_spmc.common.colors import method_color
 from nnunetv2_spmc.common.whole_file import whole_file
 from nnunetv2_spmc.training.stability import collapse_warnings
 
@@ -102,7 +103,9 @@ def _draw(panels: Panels, curves: Mapping[str, Sequence[float]], path: Path) -> 
         for number, key in enumerate(keys):
             marker = "o" if len(curves[key]) < 3 else None
             style = "--" if number % 2 else "-"  # two branches often lie on each other
-            axes.plot(curves[key], style, label=key.replace("_", " "), marker=marker)
+            color = method_color(number)
+            label = key.replace("_", " ")
+            axes.plot(curves[key], style, color=color, label=label, marker=marker)
         axes.set_title(title)
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
         axes.grid(alpha=0.3)

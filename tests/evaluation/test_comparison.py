@@ -7,8 +7,10 @@ import json
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from scipy.stats import bootstrap, wilcoxon
 
+from nnunetv2_spmc.common.colors import method_color
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.evaluation.box_plot import draw_box_plot
 from nnunetv2_spmc.evaluation.case_metrics import ClassMetrics
@@ -274,7 +276,8 @@ def test_the_plot_shows_a_box_per_method_and_class(two_methods, tmp_path) -> Non
     path = draw_box_plot(read_methods(two_methods[0]), tmp_path)
     picture = matplotlib.image.imread(path)[..., :3]
     colors = {tuple(color) for color in (picture.reshape(-1, 3) * 255).astype(int).tolist()}
-    assert {(31, 119, 180), (255, 127, 14)} <= colors  # the dots of two methods
+    dots = {tuple(round(255 * part) for part in to_rgb(method_color(n))) for n in range(2)}
+    assert dots <= colors
     assert {file.name for file in tmp_path.iterdir() if file.is_file()} == {"comparison.png"}
 
 

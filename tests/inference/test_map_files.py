@@ -1,5 +1,6 @@
 import errno
 import shutil
+from dataclasses import replace
 from functools import partial
 
 import nibabel
@@ -12,9 +13,11 @@ from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReori
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO, SimpleITKIOWithReorient
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
+from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.common.whole_file import WriteError
 from nnunetv2_spmc.inference.case_maps import CaseMaps
-from nnunetv2_spmc.inference.map_files import write_maps
+from nnunetv2_spmc.inference.map_files import read_stored_maps, write_maps
+from tests.damaged_files import halved
 from tests.full_disk import file_size_limit
 
 OBLIQUE = (0.0, -1.0, 0.0, 0.8, 0.0, -0.6, 0.6, 0.0, 0.8)  # an axis swap and a tilt
@@ -143,3 +146,46 @@ def test_nothing_half_written_stays(tmp_path, write_volume):
         with pytest.raises(WriteError, match=reason):
             write_maps(tmp_path / "out", "case", maps_of(array[0], properties), writer, ".nii.gz")
         assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "reader_class", [SimpleITKIO, SimpleITKIOWithReorient, NibabelIO, NibabelIOWithReorient]
+)
+def test_stored_maps_are_read_as_they_were(reader_class, write_volume, tmp_path):
+    reader = reader_class()
+    file = write_volume(tmp_path / "scan_0000.nii.gz", seed=1, direction=OBLIQUE)
+    array, properties = reader.read_images([str(file)])
+    maps = maps_of(array[0], properties)
+    write_maps(tmp_path / "out", "scan", maps, reader, ".nii.gz")
+    stored = read_stored_maps(tmp_path / "out", "scan", reader, ".nii.gz")
+    assert np.allclose(stored.confidence, maps.confidence)
+    assert np.array_equal(stored.common_difficulty, maps.common_difficulty)
+
+
+def test_stored_maps_of_a_tiff_are_read(tmp_path):
+    array = np.arange(2 * 3 * 4, dtype=np.float32).reshape(2, 3, 4)
+    maps = replace(maps_of(array, {"spacing": (1, 1, 1)}), common_difficulty=None)
+    write_maps(tmp_path, "scan", maps, Tiff3DIO(), ".tif")
+    stored = read_stored_maps(tmp_path, "scan", Tiff3DIO(), ".tif")
+    assert np.allclose(stored.confidence, maps.confidence)
+    assert stored.common_difficulty is None
+
+
+def test_maps_that_are_absent_or_too_old_are_not_read(write_volume, tmp_path):
+    reader = SimpleITKIO()
+    array, properties = reader.read_images([str(write_volume(tmp_path / "a_0000.nii.gz", seed=1))])
+    write_maps(tmp_path / "out", "a", maps_of(array[0], properties), reader, ".nii.gz")
+    written = (tmp_path / "out" / "confidence" / "a.nii.gz").stat().st_mtime
+    assert read_stored_maps(tmp_path / "out", "a", reader, ".nii.gz", written) is not None
+    assert read_stored_maps(tmp_path / "out", "a", reader, ".nii.gz", written + 1) is None
+    assert read_stored_maps(tmp_path / "out", "b", reader, ".nii.gz") is None
+
+
+def test_a_damaged_stored_map_is_named(write_volume, tmp_path):
+    reader = SimpleITKIO()
+    array, properties = reader.read_images([str(write_volume(tmp_path / "a_0000.nii.gz", seed=1))])
+    write_maps(tmp_path / "out", "a", maps_of(array[0], properties), reader, ".nii.gz")
+    file = tmp_path / "out" / "confidence" / "a.nii.gz"
+    halved(file, file)
+    with pytest.raises(DataError, match=f"{file} is truncated or damaged"):
+        read_stored_maps(tmp_path / "out", "a", reader, ".nii.gz")

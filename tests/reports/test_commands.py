@@ -13,6 +13,7 @@ import torch
 from nnunetv2_spmc import discovery
 from nnunetv2_spmc.cli import export, rank, report, uncertainty
 from nnunetv2_spmc.inference import ranking
+from nnunetv2_spmc.reports import run_record
 from tests.damaged_files import halved, with_nan
 from tests.full_disk import file_size_limit
 
@@ -230,7 +231,7 @@ def test_a_model_whose_channels_are_called_modality_predicts(model, test_image, 
     run(uncertainty, "-i", test_image.parent, "-o", tmp_path / "out", *options)
     run(rank, "-d", 500, "-i", test_image.parent, *options)
     page = tmp_path / "report.html"
-    run(report, renamed / "fold_all", "-o", page, "--no_maps", "--no_viewer")
+    run(report, renamed / "fold_all", "-o", page, "--no_maps", "--no_viewer", "-np", 0)
     assert "MRI" in page.read_text(encoding="utf-8")
 
 
@@ -251,7 +252,7 @@ def test_rank_lists_all_unlabeled_cases_with_their_patients(model, tmp_path, cap
     for row in rows:
         parts = float(row["common_difficulty"]), float(row["disagreement"])
         assert float(row["score"]) == pytest.approx(sum(parts) / 2)
-    assert f"| 1    | {rows[0]['case']}" in capsys.readouterr().out
+    assert f"| 1 *  | {rows[0]['case']}" in capsys.readouterr().out
 
 
 def test_rank_of_a_stock_model_needs_another_score(phantom_runs, capsys):
@@ -315,7 +316,20 @@ def test_a_ranking_that_cannot_be_written_is_shown_before(model, small_disk, cap
 def test_report_writes_one_file(phantom_runs, tmp_path, capsys):
     path = tmp_path / "new" / "report.html"
     runs = (phantom_runs.control, phantom_runs.spmc, phantom_runs.spmc)
-    run(report, *runs, "-o", path, "--cases", 1, "--no_viewer", "--no_maps", "--title", "Phantom")
+    run(
+        report,
+        *runs,
+        "-o",
+        path,
+        "--cases",
+        1,
+        "--no_viewer",
+        "--no_maps",
+        "--title",
+        "Phantom",
+        "-np",
+        0,
+    )
     assert [file.name for file in path.parent.iterdir()] == ["report.html"]
     assert "<h1>Phantom</h1>" in path.read_text(encoding="utf-8")
     assert "Wrote " in capsys.readouterr().out
@@ -330,6 +344,84 @@ def test_bad_input_of_report_gets_a_sentence(phantom_runs, tmp_path):
         file.unlink()
     assert "has no checkpoint" in refused(report, unstarted, "-o", page)
     assert not page.exists()
+
+
+def test_report_takes_a_device_processes_and_predictions():
+    parser = report.build_parser()
+    arguments = parser.parse_args(
+        ["a", "b", "-o", "r.html", "-device", "mps", "-np", "3", "-pred", "p", "q"]
+    )
+    assert arguments.runs == [Path("a"), Path("b")]
+    assert (arguments.device, arguments.np) == ("mps", 3)
+    assert arguments.pred == [Path("p"), Path("q")]
+    assert parser.parse_args(["a", "-o", "r.html"]).device is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("-np", -1),
+        ("-device", "tpu"),
+        ("-pred", "one", "two"),
+        ("-pred", "one", "--validation"),
+        ("--cases", -1),
+    ],
+)
+def test_wrong_options_of_report_end_with_status_2(phantom_runs, tmp_path, wrong):
+    with pytest.raises(SystemExit) as ended:
+        run(report, phantom_runs.spmc, "-o", tmp_path / "report.html", *wrong)
+    assert ended.value.code == 2
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_a_device_that_is_not_there_is_a_sentence(phantom_runs, tmp_path, monkeypatch, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    page = tmp_path / "report.html"
+    message = refused(report, phantom_runs.spmc, "-o", page, "-device", device)
+    assert f"has no {device.upper()} device that torch can use; take -device cpu" in message
+
+
+def test_report_predicts_on_the_device_that_is_asked_for(copied_run, tmp_path, monkeypatch):
+    fold, _ = copied_run
+    devices = []
+    original = run_record.load_model
+
+    def load(*arguments, device):
+        devices.append(device)
+        return original(*arguments, device="cpu")
+
+    monkeypatch.setattr(run_record, "load_model", load)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    options = ("-o", tmp_path / "report.html", "-np", 0, "--no_viewer")
+    run(report, fold, *options, "-device", "cuda")
+    assert devices == ["cuda"]
+
+
+def test_report_says_what_it_does_and_what_came_out(copied_run, tmp_path, capsys):
+    fold, _ = copied_run
+    run(report, fold, "-o", tmp_path / "report.html", "-np", 0, "--no_viewer", "-device", "cpu")
+    lines = capsys.readouterr().out.splitlines()
+    expected = (
+        "Predicting 1 test case of nnUNetTrainerSPMC",
+        "[1/1] test_000: mean confidence",
+        "Measuring the test cases of nnUNetTrainerSPMC",
+        "[1/1] test_000: nnUNetTrainerSPMC",
+        "Drawing the page",
+        "SPMC: Dice ",
+        "Wrote ",
+    )
+    assert len(lines) == len(expected)
+    for line, start in zip(lines, expected, strict=True):
+        assert line.startswith(start)
+
+
+def test_report_judges_by_validation_cases_if_asked(copied_run, tmp_path):
+    fold, _ = copied_run
+    page = tmp_path / "report.html"
+    run(report, fold, "-o", page, "-np", 0, "--no_viewer", "--no_maps", "--validation")
+    assert "Metrics of the validation cases" in page.read_text(encoding="utf-8")
+    assert not (fold / "test").exists()
 
 
 @pytest.fixture
@@ -352,13 +444,13 @@ def test_report_goes_on_beside_a_bad_scan_and_names_it_last(copied_run, tmp_path
     damage(file)
     page = tmp_path / "report.html"
     with pytest.raises(SystemExit) as ended:
-        run(report, fold, "-o", page, "--no_maps", "--no_viewer", "--cases", 9)
+        run(report, fold, "-o", page, "--no_maps", "--no_viewer", "--cases", 9, "-np", 0)
     assert ended.value.code == 1
     (line,) = capsys.readouterr().err.splitlines()[-1:]
     assert line.startswith(f"failed: train_000 of nnUNetTrainerSPMC: {file} ")
     text = page.read_text(encoding="utf-8")
-    assert "train_001, mean Dice" in text
-    assert "train_000, mean Dice" not in text
+    assert "train_001, nnUNetTrainerSPMC: image" in text
+    assert "train_000, nnUNetTrainerSPMC: image" not in text
     assert f"{file} is" in text
 
 
@@ -367,7 +459,18 @@ def test_report_measures_the_other_cases_beside_a_bad_prediction(copied_run, tmp
     file = fold / "validation" / "train_000.nii.gz"
     halved(file, file)
     with pytest.raises(SystemExit) as ended:
-        run(report, fold, "-o", tmp_path / "report.html", "--no_maps", "--no_viewer", "--cases", 0)
+        run(
+            report,
+            fold,
+            "-o",
+            tmp_path / "report.html",
+            "--no_maps",
+            "--no_viewer",
+            "--cases",
+            0,
+            "-np",
+            0,
+        )
     assert ended.value.code == 1
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith(f"failed: train_000 of nnUNetTrainerSPMC: {file} is truncated")
@@ -379,7 +482,7 @@ def test_a_damaged_summary_does_not_stop_the_report(copied_run, tmp_path, capsys
     file = fold / "validation" / "summary.json"
     file.write_text(content)
     with pytest.raises(SystemExit) as ended:
-        run(report, fold, "-o", tmp_path / "report.html", "--no_maps", "--no_viewer")
+        run(report, fold, "-o", tmp_path / "report.html", "--no_maps", "--no_viewer", "-np", 0)
     assert ended.value.code == 1
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith(f"failed: nnUNetTrainerSPMC: {file} ")

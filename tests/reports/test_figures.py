@@ -12,6 +12,8 @@ from nnunetv2_spmc.reports.run_record import RunRecord
 from scripts import demo_figure, figures
 from tests.reports.oriented_scans import side_of_block, view_of, write_scan
 
+CLASSES = {1: "organ", 2: "core"}
+
 
 @pytest.fixture
 def with_snapshots(phantom_runs, tmp_path):
@@ -51,7 +53,9 @@ def test_every_panel_has_a_name_of_its_own_and_the_figure_that_of_the_scan(phant
     runs = [RunRecord.load(folder) for folder in (phantom_runs.control, phantom_runs.spmc)]
     images = runs[1].validation_images("train_001")
     maps = {name: run.predict(images) for name, run in zip("ab", runs, strict=True)}
-    shown = figures.Slice(case_view(runs[1], "train_001", with_maps=False), 7, "a training scan")
+    shown = figures.Slice(
+        case_view(runs[1], "train_001", with_maps=False), 7, "a training scan", CLASSES
+    )
     for figure, number in (
         (figures.draw_uncertainty(shown, maps), 6),
         (figures.draw_common_difficulty(shown, maps["b"], 0.7), 8),
@@ -60,6 +64,8 @@ def test_every_panel_has_a_name_of_its_own_and_the_figure_that_of_the_scan(phant
         titles = panel_titles(figure)
         assert len(set(titles)) == len(titles) == number, titles
         assert figure.get_suptitle() == "a training scan"
+        (legend,) = figure.legends
+        assert {"organ", "core"} <= {text.get_text() for text in legend.get_texts()}
     assert titles[1:3] == ["epoch 1", "epoch 2"]
 
 
@@ -77,10 +83,10 @@ def test_bad_input_is_a_sentence(tmp_path):
 @pytest.mark.parametrize(("name", "letters"), [("LAS", "RLAP"), ("RPI", "RLAP"), ("PSR", "APSI")])
 def test_the_figures_of_the_method_are_radiological_too(name, letters, tmp_path):
     view = view_of(write_scan(tmp_path, name))
-    shown = figures.Slice(view, figures.slice_with_most(view.reference), name)
+    shown = figures.Slice(view, figures.slice_with_most(view.reference), name, CLASSES)
     _, ((plain, labels, confidence, mask),) = shown.grid(1, 4)
     shown.image(plain)
-    shown.labels(labels, view.reference)
+    shown.prediction(labels, view.prediction)
     shown.confidence(confidence, view.confidence)
     shown.mask(mask, view.common_difficulty)
     for axes in (plain, labels, confidence, mask):

@@ -80,7 +80,8 @@ def test_all_panels_show_the_block_at_the_same_place_with_the_same_letters(name,
     figure = draw_case(name, [view_of(write_scan(tmp_path, name))])
     drawn = panels(figure)
     colours = {title: np.ptp(pixels, axis=2) for title, pixels in drawn.items()}  # of overlays
-    assert side_of_block(colours["reference"]) == ("left", "top")
+    assert side_of_block(colours["prediction and reference"]) == ("left", "top")
+    assert side_of_block(colours["errors"]) == ("left", "top")
     assert side_of_block(colours["common-difficulty voxels"]) == ("left", "top")
     assert side_of_block(-drawn["confidence"].mean(axis=2)) == ("left", "top")  # low in the block
     shown = [axes for axes in figure.axes if axes.images]

@@ -19,6 +19,7 @@ from nnunetv2_spmc import load_run
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.reports import viewer_volumes
 from nnunetv2_spmc.reports.case_figure import draw_case, extent_mm, slice_to_show
+from nnunetv2_spmc.reports.content import Options
 from nnunetv2_spmc.reports.niivue import find_niivue
 from nnunetv2_spmc.reports.orientation import header_affine
 from nnunetv2_spmc.reports.page import write_page
@@ -56,7 +57,7 @@ def report(phantom_runs):
         preprocessed = phantom_runs.raw.parents[1] / "nnUNet_preprocessed"
         patch.setenv("nnUNet_preprocessed", str(preprocessed))
         runs = [load_run(phantom_runs.control), load_run(phantom_runs.spmc)]
-        return gather_report(runs, num_cases=1, log=lambda message: None)
+        return gather_report(runs, Options(num_cases=1, test_cases=False, log=lambda message: None))
 
 
 @pytest.fixture(scope="module")
@@ -189,6 +190,40 @@ def test_printing_leaves_out_what_paper_cannot_do(page):
     assert page.tab.is_hidden("#viewer-canvas")
     assert page.tab.is_visible("#runs-table")
     assert page.tab.is_visible("figure img >> nth=0")
+
+
+def test_everything_folded_is_unfolded_on_paper_and_folded_again(page):
+    page.tab.emulate_media(media="print")
+    page.tab.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.tab.is_visible("#cases-table")
+    page.tab.evaluate("dispatchEvent(new Event('afterprint'))")
+    page.tab.emulate_media(media="screen")
+    assert page.tab.is_hidden("#cases-table")
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_the_page_fits_the_window_and_its_pictures_can_be_read(page, width):
+    page.tab.set_viewport_size({"width": width, "height": 800})
+    assert page.tab.evaluate("document.documentElement.scrollWidth") <= width
+    for selector, least in ((".panels img", 150), (".figures img", 300)):
+        widths = page.tab.eval_on_selector_all(
+            selector, "pictures => pictures.map(picture => picture.clientWidth)"
+        )
+        assert min(widths) >= least
+        assert max(widths) <= width
+    canvas = page.tab.locator("#viewer-canvas").bounding_box()
+    assert canvas["height"] > 300
+    size = page.tab.evaluate("parseFloat(getComputedStyle(document.body).fontSize)")
+    assert size >= 14
+
+
+def test_the_text_is_dark_on_white(page):
+    colors = page.tab.evaluate(
+        "() => { const style = getComputedStyle(document.body);"
+        " return [style.backgroundColor, style.color].map(c => c.match(/\\d+/g).map(Number)) }"
+    )
+    assert colors[0] == [255, 255, 255]
+    assert max(colors[1]) < 60
 
 
 # ---- without a browser ---------------------------------------------------------------------------

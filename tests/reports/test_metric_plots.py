@@ -1,0 +1,80 @@
+"""Joined lines and forests in place of boxes of a few points."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+
+from nnunetv2_spmc.common.colors import method_color
+from nnunetv2_spmc.evaluation.comparison import MEAN, paired_difference
+from nnunetv2_spmc.reports.metric_plots import draw_forest, draw_joined_lines
+
+VALUES = {
+    "Control": pd.Series({"a": 0.4, "b": 0.6, "c": np.nan}),
+    "SPMC": pd.Series({"b": 0.7, "a": 0.6, "c": 0.5}),
+}
+
+
+def lines_of(axes):
+    return [line.get_xydata().tolist() for line in axes.lines if line.get_linestyle() == "-"]
+
+
+def test_the_values_of_a_patient_are_joined():
+    (axes,) = draw_joined_lines(VALUES, "dice", "organ").axes
+    lines = lines_of(axes)
+    assert [[0, 0.4], [1, 0.6]] in lines
+    assert [[0, 0.6], [1, 0.7]] in lines
+    assert axes.get_title() == "organ"
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["Control", "SPMC"]
+
+
+def test_the_means_are_thick_lines_in_the_colours_of_the_methods():
+    (axes,) = draw_joined_lines(VALUES, "dice", "organ").axes
+    thick = [line for line in axes.lines if line.get_linewidth() > 3]
+    assert [line.get_ydata()[0] for line in thick] == pytest.approx([0.5, 0.6])
+    assert [to_hex(line.get_color()) for line in thick] == [method_color(0), method_color(1)]
+
+
+def test_a_single_method_has_dots_and_no_joined_lines():
+    (axes,) = draw_joined_lines({"SPMC": VALUES["SPMC"]}, "dice", "organ").axes
+    assert len(lines_of(axes)) == 1  # the mean
+    (dots,) = (line for line in axes.lines if line.get_marker() == ".")
+    assert sorted(dots.get_ydata()) == [0.5, 0.6, 0.7]
+
+
+def differences(shift, number=8):
+    values = shift + np.linspace(-0.01, 0.01, number)
+    return {
+        label: paired_difference("SPMC", "Control", label, "dice", values)
+        for label in ("organ", MEAN)
+    }
+
+
+def test_the_forest_has_a_row_per_class_with_its_interval():
+    found = differences(0.1)
+    figure = draw_forest([found])
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["organ", "mean"]
+    assert figure.get_suptitle() == "SPMC minus Control"
+    intervals = [line for line in lines_of(axes) if line[0][1] == line[1][1]]
+    assert [[found["organ"].low, 0], [found["organ"].high, 0]] in intervals
+    assert [[found[MEAN].low, 1], [found[MEAN].high, 1]] in intervals
+
+
+def test_without_an_interval_the_forest_has_the_difference_alone():
+    (axes,) = draw_forest([differences(0.1, number=3)]).axes
+    assert not [line for line in lines_of(axes) if line[0][1] == line[1][1]]
+    assert [line.get_xdata()[0] for line in axes.lines if line.get_marker() in "Do"] == (
+        pytest.approx([0.1, 0.1])
+    )
+
+
+def test_several_comparisons_have_a_legend_of_the_methods():
+    other = {
+        label: paired_difference("Other", "Control", label, "dice", np.linspace(0, 0.1, 8))
+        for label in ("organ", MEAN)
+    }
+    figure = draw_forest([differences(0.1), other])
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["SPMC", "Other"]
+    assert len(figure.axes[0].get_yticklabels()) == 4
