@@ -14,7 +14,7 @@ from nnunetv2_spmc.dataset_conversion.arguments import add_seed
 from nnunetv2_spmc.dataset_conversion.folder_files import strip_ending
 from nnunetv2_spmc.dataset_conversion.patient_names import grouping_hint, patient_keys
 from nnunetv2_spmc.raw.cases import ConversionError, count_of, safe_identifier
-from nnunetv2_spmc.raw.splits import Selection
+from nnunetv2_spmc.raw.splits import ListedCases, Selection
 
 CASES = (
     "a number, a fraction like 0.2, names joined by commas, or a file with one case a line "
@@ -154,12 +154,25 @@ def parse_selection(text: str | None) -> Selection | None:
             raise ConversionError(f"A fraction lies between 0 and 1, got {text}.")
         return float(text)
     if os.path.isfile(text):  # many names are longer than a path may be: Path raises
-        lines = read_text(Path(text)).splitlines()
-        names = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        return _listed_cases(text)
     elif Path(text).suffix in (".txt", ".list", ".csv") or "/" in text:
         raise ConversionError(f"The list {text} does not exist.")
     else:
         names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
-        raise ConversionError(f"The list {text!r} names no case.")
+        raise _no_case(text)
     return tuple(dict.fromkeys(safe_identifier(strip_ending(name)) for name in names))
+
+
+def _listed_cases(file: str) -> ListedCases:
+    lines: dict[str, int] = {}
+    for number, line in enumerate(read_text(Path(file)).splitlines(), start=1):
+        if line.strip() and not line.startswith("#"):
+            lines.setdefault(safe_identifier(strip_ending(line.strip())), number)
+    if not lines:
+        raise _no_case(file)
+    return ListedCases(lines, file)
+
+
+def _no_case(text: str) -> ConversionError:
+    return ConversionError(f"The list {text!r} names no case.")

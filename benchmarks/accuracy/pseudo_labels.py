@@ -41,6 +41,7 @@ from benchmarks.accuracy.voxel_counts import Counts, rounded
 from nnunetv2_spmc import methods
 from nnunetv2_spmc.inference.trained_model import load_model
 from nnunetv2_spmc.networks.unwrap import unwrapped
+from nnunetv2_spmc.training.as_data import load
 from nnunetv2_spmc.training.checkpoint import CHECKPOINT_KEY
 from nnunetv2_spmc.training.passes import labeled_pass, step_of, unlabeled_pass
 from nnunetv2_spmc.unlabeled.raw_images import raw_unlabeled_cases
@@ -105,7 +106,7 @@ def gradient_norms(checkpoint: Path, batches: int, device: str) -> dict[str, flo
         batches: how many to average over.
         device: "cpu" or "cuda".
     """
-    content = torch.load(checkpoint, map_location="cpu", weights_only=False)
+    content = load(checkpoint)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["nnUNet_results"] = folder  # read by the trainer; nothing of it is kept
         trainer = trainer_of(content, device)

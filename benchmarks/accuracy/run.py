@@ -41,6 +41,7 @@ from benchmarks.accuracy.queue import QUEUE, claimed, open_runs, read_queue
 from nnunetv2_spmc import discovery
 from nnunetv2_spmc.evaluation.metrics_csv import read_metrics_csv
 from nnunetv2_spmc.evaluation.summary import summarize_classes
+from nnunetv2_spmc.training.as_data import load
 from nnunetv2_spmc.training.checkpoint import read_extra_state
 from nnunetv2_spmc.training.settings import changed_settings
 
@@ -143,9 +144,7 @@ def read_metrics(path: Path) -> tuple[Rows, str]:
 
 def read_curves(checkpoint: Path) -> Rows:
     """Return what nnU-Net logged per epoch, with the seconds of training until its end."""
-    import torch
-
-    logged = torch.load(checkpoint, map_location="cpu", weights_only=False)["logging"]
+    logged = load(checkpoint)["logging"]
     starts, ends = logged["epoch_start_timestamps"], logged["epoch_end_timestamps"]
     lengths = (end - start for start, end in zip(starts, ends, strict=True))
     seconds = [round(passed, 1) for passed in itertools.accumulate(lengths)]

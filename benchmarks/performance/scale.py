@@ -29,6 +29,7 @@ from benchmarks.accuracy.datasets import run
 from benchmarks.performance.tables import MACHINE, RESULTS_HELP, machine, peak_memory, publish
 from nnunetv2_spmc.dataset_conversion.phantom import write_phantom
 from nnunetv2_spmc.raw.layout import IMAGES_UNLABELED
+from nnunetv2_spmc.training.as_data import load
 from nnunetv2_spmc.training.checkpoint import CHECKPOINT_KEY
 from nnunetv2_spmc.unlabeled.cases import CASE_ENDINGS, unlabeled_folder
 
@@ -136,7 +137,7 @@ def stock_copy(model: Path) -> Path:
     (copy / "fold_0").mkdir(parents=True)
     for name in ("plans.json", "dataset.json"):
         shutil.copy(model / name, copy)
-    checkpoint = torch.load(model / "fold_0" / "checkpoint_final.pth", weights_only=False)
+    checkpoint = load(model / "fold_0" / "checkpoint_final.pth")
     checkpoint["trainer_name"] = "nnUNetTrainer"
     del checkpoint[CHECKPOINT_KEY]
     torch.save(checkpoint, copy / "fold_0" / "checkpoint_final.pth")
@@ -198,7 +199,7 @@ def _storages(content: Any) -> dict[int, int]:
 
 def measure_checkpoint(model: Path) -> Iterator[dict[str, Any]]:
     file = model / "fold_0" / "checkpoint_final.pth"
-    checkpoint = torch.load(file, map_location="cpu", weights_only=False)
+    checkpoint = load(file)
     own = checkpoint[CHECKPOINT_KEY]
     weights = {
         "main": tensor_bytes(checkpoint["network_weights"]),

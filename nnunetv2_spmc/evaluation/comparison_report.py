@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from nnunetv2_spmc.common.whole_file import made_folder, whole_file
+from nnunetv2_spmc.common.csv_files import write_csv
+from nnunetv2_spmc.common.whole_file import made_folder
 from nnunetv2_spmc.evaluation.case_metrics import METRICS
 from nnunetv2_spmc.evaluation.comparison import (
     MIN_PAIRS,
@@ -102,14 +102,8 @@ class Comparison:
             for metric in METRICS
         ]
         path = folder / COMPARISON_CSV
-        with (
-            made_folder(folder),
-            whole_file(path) as temp,
-            temp.open("w", encoding="utf-8", newline="") as file,
-        ):
-            writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        with made_folder(folder):
+            write_csv(path, list(rows[0]), rows)
         return path
 
 

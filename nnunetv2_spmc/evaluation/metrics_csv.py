@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from nnunetv2_spmc.common.csv_files import from_cell, write_csv
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.common.text import read_text
-from nnunetv2_spmc.common.whole_file import whole_file
 from nnunetv2_spmc.evaluation.case_metrics import (
     DISTANCES,
     METRICS,
@@ -30,10 +30,7 @@ METRICS_COLUMNS = [field.name for field in dataclasses.fields(ClassMetrics)]
 
 def write_metrics_csv(path: Path, rows: Sequence[ClassMetrics]) -> None:
     """Write the rows; every number can be read back exactly, an undefined one is 'nan'."""
-    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, METRICS_COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(dataclasses.asdict(row) for row in rows)
+    write_csv(path, METRICS_COLUMNS, map(dataclasses.asdict, rows))
 
 
 def read_metrics_csv(path: Path) -> list[ClassMetrics]:
@@ -70,8 +67,8 @@ def _check_columns(path: Path, columns: Sequence[str]) -> None:
 def _row(path: Path, line: int, values: Mapping[str, str]) -> ClassMetrics:
     try:
         row = ClassMetrics(
-            case=values["case"],
-            label=values["label"],
+            case=from_cell(values["case"]),
+            label=from_cell(values["label"]),
             **{metric: float(values[metric]) for metric in METRICS},
             reference_voxels=int(values["reference_voxels"]),
             predicted_voxels=int(values["predicted_voxels"]),

@@ -18,7 +18,9 @@ from nnunetv2_spmc.common.errors import SPMCError, reason_of
 from nnunetv2_spmc.common.json_files import read_json
 from nnunetv2_spmc.common.whole_file import whole_folder, writing
 from nnunetv2_spmc.inference.trained_model import COPY_AGAIN, read_model_plans
+from nnunetv2_spmc.raw.cases import name_some
 from nnunetv2_spmc.raw.dataset_json import read_dataset_json
+from nnunetv2_spmc.training.as_data import read_as_data
 from nnunetv2_spmc.training.checkpoint import not_finite, read_checkpoint
 
 FILES = ("plans.json", "dataset.json", "dataset_fingerprint.json")
@@ -104,8 +106,11 @@ def stock_checkpoint(path: Path, dataset_json: dict[str, Any]) -> dict[str, Any]
     missing += [f"init_args.{key}" for key in INIT_ARGUMENTS if key not in given]
     if missing:
         raise ExportError(f"{path} has no {', '.join(missing)}; export another with -chk.")
-    if not_finite(checkpoint["network_weights"]):
-        raise ExportError(f"{path} has NaN or infinite weights; export another with -chk.")
+    if bad := not_finite(checkpoint["network_weights"]):
+        raise ExportError(
+            f"{path} has NaN or infinite weights ({name_some(bad, limit=3)}); export another with "
+            "-chk."
+        )
     read_model_plans(path.parents[1], given["configuration"])
     init_args = {key: given[key] for key in INIT_ARGUMENTS}
     return {
@@ -127,7 +132,10 @@ def check_equal_logits(
     for folder in (model_folder, exported_folder):
         predictor = nnUNetPredictor(device=torch.device("cpu"), perform_everything_on_device=False)
         try:
-            with contextlib.redirect_stdout(None):  # where it looked for the trainer
+            with (
+                read_as_data(),
+                contextlib.redirect_stdout(None),
+            ):  # where it looked for the trainer
                 predictor.initialize_from_trained_model_folder(
                     str(folder), tuple(folds), checkpoint_name
                 )

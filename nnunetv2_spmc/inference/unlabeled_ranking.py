@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,8 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from nnunetv2_spmc.common.csv_files import write_csv
 from nnunetv2_spmc.common.errors import DataError
-from nnunetv2_spmc.common.whole_file import made_folder, whole_file
+from nnunetv2_spmc.common.whole_file import made_folder
 from nnunetv2_spmc.evaluation.text_table import text_table
 from nnunetv2_spmc.inference.case_maps import predict_case
 from nnunetv2_spmc.inference.ranking import (
@@ -133,15 +133,9 @@ def rank(
 
 def write_ranking(path: Path, ranked: Sequence[RankedCase]) -> None:
     """Write a CSV file, whole or not at all."""
-    with (
-        made_folder(path.parent),
-        whole_file(path) as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as file,
-    ):
-        writer = csv.DictWriter(file, RANKING_COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        for number, case in enumerate(ranked, start=1):
-            writer.writerow({"rank": number, **dataclasses.asdict(case)})
+    rows = ({"rank": number, **dataclasses.asdict(case)} for number, case in enumerate(ranked, 1))
+    with made_folder(path.parent):
+        write_csv(path, RANKING_COLUMNS, rows)
 
 
 def ranking_table(ranked: Sequence[RankedCase], chosen: int = 0) -> str:

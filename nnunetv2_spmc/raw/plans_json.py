@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pydoc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.common.json_files import check_keys, read_json
 
 if TYPE_CHECKING:
-    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+    from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 PLANS_KEYS = {
     "dataset_name": str,
@@ -105,6 +106,33 @@ def check_classes(plans: PlansManager, configuration: str, file: Path, remedy: s
             raise DataError(
                 f"{file}: {key!r} is {name!r}, which this nnU-Net does not have; {remedy}."
             )
+    check_network(manager, file, remedy)
+
+
+def check_network(manager: ConfigurationManager, file: Path, remedy: str) -> None:
+    """Raise DataError if plans would build a network of anything else than modules of PyTorch.
+
+    nnU-Net imports what they name and calls it, which could be any program.
+    """
+    from torch import nn
+
+    arguments = manager.network_arch_init_kwargs
+    named = {key: arguments.get(key) for key in manager.network_arch_init_kwargs_req_import}
+    for key, name in {"network_class_name": manager.network_arch_class_name, **named}.items():
+        found = _located(name)
+        if found is not None and not (isinstance(found, type) and issubclass(found, nn.Module)):
+            raise DataError(
+                f"{file}: {key!r} is {name!r}, which is no module of a network: calling it could "
+                f"run any program; {remedy}."
+            )
+
+
+def _located(name: Any) -> Any:
+    """Return what nnU-Net would call by a name; None if there is no such thing."""
+    try:
+        return pydoc.locate(name) if isinstance(name, str) else None
+    except pydoc.ErrorDuringImport:
+        return None
 
 
 def check_channels(

@@ -11,6 +11,31 @@ from nnunetv2_spmc.raw.cases import ConversionError, RawCase, Role, count_of, na
 
 # How many cases: a number, a fraction of the candidates, or the cases themselves.
 Selection = int | float | tuple[str, ...]
+
+
+class ListedCases(tuple[str, ...]):
+    """Cases that a file lists: messages name its lines, not what somebody has written there.
+
+    Args:
+        lines: case -> number of its line.
+        file: the list.
+    """
+
+    lines: Mapping[str, int]
+    file: str
+
+    def __new__(cls, lines: Mapping[str, int], file: str) -> ListedCases:
+        """Make the tuple of the cases."""
+        made = super().__new__(cls, lines)
+        made.lines, made.file = lines, file
+        return made
+
+    def where(self, names: Iterable[str]) -> str:
+        """Say in which lines cases stand."""
+        numbers = [str(self.lines[name]) for name in names]
+        return f"{'line' if len(numbers) == 1 else 'lines'} {name_some(numbers)} of {self.file}"
+
+
 Splits = list[dict[str, list[str]]]
 NNUNET_FOLDS = 5
 
@@ -169,9 +194,10 @@ def _check_lists(known: Collection[str], lists: Mapping[str, Selection | None]) 
             continue
         unknown = [name for name in choice if name not in known]
         if unknown:
+            where = choice.where if isinstance(choice, ListedCases) else name_some
             raise ConversionError(
                 f"{option} names {count_of(len(unknown), 'case')} not among the images: "
-                f"{name_some(unknown)}; mend the list."
+                f"{where(unknown)}; mend the list."
             )
         for name in choice:
             other = option_of.setdefault(name, option)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from nnunetv2_spmc.common.errors import DataError, SPMCError
 from nnunetv2_spmc.common.whole_file import whole_file
+from nnunetv2_spmc.raw.cases import name_some
+from nnunetv2_spmc.training.as_data import ForeignCodeError, load, plain, refusal
 
 CHECKPOINT_KEY = "semi_supervised"
 FINAL, LATEST, BEST = (f"checkpoint_{name}.pth" for name in ("final", "latest", "best"))
@@ -39,34 +42,68 @@ def write_whole(checkpoint: dict[str, Any], path: Path) -> None:
 
 
 def write_with_own_state(nnunets: BytesIO, own: Mapping[str, Any], path: Path) -> None:
-    """Write a checkpoint of nnU-Net with what this package adds, see `write_whole`."""
+    """Write a checkpoint of nnU-Net with what this package adds, see `write_whole`.
+
+    It holds plain types and tensors only.
+    """
     nnunets.seek(0)
-    checkpoint = torch.load(nnunets, map_location="cpu", weights_only=False)
-    write_whole(checkpoint | {CHECKPOINT_KEY: dict(own)}, path)
+    write_whole(plain(load(nnunets) | {CHECKPOINT_KEY: dict(own)}), path)
 
 
 def not_finite(weights: Mapping[str, Any]) -> list[str]:
     """Return the names of the weights that have NaN or infinite values."""
-    return [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
+    return [name for name, tensor in weights.items() if not _is_finite(tensor)]
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if not tensor.is_floating_point() or tensor.numel() == 0:
+        return True
+    least, most = tensor.aminmax()  # NaN if one value is; needs no copy, unlike isfinite
+    return bool(least.isfinite() & most.isfinite())
+
+
+def check_finite(weights: Mapping[str, Any], path: Path, remedy: str) -> None:
+    """Raise CheckpointError if weights have NaN or infinite values; names the tensors."""
+    if bad := not_finite(weights):
+        raise CheckpointError(
+            f"{path} has NaN or infinite weights ({name_some(bad, limit=3)}); {remedy}."
+        )
+
+
+def all_weights(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the weights of the main branch, and the tensors that this package stored beside."""
+    own = checkpoint.get(CHECKPOINT_KEY)
+    return {**checkpoint["network_weights"], **dict(_tensors_in(own, CHECKPOINT_KEY))}
+
+
+def _tensors_in(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _tensors_in(inner, f"{name}.{key}")
 
 
 def read_checkpoint(path: Path, *, mmap: bool = True) -> dict[str, Any]:
-    """Read a checkpoint of nnU-Net or of this package.
+    """Read a checkpoint of nnU-Net or of this package, as data: nothing in it is executed.
 
     Args:
         path: the file.
-        mmap: leave the tensors on disk until they are used.
+        mmap: leave the tensors on disk until they are used; their check sums are not looked at.
 
     Raises:
+        ForeignCodeError: reading it would call what no checkpoint needs.
         DataError: the file is absent, damaged or no checkpoint.
     """
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise DataError(f"{path} {what}; finish the training, or name another checkpoint.")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=False, mmap=mmap)
+        content = load(path, mmap=mmap)
         _check_content(content)
     except Exception as error:  # a damaged pickle may raise anything
+        if foreign := refusal(path, error):
+            raise foreign from None
         raise DataError(
             f"{path} is no whole checkpoint of nnU-Net ({type(error).__name__}); copy it anew, or "
             "name another checkpoint."
@@ -82,13 +119,16 @@ def _check_content(content: Any) -> None:
             raise TypeError(key)
     if not isinstance(content["init_args"]["configuration"], str):
         raise TypeError("configuration")
-    if not all(isinstance(tensor, Tensor) for tensor in content["network_weights"].values()):
+    weights = content["network_weights"].values()
+    if not all(isinstance(tensor, Tensor) and not tensor.is_meta for tensor in weights):
         raise TypeError("network_weights")
 
 
 def unreadable(path: Path, error: Exception) -> CheckpointError:
     """Return the error for a checkpoint that nnU-Net or PyTorch could not load."""
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if isinstance(error, UnpicklingError):  # PyTorch's text is advice to load it unsafely
+        reason = type(error).__name__
     if "state_dict" in reason or "state dict" in reason:
         return CheckpointError(
             f"{path} does not fit the network of this training ({reason}); use the plans, the "
@@ -113,19 +153,45 @@ def _without(path: Path) -> str:
     return f"move it away, and --c {then}"
 
 
+def read_resumable(path: Path) -> dict[str, Any]:
+    """Read a checkpoint from which a training shall go on.
+
+    Raises:
+        CheckpointError: it is damaged; says how to do without it.
+        ForeignCodeError: see `read_checkpoint`.
+    """
+    try:
+        checkpoint = read_checkpoint(path)
+    except ForeignCodeError:
+        raise
+    except DataError as error:
+        if not path.is_file() or not isinstance(error.__cause__, Exception):
+            raise
+        raise unreadable(path, error.__cause__) from error
+    own_state(checkpoint, path)
+    return checkpoint
+
+
+def check_resumed_weights(checkpoint: Mapping[str, Any], path: Path) -> None:
+    """Raise CheckpointError if a training cannot go on with the weights of `read_resumable`.
+
+    Called after nnU-Net has loaded them, which finds damage by their check sums.
+    """
+    check_finite(all_weights(checkpoint), path, _without(path))
+
+
 def read_extra_state(path: Path) -> dict[str, Any]:
     """Read what a trainer of this package stored beside the stock content.
 
     Raises:
         CheckpointError: the checkpoint comes from another kind of trainer, or from an
-            unreleased version of this package.
+            unreleased version of this package; see also `read_resumable`.
     """
-    try:
-        checkpoint = read_checkpoint(path)
-    except DataError as error:
-        if not path.is_file() or not isinstance(error.__cause__, Exception):
-            raise
-        raise unreadable(path, error.__cause__) from error
+    return extra_state_of(read_resumable(path), path)
+
+
+def extra_state_of(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Return what `read_extra_state` does, of a checkpoint that has been read; raises as that."""
     if CHECKPOINT_KEY not in checkpoint:
         raise CheckpointError(
             f"{path} was written by {checkpoint.get('trainer_name', 'another program')} and has "
@@ -167,8 +233,7 @@ def check_method(state: Mapping[str, Any], method: str, path: Path) -> None:
 
 def next_epoch(path: Path) -> int:
     """Read the epoch with which a training goes on from a checkpoint."""
-    checkpoint = torch.load(path, map_location="cpu", weights_only=False, mmap=True)
-    return int(checkpoint["current_epoch"])
+    return int(load(path, mmap=True)["current_epoch"])
 
 
 def check_length(trained: int, epochs: int, path: Path) -> None:

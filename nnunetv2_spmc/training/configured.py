@@ -23,14 +23,18 @@ from nnunetv2_spmc.common.errors import SPMCError
 from nnunetv2_spmc.common.leftovers import remove_leftovers
 from nnunetv2_spmc.common.signals import interrupts_blocked, signals_deferred
 from nnunetv2_spmc.common.whole_file import WRITING_PREFIX
+from nnunetv2_spmc.loading.case_files import reading_as_data
 from nnunetv2_spmc.loading.watched import WatchedDataset
 from nnunetv2_spmc.losses import LabelSpace
 from nnunetv2_spmc.networks.unwrap import unwrapped
 from nnunetv2_spmc.raw.label_definition import label_warnings
+from nnunetv2_spmc.training.as_data import plain, read_as_data
 from nnunetv2_spmc.training.checkpoint import (
     LATEST,
     check_method,
-    read_extra_state,
+    check_resumed_weights,
+    extra_state_of,
+    read_resumable,
     unreadable,
     write_with_own_state,
 )
@@ -61,7 +65,11 @@ from nnunetv2_spmc.training.step import Target, labeled_through
 from nnunetv2_spmc.training.stopping import says_how_to_go_on
 from nnunetv2_spmc.training.tensorboard_logger import ENABLED_VARIABLE, TensorBoardLogger
 from nnunetv2_spmc.training.views import Views
-from nnunetv2_spmc.training.warm_start import has_seen_validation_cases, source_of_weights
+from nnunetv2_spmc.training.warm_start import (
+    check_pretrained_weights,
+    has_seen_validation_cases,
+    source_of_weights,
+)
 from nnunetv2_spmc.training.weight_average import WeightAverage
 from nnunetv2_spmc.unlabeled.plans_check import check_training
 
@@ -81,6 +89,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
     is_ddp: bool
     device: torch.device
     network: Any
+    dataset_class: Any
     grad_scaler: GradScaler | None
 
     def __init_subclass__(cls, *, base: bool = False, **options: Any) -> None:
@@ -165,6 +174,8 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
             self._set_batch_size_and_oversample()
             self.loss = self._build_loss()
             self.network = distributed(self.network, self.device)
+        self.dataset_class = reading_as_data(self.dataset_class)
+        check_pretrained_weights(unwrapped(self.network))
         flat = self.flat_settings
         text = "Settings:\n" + describe_settings(flat, self._resolved.origins)
         self.print_to_log_file(text, add_timestamp=False)
@@ -273,6 +284,11 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         self.progress.validation_step()
         return outputs
 
+    def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
+        """Log as nnU-Net does, in plain numbers: those that a resumed run reads again."""
+        super().on_validation_epoch_end(val_outputs)
+        self.logger.load_checkpoint(plain(self.logger.get_checkpoint()))
+
     def on_epoch_end(self) -> None:
         """Finish the epoch as nnU-Net does; write the checkpoints that the settings ask for."""
         self.average.add(unwrapped(self.network), self.current_epoch + 1, self.num_epochs)
@@ -328,19 +344,25 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         """Load a checkpoint of this trainer, for --c and --val.
 
         Raises:
-            CheckpointError: it comes from another kind of trainer, is damaged, or does not fit.
+            CheckpointError: it comes from another kind of trainer, is damaged, does not fit, or has
+                NaN in its weights.
+            ForeignCodeError: it is more than data.
         """
-        state = read_extra_state(Path(filename_or_checkpoint))
-        check_method(state, self.method, Path(filename_or_checkpoint))
+        file = Path(filename_or_checkpoint)
+        checkpoint = read_resumable(file)
+        state = extra_state_of(checkpoint, file)
+        check_method(state, self.method, file)
         try:
-            super().load_checkpoint(filename_or_checkpoint)
+            with read_as_data():
+                super().load_checkpoint(filename_or_checkpoint)
         except SPMCError:
             raise
         except (EOFError, KeyError, RuntimeError, UnpicklingError, ValueError) as error:
-            raise unreadable(Path(filename_or_checkpoint), error) from error
+            raise unreadable(file, error) from error
+        check_resumed_weights(checkpoint, file)
         self.average.load(state.get("average", {}), unwrapped(self.network))
         self.resumed_from = {key: state[key] for key in state.keys() - {"parts", "average"}}
-        self.resumed_file = Path(filename_or_checkpoint)
+        self.resumed_file = file
         self.pretrained_weights = state.get("pretrained_weights", "")
 
     def check_resumed_settings(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import weakref
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -91,9 +90,8 @@ def count_step(
     twin = _without_data(trainer, dtype)
     for parameter in twin.joint_network.parameters():  # not what a pass adds
         parameter.grad = torch.empty_like(parameter) if parameter.requires_grad else None
-    set_stance = getattr(torch.compiler, "set_stance", None)  # since PyTorch 2.6
     peaks = []
-    with set_stance("force_eager") if set_stance else nullcontext(), Counter() as counter:
+    with torch.compiler.set_stance("force_eager"), Counter() as counter:
         step = step_of(twin, batch_without_data(trainer, labeled, unlabeled, dtype))
         for run in twin.passes(step):
             counter.peak = counter.bytes

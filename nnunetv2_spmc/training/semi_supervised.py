@@ -36,7 +36,7 @@ from nnunetv2_spmc.training.step import (
     of_resolutions,
 )
 from nnunetv2_spmc.training.unlabeled_stream import UnlabeledStream, refuse_cascade
-from nnunetv2_spmc.training.warm_start import check_pretrained_weights, fill_parts, watch_loading
+from nnunetv2_spmc.training.warm_start import fill_parts, watch_loading
 from nnunetv2_spmc.training.weights import load_parts, optimize_parts, part_weights
 
 
@@ -189,7 +189,6 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
         self.stream.check_labeled_cases()
         super().initialize()
         main = unwrapped(self.network)
-        check_pretrained_weights(main)
         network: Any = self.training_network(main, self.method_settings).to(self.device)
         self._main_was_loaded = watch_loading(main)
         optimize_parts(network, self.optimizer, self.lr_scheduler)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,8 +17,18 @@ from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoi
 
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.common.nnunet_folders import results_folder
+from nnunetv2_spmc.loading.case_files import reading_as_data
 from nnunetv2_spmc.raw.cases import name_some
-from nnunetv2_spmc.training.checkpoint import BEST, FINAL, CheckpointError
+from nnunetv2_spmc.training.as_data import read_as_data
+from nnunetv2_spmc.training.checkpoint import (
+    BEST,
+    FINAL,
+    LATEST,
+    CheckpointError,
+    check_resumed_weights,
+    read_resumable,
+)
+from nnunetv2_spmc.training.configured import nnUNetTrainerConfigured
 from nnunetv2_spmc.training.few_labels import check_fold
 from nnunetv2_spmc.training.settings import options_in
 from nnunetv2_spmc.training.warm_start import load_pretrained_main_branch
@@ -160,18 +171,38 @@ def train(request: TrainingRequest) -> None:
     trainer: Any = _trainer(request, device)
     trainer.disable_checkpointing = not request.writes_checkpoints
     folder = Path(trainer.output_folder)
-    if request.pretrained_weights and not request.validates_only:
-        trainer.initialize()
-        load_pretrained_main_branch(trainer.network, request.pretrained_weights)
     if request.validates_only:
         _require_checkpoint(folder / FINAL, "--val validates a training that is done")
-    maybe_load_checkpoint(trainer, request.continues, request.validates_only)
+    trainer.initialize()
+    trainer.dataset_class = reading_as_data(trainer.dataset_class)  # of a stock trainer, too
+    if request.pretrained_weights and not request.validates_only:
+        load_pretrained_main_branch(trainer.network, request.pretrained_weights)
+    names = [FINAL, LATEST, BEST] if request.continues else [FINAL] * request.validates_only
+    with _loading(trainer, [folder / name for name in names]):
+        maybe_load_checkpoint(trainer, request.continues, request.validates_only)
     if not request.validates_only:
         trainer.run_training()
     if request.validates_best:
         _require_checkpoint(folder / BEST, "--val_best validates it")
-        trainer.load_checkpoint(str(folder / BEST))
+        with _loading(trainer, [folder / BEST]):
+            trainer.load_checkpoint(str(folder / BEST))
     trainer.perform_actual_validation(request.saves_probabilities)
+
+
+@contextmanager
+def _loading(trainer: Any, files: Sequence[Path]) -> Iterator[None]:
+    """Let a trainer load the first checkpoint of those that are there, as data.
+
+    Those of this package do so themselves. For the others it is read here first, for the sentences.
+    """
+    found = [file for file in files if file.is_file()]
+    if not found or isinstance(trainer, nnUNetTrainerConfigured):
+        yield
+        return
+    checkpoint = read_resumable(found[0])
+    with read_as_data():
+        yield
+    check_resumed_weights(checkpoint, found[0])
 
 
 def _trainer(request: TrainingRequest, device: torch.device) -> Any:

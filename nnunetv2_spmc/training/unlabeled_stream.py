@@ -15,6 +15,7 @@ from torch import distributed as dist
 from nnunetv2_spmc.common.errors import DataError, UnsupportedError
 from nnunetv2_spmc.common.nnunet_folders import raw_dataset_folder
 from nnunetv2_spmc.common.setting_checks import require
+from nnunetv2_spmc.loading.case_files import reading_as_data
 from nnunetv2_spmc.loading.paired_loader import (
     PairedDataLoader,
     UnlabeledDataLoader,
@@ -188,7 +189,7 @@ class UnlabeledStream:
         if not self.cases:
             return None
         folder = str(unlabeled_folder(self.trainer.preprocessed_dataset_folder))
-        dataset = infer_dataset_class(folder)(folder, list(self.cases))
+        dataset = reading_as_data(infer_dataset_class(folder))(folder, list(self.cases))
         return WatchedDataset(dataset, "unlabeled", self._repair_command)
 
     @property

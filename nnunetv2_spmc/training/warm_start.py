@@ -14,7 +14,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from nnunetv2_spmc.networks.unwrap import unwrapped
-from nnunetv2_spmc.training.checkpoint import CHECKPOINT_KEY, CheckpointError, read_checkpoint
+from nnunetv2_spmc.training.checkpoint import (
+    CHECKPOINT_KEY,
+    CheckpointError,
+    all_weights,
+    check_finite,
+    read_checkpoint,
+)
 from nnunetv2_spmc.training.weights import MAIN_PREFIX, part_weights
 
 SEGMENTATION_LAYERS = ".seg_layers."  # other labels have other ones; nnU-Net does not transfer them
@@ -86,7 +92,7 @@ def fill_parts(network: nn.Module, file: Path | None = None) -> str:
     file = pretrained_weights_file() if file is None else file
     stored: Mapping[str, Any] = {}
     if file is not None and file.is_file():
-        checkpoint = read_checkpoint(file, mmap=False)
+        checkpoint = read_checkpoint(file)
         stored = checkpoint.get(CHECKPOINT_KEY, {}).get("parts", {})
     main = network.get_submodule(MAIN_PREFIX[:-1]).state_dict()
     named = network.named_parameters(remove_duplicate=False)
@@ -135,13 +141,15 @@ def read_pretrained_main_branch(main: nn.Module, file: Path) -> dict[str, Tensor
     """Read what nnU-Net takes from pretrained weights: all but the segmentation layers.
 
     Raises:
-        CheckpointError: there is no such checkpoint, or it is of another architecture; names the
-            first tensor that differs.
-        DataError: it is damaged.
+        CheckpointError: there is no such checkpoint, its weights are not finite, or it is of
+            another architecture; names the first tensor that differs.
+        DataError: it is damaged, or more than data.
     """
     if not file.is_file():
         raise CheckpointError(f"{file} does not exist; give -pretrained_weights a checkpoint.")
-    stored = read_checkpoint(file, mmap=False)["network_weights"]
+    checkpoint = read_checkpoint(file, mmap=False)
+    check_finite(all_weights(checkpoint), file, "give -pretrained_weights another checkpoint")
+    stored = checkpoint["network_weights"]
     own = main.state_dict()
     transferred = [key for key in own if SEGMENTATION_LAYERS not in key]
     for key in transferred:

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from nnunetv2_spmc.raw.cases import name_some
+from nnunetv2_spmc.unlabeled.case_properties import ForeignPickleError, read_properties
 
 # The data file comes last: nnU-Net lists the cases of a folder by it.
 CASE_ENDINGS = ("_seg.b2nd", ".pkl", ".b2nd")
@@ -123,6 +124,8 @@ def case_problem(
             return f"{data_file.name} has NaN or infinite voxels"
         if not _is_whole_pickle(properties_file, verify, labeled):
             return f"{properties_file.name} is damaged"
+    except ForeignPickleError as error:
+        return str(error)
     except (
         RuntimeError,
         OSError,
@@ -134,13 +137,14 @@ def case_problem(
 
 
 def _is_whole_pickle(file: Path, verify: bool, labeled: bool) -> bool:
-    content = file.read_bytes()
-    if not content.endswith(pickle.STOP):
+    if not _ends_like_a_pickle(str(file)):
         return False
     if not verify:
         return True
     try:
-        properties = pickle.loads(content)
+        properties = read_properties(file)
+    except ForeignPickleError:
+        raise
     except Exception:  # a damaged pickle may raise anything
         return False
     locations = properties.get("class_locations") if isinstance(properties, dict) else None

@@ -18,9 +18,10 @@ from nnunetv2_spmc.common.nnunet_folders import (
     refuse_path,
     results_folder,
 )
+from nnunetv2_spmc.raw.plans_json import check_network
 from nnunetv2_spmc.unlabeled.cases import UNLABELED_SUFFIX
 from nnunetv2_spmc.unlabeled.plans_record import STATISTICS, relevant_plans
-from nnunetv2_spmc.unlabeled.target import UnlabeledTarget
+from nnunetv2_spmc.unlabeled.target import REMEDY, UnlabeledTarget
 
 DAMAGED = (
     AttributeError,
@@ -59,6 +60,7 @@ def check_training(
         plans_file_name(root / name, content),
     )
     check_plans(target)
+    check_network(target.configuration_manager, target.plans_file, REMEDY)
 
 
 def check_plans(target: UnlabeledTarget) -> None:
