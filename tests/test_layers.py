@@ -15,6 +15,7 @@ PACKAGE = REPOSITORY / "nnunetv2_spmc"
 LAYERS = (  # from top to bottom
     "cli",
     "discovery",
+    "doctor",
     "reports",
     "inference",
     "evaluation",
@@ -38,6 +39,7 @@ PARTS = {  # of a trainer: they name it in their type hints, and import nothing 
     ("pseudo_label_dice", "semi_supervised"),
     ("passes", "semi_supervised"),
     ("memory", "semi_supervised"),
+    ("dry_run", "semi_supervised"),
     ("epoch_log", "semi_supervised"),
 }
 

@@ -11,6 +11,7 @@ from benchmarks.reliability.scans import PREPROCESS
 Arguments = Sequence[str | Path]
 
 REQUIRED = {
+    "doctor": "",
     "convert": "folder",
     "plan": "small -d 500 -c 2d --name mine",
     "preprocess": " ".join(PREPROCESS),
@@ -41,6 +42,8 @@ def command_lines() -> Iterator[BadInput]:
         ("preprocess", "-d 501 -c 2d", ("501",)),
         ("preprocess", "-d Dataset500 -c 2d", ("Dataset500",)),
         ("preprocess", "-d 500 -c 2d -num_parts 2 -part_id 5", ("part_id",)),
+        ("doctor", "-c 2d", ("-d",)),
+        ("doctor", "--html .", ("folder",)),
         ("rank", "-d 500 -m gone", ("gone",)),
         ("report", "-o out/x.html gone", ("gone",)),
         ("compare", "a=gone b=out", ("gone",)),

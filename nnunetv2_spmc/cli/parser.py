@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn
 
 from nnunetv2_spmc.common.text import is_utf8
@@ -123,7 +123,14 @@ class Parser(argparse.ArgumentParser):
 @cache
 def versions() -> str:
     """Return what --version prints."""
-    return ", ".join(f"{name} {version(name)}" for name in ("nnunetv2-spmc", "nnunetv2"))
+    return ", ".join(map(_with_version, ("nnunetv2-spmc", "nnunetv2")))
+
+
+def _with_version(name: str) -> str:
+    try:
+        return f"{name} {version(name)}"
+    except PackageNotFoundError:  # so that the doctor can say so
+        return f"{name} (not installed)"
 
 
 def _plain(name: str) -> str:

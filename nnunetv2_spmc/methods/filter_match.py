@@ -44,7 +44,6 @@ class nnUNetTrainerFilterMatch(nnUNetTrainerSemiSupervised):
     )
     default_method_settings = FilterMatchSettings()
     method_settings: FilterMatchSettings
-    joint_pass = True
 
     @property
     def learns_from_ignored(self) -> bool:

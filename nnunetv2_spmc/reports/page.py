@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.style
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from nnunetv2_spmc.common.colors import CLASS_COLORS, DIFFICULTY_COLOR, class_color
 from nnunetv2_spmc.common.errors import DataError
-from nnunetv2_spmc.common.whole_file import made_folder, whole_file
 from nnunetv2_spmc.reports import report_tables as tables
 from nnunetv2_spmc.reports.content import Log, Report
+from nnunetv2_spmc.reports.html import asset, write_html
 from nnunetv2_spmc.reports.niivue import NIIVUE_VERSION, find_niivue
 from nnunetv2_spmc.reports.page_pictures import (
     case_blocks,
@@ -22,8 +21,6 @@ from nnunetv2_spmc.reports.page_pictures import (
     page_figures,
 )
 from nnunetv2_spmc.reports.viewer_volumes import viewer_case
-
-ASSETS = Path(__file__).parent / "assets"
 
 
 def write_page(
@@ -40,17 +37,12 @@ def write_page(
     """
     log("Drawing the page")
     viewer = _viewer(report) if with_viewer and report.cases else None
-    environment = Environment(
-        loader=FileSystemLoader(ASSETS, encoding="utf-8"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
     with matplotlib.style.context("default"):
         figures, cases = page_figures(report), case_blocks(report)
-    content = environment.get_template("report.html.jinja").render(
+    write_html(
+        "report.html.jinja",
+        path,
         title=title,
-        css=_asset("report.css"),
         judged_by=report.judged_by,
         classes_remark=classes_remark(report),
         kind=report.kind,
@@ -68,12 +60,10 @@ def write_page(
         confidence_bar=confidence_bar(),
         viewer=viewer,
         viewer_legend=_viewer_legend(report),
-        print_script=_asset("print.js"),
+        print_script=asset("print.js"),
         footer=f"Made by nnUNetv2_spmc_report with {tables.made_with()}.",
         **figures,
     )
-    with made_folder(path.parent), whole_file(path) as temporary:
-        temporary.write_text(content, encoding="utf-8")
 
 
 def _viewer(report: Report) -> dict[str, str] | None:
@@ -92,16 +82,12 @@ def _viewer(report: Report) -> dict[str, str] | None:
         # "<" could end the script element, or begin a comment in it
         "data": json.dumps(data).replace("<", "\\u003c"),
         "niivue": niivue,
-        "script": _asset("viewer.js"),
+        "script": asset("viewer.js"),
         "version": NIIVUE_VERSION,
-        "license": _asset("NIIVUE-LICENSE.txt"),
+        "license": asset("NIIVUE-LICENSE.txt"),
     }
 
 
 def _viewer_legend(report: Report) -> list[tuple[str, str]]:
     classes: list[Any] = [(name, class_color(value)) for value, name in report.class_names.items()]
     return [*classes, ("common difficulty", DIFFICULTY_COLOR)]
-
-
-def _asset(name: str) -> str:
-    return (ASSETS / name).read_text(encoding="utf-8")

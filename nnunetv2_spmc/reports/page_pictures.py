@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 
 from nnunetv2_spmc.common.colors import CONFIDENCE_MAP, method_color
 from nnunetv2_spmc.evaluation.comparison import MEAN
@@ -25,21 +22,12 @@ from nnunetv2_spmc.reports.case_figure import (
 )
 from nnunetv2_spmc.reports.case_views import CaseView
 from nnunetv2_spmc.reports.content import Report
+from nnunetv2_spmc.reports.html import Picture, png_picture, svg_picture
 from nnunetv2_spmc.reports.metric_plots import draw_forest, draw_joined_lines
 from nnunetv2_spmc.reports.plots import curve_panels, draw_curve_panel
 
 DISTANCES_SHOWN = ("hd95_mm", "asd_mm")
-PANEL_DPI = 130
 MAX_CLASSES = 12  # with figures of their own; a page of more than a hundred classes has an end
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure on the page: data URI, what it shows, and what stands below it."""
-
-    source: str
-    text: str
-    caption: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,7 +98,9 @@ def confidence_bar() -> str:
 
 def _panels(view: CaseView, panels: dict[str, str], index: int, case: str) -> list[Picture]:
     return [
-        _png(draw_small_panel(view, panel, index), f"{case}, {view.run_name}: {title}", title)
+        png_picture(
+            draw_small_panel(view, panel, index), f"{case}, {view.run_name}: {title}", title
+        )
         for panel, title in panels.items()
         if panel not in ("confidence", "common_difficulty") or getattr(view, panel) is not None
     ]
@@ -125,7 +115,7 @@ def _forest(report: Report) -> Picture | None:
     if not comparisons:
         return None
     text = " ".join(answer.headline for answer in report.answers)
-    return _svg(draw_forest(comparisons), f"Differences with their intervals. {text}")
+    return svg_picture(draw_forest(comparisons), f"Differences with their intervals. {text}")
 
 
 def _joined(report: Report, metric: str) -> list[Picture]:
@@ -143,7 +133,7 @@ def _joined(report: Report, metric: str) -> list[Picture]:
             continue
         title = "mean over classes" if label == MEAN else label
         text = f"{TITLES[metric]}, {title}: {' and '.join(found)}, {report.kind} cases"
-        figures.append(_svg(draw_joined_lines(found, metric, title), text))
+        figures.append(svg_picture(draw_joined_lines(found, metric, title), text))
     return figures
 
 
@@ -160,21 +150,5 @@ def _curves(report: Report) -> list[Picture]:
         legend = {m.name: method_color(number) for number, m in methods if drawn & set(m.runs)}
         figure = draw_curve_panel(panel, curves, colors, legend)
         text = f"{panel.title} over the epochs: {' and '.join(legend)}"
-        pictures.append(_svg(figure, text, panel.healthy))
+        pictures.append(svg_picture(figure, text, panel.healthy))
     return pictures
-
-
-def _svg(figure: Figure, text: str, caption: str = "") -> Picture:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg")
-    return Picture(_data_uri("image/svg+xml", buffer.getvalue()), text, caption)
-
-
-def _png(figure: Figure, text: str, caption: str = "") -> Picture:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=PANEL_DPI)
-    return Picture(_data_uri("image/png", buffer.getvalue()), text, caption)
-
-
-def _data_uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"

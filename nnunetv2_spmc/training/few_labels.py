@@ -69,9 +69,7 @@ def check_fold(
     if fold == "all":
         return list(identifiers)
     file = preprocessed_dataset_folder / SPLITS_FINAL
-    splits = _read(file)
-    if splits is not None and _is_outgrown(splits, identifiers):
-        splits = None
+    splits = read_folds(preprocessed_dataset_folder, identifiers)
     available = min(len(identifiers), NNUNET_FOLDS) if splits is None else len(splits)
     if not 0 <= int(fold) < available:
         raise DataError(
@@ -81,6 +79,16 @@ def check_fold(
     if splits is None:
         return list(identifiers)
     return [name for part in splits[int(fold)].values() for name in part]
+
+
+def read_folds(preprocessed_dataset_folder: Path, identifiers: Sequence[str]) -> Splits | None:
+    """Return the folds that are written down and hold for these cases, None where none are.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    splits = _read(preprocessed_dataset_folder / SPLITS_FINAL)
+    return None if splits is None or _is_outgrown(splits, identifiers) else splits
 
 
 def validated_and_trained_on(preprocessed_dataset_folder: Path, fold: int) -> list[str]:

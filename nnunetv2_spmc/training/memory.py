@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from nnunetv2_spmc.common.errors import SPMCError
 from nnunetv2_spmc.networks.unwrap import unwrapped
+from nnunetv2_spmc.training.dry_run import META, count_step, network_without_data
 
 if TYPE_CHECKING:
     from nnunetv2_spmc.training.semi_supervised import nnUNetTrainerSemiSupervised
@@ -27,57 +27,40 @@ class DeviceMemoryError(SPMCError, MemoryError):
 
 @dataclass(frozen=True)
 class StepMemory:
-    """Bytes that the network needs in a step; the loss terms and cuDNN need some more."""
+    """Bytes that a step needs, its losses among them; cuDNN and the allocator need some more."""
 
     parameters: int  # weights, and gradients and momentum of those that learn
-    labeled: int  # activations kept for the backward pass of the labeled patches
-    unlabeled: int  # likewise, of the unlabeled patches
-    together: bool = False  # both in one pass, not one after the other
+    passes: tuple[int, ...]  # what each pass adds at its peak, in their order
+    operations: int = 0  # of the convolutions of all passes, forward and backward
 
     @property
     def peak(self) -> int:
         """The most that is needed at any time."""
-        both = (self.labeled, self.unlabeled)
-        return self.parameters + (sum(both) if self.together else max(both))
+        return self.parameters + max(self.passes)
 
 
 def step_memory(
-    network: nn.Module,
-    labeled_shape: tuple[int, ...],
-    unlabeled_shape: tuple[int, ...],
-    dtype: torch.dtype,
-    *,
-    together: bool = False,
+    trainer: nnUNetTrainerSemiSupervised, labeled: int, unlabeled: int, dtype: torch.dtype
 ) -> StepMemory:
-    """Count what a step keeps, by running the network on tensors without data.
+    """Count what a step needs, by doing it on tensors without data.
 
     Args:
-        network: the training network, on any device; it is not changed.
-        labeled_shape: (B, channels, ...) of the labeled patches.
-        unlabeled_shape: likewise of the unlabeled ones; B = 0 for none.
+        trainer: it is not changed.
+        labeled: labeled patches of a step.
+        unlabeled: unlabeled patches of a step; 0 for none.
         dtype: type of the activations: float16 under autocast on CUDA.
-        together: both kinds of patches are in one pass.
     """
     parameters = sum(
-        p.numel() * p.element_size() * (3 if p.requires_grad else 1) for p in network.parameters()
+        p.numel() * p.element_size() * (3 if p.requires_grad else 1)
+        for p in unwrapped(trainer.joint_network).parameters()
     )
-    labeled, unlabeled = (
-        activation_bytes(network, shape, dtype) if shape[0] else 0
-        for shape in (labeled_shape, unlabeled_shape)
-    )
-    return StepMemory(parameters, labeled, unlabeled, together)
+    count = count_step(trainer, labeled, unlabeled, dtype)
+    return StepMemory(parameters, count.passes, count.operations)
 
 
 def activation_bytes(network: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> int:
     """Return the bytes that a forward pass on images of a shape saves for the backward pass."""
-    tensors: list[Tensor] = [*network.parameters(), *network.buffers()]
-    without_data: dict[int, Tensor] = {
-        id(t): nn.Parameter(t.detach().to("meta", dtype), t.requires_grad)
-        if isinstance(t, nn.Parameter)
-        else t.to("meta")
-        for t in tensors
-    }
-    twin = copy.deepcopy(network, dict(without_data)).train()
+    twin = network_without_data(network, dtype)
     own = {parameter.untyped_storage()._cdata for parameter in twin.parameters()}
     saved: dict[int, torch.UntypedStorage] = {}
 
@@ -88,7 +71,7 @@ def activation_bytes(network: nn.Module, shape: tuple[int, ...], dtype: torch.dt
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        twin(torch.empty(shape, device="meta", dtype=dtype))
+        twin(torch.empty(shape, device=META, dtype=dtype))
     return sum(storage.nbytes() for storage in saved.values())
 
 
@@ -112,59 +95,46 @@ def what_a_step_needs(trainer: nnUNetTrainerSemiSupervised) -> list[str]:
             f"Each step: {labeled} labeled and {unlabeled} unlabeled patches; "
             f"{len(trainer.stream.cases)} unlabeled cases."
         )
-    patch = (trainer.num_input_channels, *trainer.configuration_manager.patch_size)
-    network, together = unwrapped(trainer.joint_network), trainer.joint_pass
-    return [
-        *sentences,
-        memory_estimate(network, labeled, unlabeled, patch, trainer.device, together=together),
-    ]
+    return [*sentences, memory_estimate(trainer, labeled, unlabeled)]
 
 
-def memory_estimate(
-    network: nn.Module,
-    labeled: int,
-    unlabeled: int,
-    patch: tuple[int, ...],
-    device: torch.device,
-    *,
-    together: bool = False,
-) -> str:
-    """Say in a sentence what a step needs, or why that is not known.
-
-    Args:
-        network: the training network.
-        labeled: labeled patches in a step.
-        unlabeled: unlabeled patches in a step; 0 for none.
-        patch: (channels, ...), the shape of one.
-        device: where it is trained.
-        together: both kinds of patches are in one pass.
-    """
-    dtype = torch.float16 if device.type == "cuda" else torch.float32
+def memory_estimate(trainer: nnUNetTrainerSemiSupervised, labeled: int, unlabeled: int) -> str:
+    """Say in a sentence what a step of so many patches needs, or why that is not known."""
     try:
-        memory = step_memory(
-            network, (labeled, *patch), (unlabeled, *patch), dtype, together=together
-        )
+        memory = step_memory(trainer, labeled, unlabeled, activation_type(trainer.device))
     except (RuntimeError, ValueError, NotImplementedError) as error:
         return f"No estimate of the memory that a step needs ({error})."
-    return describe(memory, labeled, unlabeled, device)
+    return describe(memory, labeled, unlabeled, trainer.device)
+
+
+def activation_type(device: torch.device) -> torch.dtype:
+    """Return the type of the activations of a training: that of autocast on CUDA."""
+    return torch.float16 if device.type == "cuda" else torch.float32
 
 
 def describe(memory: StepMemory, labeled: int, unlabeled: int, device: torch.device) -> str:
     """Say in a sentence what a step of so many patches needs, and what the device has."""
+    patches = [f"{labeled} labeled"]
+    if unlabeled:
+        patches.insert(0, f"{unlabeled} unlabeled")
+    if len(memory.passes) < len(patches):
+        patches = [" and ".join(patches)]
+    passes = " and ".join(
+        f"{gib(size)} for {which}" for size, which in zip(memory.passes, patches, strict=True)
+    )
+    order = ", one after the other" if len(patches) > 1 else ""
     text = (
-        f"Memory of a step, estimated: {_gib(memory.parameters)} for weights, gradients and "
-        f"momentum, {_gib(memory.labeled)} for {labeled} labeled and {_gib(memory.unlabeled)} for "
-        f"{unlabeled} unlabeled patches, "
-        f"{'together' if memory.together else 'one after the other'}: {_gib(memory.peak)}, and "
-        "some for the losses."
+        f"Memory of a step, estimated: {gib(memory.parameters)} for weights, gradients and "
+        f"momentum, {passes} patches with their losses{order}: {gib(memory.peak)}."
     )
     if device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
-        text += f" {torch.cuda.get_device_name(device)} has {_gib(total)}."
+        text += f" {torch.cuda.get_device_name(device)} has {gib(total)}."
     return text
 
 
-def _gib(number: int) -> str:
+def gib(number: int) -> str:
+    """Return a number of bytes in GiB."""
     return f"{number / GIBIBYTE:.2f} GiB"
 
 

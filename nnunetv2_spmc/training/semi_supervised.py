@@ -54,7 +54,6 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
     branches: ClassVar[tuple[str, ...]] = ("main",)  # what `joint_network` returns, in this order
     main_loss: ClassVar[str] = "supervised_main"
     panels: ClassVar[Panels] = {}  # title -> keys of the values that the losses return
-    joint_pass: ClassVar[bool] = False  # both kinds of patches in one, for the memory estimate
     divisor = staticmethod(entries_of_all_processes)  # for means over selected voxels
 
     def __init__(

@@ -96,8 +96,17 @@ def _ends_like_a_pickle(file: str) -> bool:
         return False
 
 
-def case_problem(folder: Path, identifier: str, *, verify: bool = False) -> str | None:
-    """Say what is wrong with the files of a preprocessed case, or None if it is whole."""
+def case_problem(
+    folder: Path, identifier: str, *, verify: bool = False, labeled: bool = False
+) -> str | None:
+    """Say what is wrong with the files of a preprocessed case, or None if it is whole.
+
+    Args:
+        folder: Of the preprocessed cases.
+        identifier: Of the case.
+        verify: Decompress every voxel and read the properties.
+        labeled: It is a labeled case, whose properties say where the classes are.
+    """
     import blosc2
 
     data_file, seg_file, properties_file = (
@@ -113,7 +122,7 @@ def case_problem(folder: Path, identifier: str, *, verify: bool = False) -> str 
             return f"{data_file.name} and {seg_file.name} differ in shape"
         if verify and not (np.isfinite(data[:]).all() and seg[:].size):
             return f"{data_file.name} has NaN or infinite voxels"
-        if not _is_whole_pickle(properties_file, verify):
+        if not _is_whole_pickle(properties_file, verify, labeled):
             return f"{properties_file.name} is damaged"
     except ForeignPickleError as error:
         return str(error)
@@ -127,7 +136,7 @@ def case_problem(folder: Path, identifier: str, *, verify: bool = False) -> str 
     return None
 
 
-def _is_whole_pickle(file: Path, verify: bool) -> bool:
+def _is_whole_pickle(file: Path, verify: bool, labeled: bool) -> bool:
     if not _ends_like_a_pickle(str(file)):
         return False
     if not verify:
@@ -138,7 +147,8 @@ def _is_whole_pickle(file: Path, verify: bool) -> bool:
         raise
     except Exception:  # a damaged pickle may raise anything
         return False
-    return isinstance(properties, dict) and properties.get("class_locations") == {}
+    locations = properties.get("class_locations") if isinstance(properties, dict) else None
+    return isinstance(locations, dict) if labeled else locations == {}
 
 
 def failed_cases(folder: Path, cases: Mapping[str, Sequence[str]]) -> dict[str, str]:

@@ -103,10 +103,11 @@ def warn_of_lookalikes(record_folder: Path, record: ScanRecord, log: Log) -> Non
 def current_record(
     dataset_name: str,
     dataset_json: Mapping[str, Any],
-    preprocessed_dataset: Path,
+    preprocessed_dataset: Path | None,
     log: Log,
     *,
     num_processes: int = 0,
+    show_progress: bool = False,
 ) -> ScanRecord:
     """Return what is known of the scans of a dataset, for a training.
 
@@ -117,9 +118,14 @@ def current_record(
         cases, groups = raw_cases(raw, dataset_json), read_groups(raw)
         note_unreadable(cases, log)
         return update_scan_record(
-            preprocessed_dataset, cases, groups, num_processes=num_processes, log=log
+            preprocessed_dataset,
+            cases,
+            groups,
+            num_processes=num_processes,
+            show_progress=show_progress,
+            log=log,
         )
-    record = read_scan_record(preprocessed_dataset)
+    record = read_scan_record(preprocessed_dataset) if preprocessed_dataset else None
     if record is None:
         log(
             "nnUNet_raw has no such dataset: unlabeled cases are not compared with test cases, nor "

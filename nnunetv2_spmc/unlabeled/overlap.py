@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import NamedTuple
 
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.raw.cases import name_some
@@ -21,6 +22,16 @@ REMEDY = (
 )
 
 Log = Callable[[str], None]
+
+
+class Shared(NamedTuple):
+    """Unlabeled cases that are something else as well, and what; as text it names a few."""
+
+    what: str
+    cases: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.what}: {name_some(self.cases)}"
 
 
 def check_no_leak(
@@ -51,9 +62,20 @@ def check_no_leak(
     Raises:
         DataError: If a case is shared; it names the cases.
     """
-    roles = (("test", test), ("validation", validation), ("labeled", labeled))
-    found = _shared_names(unlabeled, roles) + _shared_patients(unlabeled, roles[:2], groups or {})
+    found = shared_cases(labeled, unlabeled, validation, test, groups)
     return _report(found, allow_overlap, log)
+
+
+def shared_cases(
+    labeled: Collection[str],
+    unlabeled: Collection[str],
+    validation: Collection[str],
+    test: Collection[str],
+    groups: Mapping[str, str] | None = None,
+) -> list[Shared]:
+    """Return what `check_no_leak` refuses."""
+    roles = (("test", test), ("validation", validation), ("labeled", labeled))
+    return _shared_names(unlabeled, roles) + _shared_patients(unlabeled, roles[:2], groups or {})
 
 
 def check_contents(
@@ -71,6 +93,11 @@ def check_contents(
         allow_overlap: Log what is shared instead of raising.
         log: Where to log it.
     """
+    return _report(shared_contents(record, unlabeled), allow_overlap, log)
+
+
+def shared_contents(record: ScanRecord, unlabeled: Collection[str]) -> list[Shared]:
+    """Return what `check_contents` refuses."""
     ours = record.digests(IMAGES_UNLABELED)
     ours = {identifier: ours[identifier] for identifier in unlabeled if identifier in ours}
     found = []
@@ -78,10 +105,9 @@ def check_contents(
         copies = same_contents(ours, record.digests(folder))
         pairs = [f"{one} (= {other})" for one, other in sorted(copies.items()) if one != other]
         if pairs:  # those of one name are found by it
-            found.append(
-                f"unlabeled with the same images as a case in {folder}: {name_some(pairs)}"
-            )
-    return _report(found, allow_overlap, log)
+            what = f"unlabeled with the same images as a case in {folder}"
+            found.append(Shared(what, tuple(pairs)))
+    return found
 
 
 def check_validated(
@@ -115,8 +141,8 @@ def same_contents(
 
 def _shared_names(
     unlabeled: Collection[str], roles: Sequence[tuple[str, Collection[str]]]
-) -> list[str]:
-    """Describe the names that are in two roles; `Case1` and `case1` are one scan, too."""
+) -> list[Shared]:
+    """Return the names that are in two roles; `Case1` and `case1` are one scan, too."""
     found = []
     for role, others in roles:
         theirs = {identifier.casefold(): identifier for identifier in others} | {
@@ -128,7 +154,7 @@ def _shared_names(
             if other is not None:
                 shared.append(ours if ours == other else f"{ours} (= {other})")
         if shared:
-            found.append(f"unlabeled and at the same time {role}: {name_some(shared)}")
+            found.append(Shared(f"unlabeled and at the same time {role}", tuple(shared)))
     return found
 
 
@@ -136,16 +162,15 @@ def _shared_patients(
     unlabeled: Collection[str],
     roles: Sequence[tuple[str, Collection[str]]],
     groups: Mapping[str, str],
-) -> list[str]:
+) -> list[Shared]:
     found = []
     ours = {i: patient for i in unlabeled if (patient := patient_of(i, groups)) is not None}
     for role, others in roles:
         patients = {patient_of(identifier, groups) for identifier in others}
         shared = {i for i, patient in ours.items() if patient in patients} - set(others)
         if shared:
-            found.append(
-                f"unlabeled, but of a patient of a {role} case: {name_some(sorted(shared))}"
-            )
+            what = f"unlabeled, but of a patient of a {role} case"
+            found.append(Shared(what, tuple(sorted(shared))))
     return found
 
 
@@ -162,8 +187,8 @@ def patient_of(identifier: str, groups: Mapping[str, str]) -> str | None:
     return next((beginning for beginning in reversed(beginnings) if beginning in keys), None)
 
 
-def _report(found: Sequence[str], allow_overlap: bool, log: Log | None) -> str:
-    text = "; ".join(found)
+def _report(found: Sequence[Shared], allow_overlap: bool, log: Log | None) -> str:
+    text = "; ".join(map(str, found))
     if not text:
         return ""
     if not allow_overlap:

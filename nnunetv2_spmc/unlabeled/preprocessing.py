@@ -205,18 +205,21 @@ def tell_sites_apart(target: UnlabeledTarget, record: ScanRecord, log: Log) -> N
 
 def sites_of(target: UnlabeledTarget, record: ScanRecord) -> SiteComparison:
     """Compare the unlabeled scans with the labeled ones, CT within the plans' intensities."""
-    statistics = target.plans_manager.foreground_intensity_properties_per_channel
-    windows = {
-        int(channel): (values["percentile_00_5"], values["percentile_99_5"])
-        for channel, values in statistics.items()
-        if {"percentile_00_5", "percentile_99_5"} <= values.keys()
-    }
     return compare_sites(
         list(record.facts(IMAGES_TRAIN).values()),
         list(record.facts(IMAGES_UNLABELED).values()),
         target.channels,
-        windows,
+        plans_windows(target.plans_manager.foreground_intensity_properties_per_channel),
     )
+
+
+def plans_windows(statistics: Mapping[str, Mapping[str, float]]) -> dict[int, tuple[float, float]]:
+    """Return the lowest and highest intensity that plans keep, by channel."""
+    return {
+        int(channel): (values["percentile_00_5"], values["percentile_99_5"])
+        for channel, values in statistics.items()
+        if {"percentile_00_5", "percentile_99_5"} <= values.keys()
+    }
 
 
 def preprocess_cases(

@@ -11,6 +11,7 @@ from nnunetv2.run.run_training import maybe_load_checkpoint
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_spmc import methods
+from nnunetv2_spmc.training.semi_supervised import nnUNetTrainerSemiSupervised
 from nnunetv2_spmc.training.stability import TAKEN
 from nnunetv2_spmc.training.views import View, Views
 from nnunetv2_spmc.training.weights import part_weights
@@ -143,8 +144,11 @@ def test_unlabeled_patches_change_the_gradient(make_started, method):
     assert bool(changed) == trainer.uses_unlabeled_data
 
 
+BASE = nnUNetTrainerSemiSupervised
+
+
 @pytest.mark.parametrize(
-    "method", [m for m in EXAMPLES if not m.trainer.joint_pass], ids=lambda m: m.name
+    "method", [m for m in EXAMPLES if m.trainer.passes is BASE.passes], ids=lambda m: m.name
 )
 def test_the_pass_before_the_labeled_one_learns_alone(make_started, method, monkeypatch):
     """Where a dead unlabeled loss would not show beside the supervised one."""

@@ -1,0 +1,1 @@
+"""What is wrong with an installation or a dataset, and what to do: nnUNetv2_spmc_doctor."""
