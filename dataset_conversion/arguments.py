@@ -31,7 +31,7 @@ def add_common(parser: argparse.ArgumentParser, dataset: tuple[int, str] | None)
         help="worker processes (default: %(default)s)",
     )
     add("--overwrite", action="store_true", help="replace the dataset if it exists")
-    add("--dry-run", action="store_true", help="print what would go where and write nothing")
+    add("--dry_run", action="store_true", help="print what would go where and write nothing")
     parser.set_defaults(link=False)
 
 
@@ -63,9 +63,9 @@ def add_seed(parser: argparse.ArgumentParser, text: str) -> None:
 
 
 def add_allow_missing(parser: argparse.ArgumentParser) -> None:
-    """Add --allow-missing, for converters that follow a published list."""
+    """Add --allow_missing, for converters that follow a published list."""
     text = "go on without the cases of the lists that are not on disk, and name them"
-    parser.add_argument("--allow-missing", action="store_true", help=text)
+    parser.add_argument("--allow_missing", action="store_true", help=text)
 
 
 def add_link(parser: argparse.ArgumentParser) -> None:
@@ -87,5 +87,5 @@ def integer_from(minimum: int) -> Callable[[str], int]:
 
 
 def absolute_path(text: str) -> Path:
-    """Return a path as an absolute one, which messages and --dry-run show."""
+    """Return a path as an absolute one, which messages and --dry_run show."""
     return Path(text).expanduser().absolute()

@@ -23,7 +23,7 @@ OLD_NAMES = {new: old for old, new in CONTRASTS.items()}
 OLD, NEW = "_", "-"  # what stands between the case and the contrast in a file's name
 MODALITIES = (*CONTRASTS, *CONTRASTS.values(), "all")
 USE_FOLDER_CONVERTER = (
-    "use the folder converter (nnUNetv2_spmc_convert folder) with --channel-files and --label-file"
+    "use the folder converter (nnUNetv2_spmc_convert folder) with --channel_files and --label_file"
 )
 
 

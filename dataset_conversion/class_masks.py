@@ -12,7 +12,7 @@ from nnunetv2_spmc.raw.checks import geometry_difference, mapped_label
 
 # A mask is 0 outside, and 1 or 255 inside.
 MASK = LabelRules(
-    frozenset({0, 1}), {255: 1}, advice="a mask of --label-files is 0 outside and 1 or 255 inside"
+    frozenset({0, 1}), {255: 1}, advice="a mask of --label_files is 0 outside and 1 or 255 inside"
 )
 
 
@@ -70,5 +70,5 @@ class ClassMasks:
                 raise ConversionError(
                     f"the masks {other.source} ({other.name}) and {mask.source} ({mask.name}) "
                     f"overlap in {shared} {'voxel' if shared == 1 else 'voxels'}; correct one, or "
-                    "let the later one of --label-files count with --later-mask-counts."
+                    "let the later one of --label_files count with --later_mask_counts."
                 )

@@ -123,17 +123,17 @@ def _mask_values(layout: FolderLayout, classes: LabelDefinition) -> dict[str, in
     absent = [name for name in values if name not in layout.label_files]
     if wrong or len(values) + 1 < len(classes.labels):
         raise ConversionError(
-            f"--label-files takes classes of --labels that have one value, {name_some(values)}; "
+            f"--label_files takes classes of --labels that have one value, {name_some(values)}; "
             f"correct {name_some(wrong) or 'the regions'}."
         )
     if absent:
         raise ConversionError(
-            f"--label-files has no pattern for {name_some(absent)}; add it, or take the class out "
+            f"--label_files has no pattern for {name_some(absent)}; add it, or take the class out "
             "of --labels."
         )
     if classes.label_map:
         raise ConversionError(
-            "--map changes the values of labels, and the masks of --label-files have none of "
+            "--map changes the values of labels, and the masks of --label_files have none of "
             "theirs: they are 0 outside and 1 or 255 inside; leave --map out."
         )
     return values
@@ -144,7 +144,7 @@ def _suffix_note(layout: FolderLayout, cases: Iterable[FoundCase]) -> list[str]:
     if layout.label_patterns:
         return []
     suffixes = Counter(case.label_suffix for case in cases if case.label_suffix)
-    origin = "as --label-suffix says" if layout.label_suffix else "--label-suffix names another"
+    origin = "as --label_suffix says" if layout.label_suffix else "--label_suffix names another"
     return [
         f"{number} {'label is' if number == 1 else 'labels are'} called CASE{suffix} ({origin})"
         for suffix, number in sorted(suffixes.items())

@@ -29,10 +29,10 @@ def _add_channels(parser: argparse.ArgumentParser) -> None:
         required=True,
         metavar="NAME",
         help="channel names; nnU-Net normalizes CT by intensity statistics, others by z-score. May "
-        "be left out where --channel-files names them",
+        "be left out where --channel_files names them",
     )
     add(
-        "--channel-files",
+        "--channel_files",
         nargs="+",
         action=NamesChannels,
         channels=channels,
@@ -47,31 +47,31 @@ def _add_labels(parser: argparse.ArgumentParser) -> None:
     text = "folder of label files, named as the cases (default: the folder of images)"
     add("-l", type=absolute_path, metavar="LABELS", help=text)
     add(
-        "--label-suffix",
+        "--label_suffix",
         metavar="SUFFIX",
         help="what follows the case's name in the name of its label, as _seg; with a hyphen "
-        "--label-suffix=-seg (default: common ones as _seg, _label, _mask, _gt are found)",
+        "--label_suffix=-seg (default: common ones as _seg, _label, _mask, _gt are found)",
     )
     add(
-        "--label-file",
+        "--label_file",
         metavar="PATTERN",
         help="the label of a case: a file in its folder in -l, or beside its images without -l; "
         "or, with the case's name for the first *, a file of -l itself, as '*_seg.nii.gz'",
     )
     add(
-        "--label-files",
+        "--label_files",
         nargs="+",
         default=(),
         metavar="NAME=PATTERN",
-        help="one mask for each class, 0 outside and 1 or 255 inside, found as by --label-file: "
+        help="one mask for each class, 0 outside and 1 or 255 inside, found as by --label_file: "
         "liver='segmentations/liver.nii.gz'",
     )
-    text = "where masks of --label-files overlap, the later one counts (default: refused)"
-    add("--later-mask-counts", action="store_true", help=text)
+    text = "where masks of --label_files overlap, the later one counts (default: refused)"
+    add("--later_mask_counts", action="store_true", help=text)
     text = "change label values, as 255=1"
     add("--map", nargs="+", default=(), metavar="OLD=NEW", help=text)
     text = "labels of their image's shape lie on it, whatever their header says: take the image's"
-    add("--trust-label-grid", action="store_true", help=text)
+    add("--trust_label_grid", action="store_true", help=text)
 
 
 def _add_classes(parser: argparse.ArgumentParser) -> None:
@@ -83,7 +83,7 @@ def _add_classes(parser: argparse.ArgumentParser) -> None:
         help="classes, as background=0 liver=1; a region as whole=1,2,3",
     )
     parser.add_argument(
-        "--regions-class-order",
+        "--regions_class_order",
         nargs="+",
         type=int,
         default=(),
@@ -133,12 +133,12 @@ def parse_label_map(items: Iterable[str]) -> dict[int, int]:
 
 def parse_channel_files(items: Iterable[str]) -> dict[str, str]:
     """Read ['flair=*_flair.nii.gz'] as {'flair': '*_flair.nii.gz'}."""
-    return _pairs(items, "--channel-files")
+    return _pairs(items, "--channel_files")
 
 
 def parse_label_files(items: Iterable[str]) -> dict[str, str]:
     """Read ['liver=segmentations/liver.nii.gz'] as a pattern by class."""
-    return _pairs(items, "--label-files")
+    return _pairs(items, "--label_files")
 
 
 def _pairs(items: Iterable[str], option: str) -> dict[str, str]:

@@ -25,7 +25,7 @@ COMMON_SUFFIX = re.compile(
     re.IGNORECASE,
 )
 CHANNEL_SUFFIX = re.compile(r"_\d{4}$")
-NAME_MASKS = "if each is the mask of one class, name them with --label-files NAME=PATTERN"
+NAME_MASKS = "if each is the mask of one class, name them with --label_files NAME=PATTERN"
 FIRST_STAR = re.compile(r"(?<!\*)\*(?!\*)")
 
 
@@ -90,7 +90,7 @@ def _suffix(layout: FolderLayout, stems: Iterable[str], cases: Collection[str]) 
         raise ConversionError(
             f"The labels in {layout.label_folder} bear several suffixes, as "
             f"{name_some(found.values())}; say which one counts, as "
-            f"--label-suffix={next(iter(found))}."
+            f"--label_suffix={next(iter(found))}."
         )
     return next(iter(found), "")
 
@@ -119,7 +119,7 @@ def _labels_by_name(layout: FolderLayout, cases: Collection[str]) -> dict[str, I
         if len(owners) > 1:
             raise ConversionError(
                 f"{path} may be the label of case {bare} or of case {stem}; say which with "
-                f"--label-suffix={suffix} or --label-suffix=''."
+                f"--label_suffix={suffix} or --label_suffix=''."
             )
         if owners:
             other = labels.setdefault(owners[0], path)
@@ -130,7 +130,7 @@ def _labels_by_name(layout: FolderLayout, cases: Collection[str]) -> dict[str, I
     if has_to and not labels:
         raise ConversionError(
             f"No file in {layout.label_folder} is called CASE{suffix}, with the name of an image "
-            f"in {layout.images}; correct --label-suffix or -l."
+            f"in {layout.images}; correct --label_suffix or -l."
         )
     _refuse_folders(layout, cases, suffix, labels)
     return {case: ImageFile(path) for case, path in labels.items()}
@@ -140,14 +140,14 @@ def _refuse_second(case: str, one: str, other: str, folder: Path) -> None:
     if one != other:
         raise ConversionError(
             f"Case {case} has two labels, {one} and {other} in {folder}; remove one, say with "
-            f"--label-suffix what follows the case's name in those that count, or, {NAME_MASKS}."
+            f"--label_suffix what follows the case's name in those that count, or, {NAME_MASKS}."
         )
 
 
 def _refuse_orphans(layout: FolderLayout, orphans: Collection[str], suffix: str) -> None:
     if orphans:
         of_that_name = f"called as they are without {suffix}" if suffix else "of that name"
-        say_suffix = ", say with --label-suffix what follows the case's name"
+        say_suffix = ", say with --label_suffix what follows the case's name"
         advice = "" if suffix or layout.label_files else f"{say_suffix}, or, {NAME_MASKS}"
         raise ConversionError(
             f"{count_of(len(orphans), 'label')} in {layout.label_folder} without an image "
@@ -168,7 +168,7 @@ def _refuse_folders(
             if case not in labels:
                 raise ConversionError(
                     f"{folder}, named as case {case}, is a folder and no label file; say which "
-                    "file in it is the label with --label-file PATTERN, or with --label-files "
+                    "file in it is the label with --label_file PATTERN, or with --label_files "
                     "NAME=PATTERN where it holds a mask for each class."
                 )
 

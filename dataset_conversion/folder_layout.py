@@ -63,7 +63,7 @@ def find_cases(
     if not images:
         raise ConversionError(
             f"There are no images in {layout.images}: expected files that SimpleITK reads, DICOM "
-            f"folders, or with --channel-files a folder for each case{_instead(layout.images)}."
+            f"folders, or with --channel_files a folder for each case{_instead(layout.images)}."
         )
     labels = find_labels(layout, images, mask_values or {})
     cases = [FoundCase(name, images[name], labels.get(name)) for name in sorted(images)]
@@ -80,19 +80,19 @@ def _check_layout(layout: FolderLayout) -> None:
         raise ConversionError("Name the channels with --channels, CT or MRI for example.")
     if layout.channel_files and set(layout.channels) != set(layout.channel_files):
         raise ConversionError(
-            f"--channels names {', '.join(layout.channels)}, --channel-files "
+            f"--channels names {', '.join(layout.channels)}, --channel_files "
             f"{', '.join(layout.channel_files)}; they have to be the same."
         )
     ways = {
-        "--label-file": layout.label_file,
-        "--label-files": layout.label_files,
-        "--label-suffix": layout.label_suffix is not None,
+        "--label_file": layout.label_file,
+        "--label_files": layout.label_files,
+        "--label_suffix": layout.label_suffix is not None,
     }
     chosen = [option for option, value in ways.items() if value]
     if len(chosen) > 1:
         raise ConversionError(f"{' and '.join(chosen)} say twice what the labels are; take one.")
     if layout.labels is None and not chosen:
-        raise ConversionError("Say where the labels are, with -l FOLDER or --label-file PATTERN.")
+        raise ConversionError("Say where the labels are, with -l FOLDER or --label_file PATTERN.")
 
 
 def _instead(folder: Path) -> str:
@@ -131,7 +131,7 @@ def _flat_images(layout: FolderLayout) -> dict[str, tuple[ImageSource, ...]]:
         if len(layout.channels) > 1:
             raise ConversionError(
                 f"{folder} can only be one channel, but --channels names {len(layout.channels)}; "
-                "say which file or folder in it is which channel with --channel-files."
+                "say which file or folder in it is which channel with --channel_files."
             )
         images[folder.name] = (source_of(folder),)
     return images

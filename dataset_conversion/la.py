@@ -217,5 +217,5 @@ CONVERTER = Converter(
     _add_arguments,
     _convert,
     dataset=(DATASET_ID, NAME),
-    example='nnUNetv2_spmc_convert la -i "2018LA_Seg_Training Set" --allow-missing',
+    example='nnUNetv2_spmc_convert la -i "2018LA_Seg_Training Set" --allow_missing',
 )

@@ -42,7 +42,7 @@ def patient_keys(pattern: str, names: Sequence[str]) -> list[str | None]:
         re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
         raise ConversionError(
-            f"--group-by {pattern!r} is no regular expression: {error}."
+            f"--group_by {pattern!r} is no regular expression: {error}."
         ) from error
     try:
         done = subprocess.run(
@@ -55,7 +55,7 @@ def patient_keys(pattern: str, names: Sequence[str]) -> list[str | None]:
         )
     except subprocess.SubprocessError as error:
         raise ConversionError(
-            f"--group-by {pattern!r} takes too long to be matched with names as {names[0]}, as "
+            f"--group_by {pattern!r} takes too long to be matched with names as {names[0]}, as "
             "nested repetitions like (a+)+ do; write a simpler one."
         ) from error
     found: list[str | None] = json.loads(done.stdout)
@@ -80,7 +80,7 @@ def grouping_hint(names: Sequence[str]) -> str:
             one, other = next(iter(several.values()))[:2]
             return (
                 f"{one} and {other} look like scans of one patient; if they are, keep the scans of "
-                f"each patient on one side with --group-by '{_simpler(keys, one) or pattern}'"
+                f"each patient on one side with --group_by '{_simpler(keys, one) or pattern}'"
             )
     return ""
 

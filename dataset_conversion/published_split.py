@@ -44,7 +44,7 @@ class PublishedSplit:
             raise ConversionError(
                 f"{len(missing)} of the {len(self.names)} {self.unit}s of the protocol are not in "
                 f"{source}: {name_some(missing, 3)}; get them, or go on without them with "
-                "--allow-missing."
+                "--allow_missing."
             )
 
     def roles(

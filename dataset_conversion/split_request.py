@@ -55,7 +55,7 @@ class SplitRequest:
         for name, patient in zip(names, found, strict=True):
             if patient is None:
                 raise ConversionError(
-                    f"--group-by {self.group_by!r} does not match the case {name}."
+                    f"--group_by {self.group_by!r} does not match the case {name}."
                 )
         return {name: patient or name for name, patient in zip(names, found, strict=True)}
 
@@ -103,13 +103,13 @@ class SplitRequest:
 
 
 def add_split(parser: argparse.ArgumentParser) -> None:
-    """Add --test, --val, --labeled, --group-by and --seed."""
+    """Add --test, --val, --labeled, --group_by and --seed."""
     add = parser.add_argument
     add(
         "--test",
         metavar="CASES",
         help=f"test cases, chosen first: {CASES}. Numbers and fractions are drawn from those with "
-        "a label; with --group-by a number counts patients",
+        "a label; with --group_by a number counts patients",
     )
     add(
         "--val",
@@ -123,7 +123,7 @@ def add_split(parser: argparse.ArgumentParser) -> None:
         "number counts cases; others go to labelsUn (default: keep all)",
     )
     add(
-        "--group-by",
+        "--group_by",
         metavar="REGEX",
         help="first group (or match) in a case's name is the patient; patients stay together",
     )

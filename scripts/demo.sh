@@ -36,7 +36,7 @@ step "Plan and preprocess the labeled scans: stock nnU-Net" \
     nnUNetv2_plan_and_preprocess -d $dataset -c 3d_fullres -npfp 2 -np 2 --verify_dataset_integrity
 step "Add a configuration small enough for a CPU" \
     nnUNetv2_spmc_plan small -d $dataset -c 3d_fullres --features 8 64 \
-    --batch-size 2 --patch-size 16 32 32
+    --batch_size 2 --patch_size 16 32 32
 step "Preprocess the unlabeled scans with the same plans" \
     nnUNetv2_spmc_preprocess -d $dataset -c $configuration -np 2
 for trainer in nnUNetTrainerSupervisedControl nnUNetTrainerSPMC; do

@@ -34,7 +34,7 @@ def convert(kind: str, data: Path, output: Path) -> None:
     dataset = DATASETS[kind]
     if kind == "acdc":
         source = shlex.quote(str(data / "acdc128"))
-        labeled = f"--labeled {dataset.few} --allow-missing"
+        labeled = f"--labeled {dataset.few} --allow_missing"
         run(f"nnUNetv2_spmc_convert acdc -i {source} -d {dataset.id} {labeled}")
         return
     folder, splits, options = FOLDERS[kind]

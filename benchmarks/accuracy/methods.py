@@ -65,7 +65,7 @@ DATASETS = {
         fold="0",
         few=7,
         all=70,
-        small="--patch-size 64 64 --batch-size 4 --coarser 2",
+        small="--patch_size 64 64 --batch_size 4 --coarser 2",
     ),
     "la": Dataset(
         id=511,
@@ -74,7 +74,7 @@ DATASETS = {
         fold="all",
         few=8,
         all=80,
-        small="--patch-size 16 32 32 --batch-size 2 --coarser 2",
+        small="--patch_size 16 32 32 --batch_size 2 --coarser 2",
     ),
     "hippocampus": Dataset(
         id=512,
@@ -83,7 +83,7 @@ DATASETS = {
         fold="0",
         few=8,
         all=160,
-        small="--batch-size 8",
+        small="--batch_size 8",
     ),
 }
 

@@ -61,7 +61,7 @@ def make_dataset(root: Path) -> None:
     write_phantom(root / "nnUNet_raw", labeled=5, unlabeled=5, test=TEST_CASES, size=size)
     extract_fingerprint_dataset(500, num_processes=1, show_progress_bar=False)
     plan_experiment_dataset(500)
-    run("nnUNetv2_spmc_plan small -d 500 -c 2d --features 16 64 --patch-size 32 32 --batch-size 2")
+    run("nnUNetv2_spmc_plan small -d 500 -c 2d --features 16 64 --patch_size 32 32 --batch_size 2")
     preprocess_dataset(500, configurations=["2d"], num_processes=[1])
     options = PreprocessingOptions(num_processes=0, show_progress=False)
     preprocess_unlabeled(500, "2d", options=options)

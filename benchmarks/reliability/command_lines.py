@@ -51,7 +51,7 @@ def command_lines() -> Iterator[BadInput]:
         ("plan", "small -d 500 -c 3d_gone", ("3d_gone",)),
         ("plan", "small -d 500 -c 2d --name ../x", ("../x",)),
         ("plan", "small -d 500 -c 2d --features 0 4", ("features",)),
-        ("plan", "small -d 500 -c 2d --patch-size 7", ("patch",)),
+        ("plan", "small -d 500 -c 2d --patch_size 7", ("patch",)),
         ("trainers", "--shell cobol", ("cobol",)),
         ("rank", "-d 500 -m MODEL -o . -device cpu --disable_tta", ("folder",)),
         ("rank", "-d 500 -m MODEL -o out -device cpu --disable_tta", ("folder",)),

@@ -30,12 +30,12 @@ DEFINITIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("regions without an order", "--labels background=0 w=1,2 c=2", ("order",)),
     (
         "a region order that loses a region",
-        "--labels background=0 c=2 w=1,2 --regions-class-order 2 1",
+        "--labels background=0 c=2 w=1,2 --regions_class_order 2 1",
         ("order",),
     ),
     (
         "a region order with other values",
-        "--labels background=0 w=1,2 c=2 --regions-class-order 1 7",
+        "--labels background=0 w=1,2 c=2 --regions_class_order 1 7",
         ("7",),
     ),
     ("a map of text", "--labels background=0 a=1 b=2 --map x=1", ("x=1",)),
@@ -57,8 +57,8 @@ def definitions() -> Iterator[BadInput]:
         ("a fraction of 2.5", ("--val", "2.5"), ("2.5",)),
         ("a list that does not exist", ("--test", "gone.txt"), ("gone.txt",)),
         ("an unknown case", ("--labeled", "no_such_case,train_000"), ("no_such_case",)),
-        ("a pattern that is none", ("--group-by", "(train"), ("(train",)),
-        ("a pattern that matches nothing", ("--group-by", "patient"), ("patient",)),
+        ("a pattern that is none", ("--group_by", "(train"), ("(train",)),
+        ("a pattern that matches nothing", ("--group_by", "patient"), ("patient",)),
         ("processes below zero", ("-np", "-3"), ("-3",)),
     ):
         yield BadInput(name, "convert", _asked_for(more), names)
@@ -91,7 +91,7 @@ def _endless(here: Here) -> Arguments:
     target = folder_dataset(here)
     image = sorted((target / "images").iterdir())[-1]
     image.rename(image.with_name(f"train_{'a' * 60}.nii.gz"))
-    return (*convert_folder(target), "--group-by", r"train_(\w+)+-")
+    return (*convert_folder(target), "--group_by", r"train_(\w+)+-")
 
 
 def _raw_is_a_file(here: Here) -> Arguments:

@@ -51,7 +51,7 @@ from benchmarks.reliability.torture import make_base
 
 TERMINATED_EVERY = 5  # one of so many kills is SIGTERM
 PATIENCE_S = 20  # from SIGTERM to the end, and from the end of a command to that of its processes
-SMALL = "--features 4 8 --batch-size 2 --patch-size"
+SMALL = "--features 4 8 --batch_size 2 --patch_size"
 BASE = (
     "nnUNetv2_spmc_convert phantom --labeled 6 --unlabeled 5 --test 1 --size 24 24 16 -np 1",
     "nnUNetv2_plan_and_preprocess -d 500 -c 2d 3d_fullres -np 1 1 -npfp 1 --no_pbar",

@@ -162,7 +162,7 @@ def _acdc(here: Here) -> Arguments:
             name = f"patient{patient}_frame{frame:02d}"
             _shifted(images[which], folder / f"{name}.nii.gz", 2 * number + (frame > 1) + 1)
             _shifted(labels[which], folder / f"{name}_gt.nii.gz", 2 * number + (frame > 1) + 1)
-    more = ("--labeled", "3", "--allow-missing", "-np", "1")
+    more = ("--labeled", "3", "--allow_missing", "-np", "1")
     return ("acdc", "-i", source, "-d", "520", *more)
 
 

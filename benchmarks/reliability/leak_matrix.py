@@ -120,7 +120,7 @@ def make_base(base: Path) -> None:
     (raw / "dataset.json").write_text(json.dumps(content))
     groups = {case: case for cases in names.values() for case in cases} | {"p7_a": "p7"}
     (raw / "split.json").write_text(json.dumps({"groups": groups}))
-    small = "--features 4 8 --patch-size 16 16 --batch-size 2"
+    small = "--features 4 8 --patch_size 16 16 --batch_size 2"
     for command in (
         "nnUNetv2_plan_and_preprocess -d 500 -c 2d -np 1 -npfp 1 --no_pbar",
         f"nnUNetv2_spmc_plan small -d 500 -c 2d {small}",

@@ -57,7 +57,7 @@ GROUPS = {
 BASE = (
     "nnUNetv2_spmc_convert phantom --labeled 6 --unlabeled 3 --test 1 --size 24 24 16 -np 1",
     "nnUNetv2_plan_and_preprocess -d 500 -c 2d -np 1 -npfp 1 --no_pbar",
-    "nnUNetv2_spmc_plan small -d 500 -c 2d --features 4 8 --patch-size 16 16 --batch-size 2",
+    "nnUNetv2_spmc_plan small -d 500 -c 2d --features 4 8 --patch_size 16 16 --batch_size 2",
     f"nnUNetv2_spmc_preprocess -d 500 -c {CONFIGURATION} -np 0",
     f"nnUNetv2_train 500 {CONFIGURATION} 0 -tr nnUNetTrainerSPMC -device cpu",
 )

@@ -30,7 +30,7 @@ def _add_small(commands: argparse._SubParsersAction[Parser]) -> None:
         "features and, where given, the patch size and the batch size.",
         epilog="For first runs, tests and laptops; train real models with the plans as nnU-Net "
         "made them.",
-        example="nnUNetv2_spmc_plan small -d 510 -c 3d_fullres --batch-size 2",
+        example="nnUNetv2_spmc_plan small -d 510 -c 3d_fullres --batch_size 2",
     )
     add = parser.add_argument
     add("-d", required=True, metavar="ID", help="dataset id or name")
@@ -45,14 +45,14 @@ def _add_small(commands: argparse._SubParsersAction[Parser]) -> None:
         help="features of the first stage, doubled stage by stage up to MAX (default: 16 128)",
     )
     add(
-        "--patch-size",
+        "--patch_size",
         type=int,
         nargs="+",
         metavar="N",
         help="voxels per axis, in the order of the plans: 3D first the slices (default: as "
         "planned)",
     )
-    add("--batch-size", type=int, metavar="N", help="patches per step (default: as planned)")
+    add("--batch_size", type=int, metavar="N", help="patches per step (default: as planned)")
     add(
         "--coarser",
         type=float,

@@ -35,7 +35,7 @@ def build_parser() -> Parser:
     add("--overwrite", action="store_true", help="make all cases anew, after a change of the plans")
     text = "accept unlabeled cases that are labeled or test cases as well"
     add(
-        "--allow-overlap",
+        "--allow_overlap",
         action="store_true",
         help=f"{text}; numbers measured on those will be too good",
     )

@@ -21,7 +21,8 @@ class nnUNetTrainerWeakToStrong(nnUNetTrainerSemiSupervised):
     """Train the planned network on its own hard labels, seen through boxes and turns.
 
     Labeled and unlabeled patches are one batch for nnU-Net's own loss, so that lambda(t) only
-    switches the unlabeled ones on, after a share of supervised epochs.
+    switches the unlabeled ones on, after a share of supervised epochs. With an ignore label and
+    several processes, each averages the cross-entropy over its own voxels, as in nnU-Net.
     """
 
     default_settings = TrainingSettings(

@@ -148,7 +148,7 @@ def _remedy(label: sitk.Image, image: sitk.Image) -> str:
     if has_no_geometry(label, image):
         return (
             "the label has no geometry (identity header): if it was drawn on this image, copy the "
-            "image's header, with --trust-label-grid of nnUNetv2_spmc_convert folder."
+            "image's header, with --trust_label_grid of nnUNetv2_spmc_convert folder."
         )
     if has_no_geometry(image, label):
         return "the image has no geometry (identity header): get it again, with its header."

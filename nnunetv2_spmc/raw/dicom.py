@@ -43,7 +43,7 @@ class DicomSeries:
         if not found:
             raise ConversionError(
                 f"There is no DICOM series in {self.folder}; remove the folder, or say with "
-                "--channel-files which files of it to take."
+                "--channel_files which files of it to take."
             )
         if len(found) > 1:
             names = "; ".join(str(series) for series in found[:5])

@@ -58,7 +58,7 @@ def mistakes(labels: Mapping[str, Any], regions_class_order: Sequence[int]) -> I
     if has_regions and len(regions_class_order) != len(regions):
         yield (
             f"Regions need a class order with one value for each of {', '.join(regions)}: "
-            "add --regions-class-order."
+            "add --regions_class_order."
         )
     if not has_regions and regions_class_order:
         yield "A class order is for regions, and no label here is a region."

@@ -80,4 +80,4 @@ def lookalike_warnings(pairs: Sequence[Pair], patients: Mapping[str, str]) -> li
     text = f"Scans look alike (1 would be the same scan): {named}"
     if patients:
         return [f"{text}; they have different patient keys: look whether one is a copy."]
-    return [f"{text}; probably one patient: use --group-by."]
+    return [f"{text}; probably one patient: use --group_by."]

@@ -106,7 +106,7 @@ def warnings_of(
     if moved:
         warnings.append(
             f"{count_of(len(moved), 'label')} took the header of the image in place of another, "
-            f"as --trust-label-grid asks for: {name_some(moved)}; look at one of them."
+            f"as --trust_label_grid asks for: {name_some(moved)}; look at one of them."
         )
     warnings += site_comparison(dataset, records).warnings
     return tuple(warnings)

@@ -61,11 +61,11 @@ def small_configuration(
     patch_size = patch_size or list(planned["patch_size"])
     strides = arguments["strides"]
     if len(patch_size) != len(strides[0]):
-        raise DataError(f"--patch-size needs {len(strides[0])} numbers, got {len(patch_size)}.")
+        raise DataError(f"--patch_size needs {len(strides[0])} numbers, got {len(patch_size)}.")
     stages = _stages_that_fit(strides, patch_size)
     divisor = [math.prod(s[axis] for s in strides[:stages]) for axis in range(len(patch_size))]
     if any(size % d for size, d in zip(patch_size, divisor, strict=True)):
-        raise DataError(f"--patch-size {patch_size} must be a multiple of {divisor}.")
+        raise DataError(f"--patch_size {patch_size} must be a multiple of {divisor}.")
     first, largest = features
     for key, value in arguments.items():
         if isinstance(value, list) and len(value) == len(strides) and key != "strides":
@@ -97,8 +97,8 @@ def _check_numbers(
     """Raise DataError for numbers of which nnU-Net makes no network, or no patch."""
     for option, numbers in (
         ("--features", features),
-        ("--patch-size", patch_size or ()),
-        ("--batch-size", () if batch_size is None else (batch_size,)),
+        ("--patch_size", patch_size or ()),
+        ("--batch_size", () if batch_size is None else (batch_size,)),
     ):
         if any(not 1 <= number <= LARGEST for number in numbers):
             raise DataError(f"{option} takes numbers from 1 to {LARGEST}, got {list(numbers)}.")

@@ -18,7 +18,7 @@ from nnunetv2_spmc.unlabeled.scan_record import ScanRecord
 
 REMEDY = (
     "Take them out of imagesUn, or allow the overlap if it is on purpose "
-    "(--allow-overlap, in training the setting allow_overlap)"
+    "(--allow_overlap, in training the setting allow_overlap)"
 )
 
 Log = Callable[[str], None]

@@ -35,7 +35,7 @@ def test_folder_takes_its_options(nnunet_folders, tmp_path, write_volume, capsys
         write_volume(tmp_path / "scans" / f"c{i}" / "t1.nii.gz", seed=2 * i + 1)
         write_volume(tmp_path / "scans" / f"c{i}" / "seg.nii.gz", fill=255)
     command = f"folder -i {tmp_path}/scans -d 9 -n Tumor --labels background=0 tumor=1 --map 255=1"
-    patterns = "--channel-files T1=t1.nii.gz FLAIR=flair.nii.gz --label-file seg.nii.gz"
+    patterns = "--channel_files T1=t1.nii.gz FLAIR=flair.nii.gz --label_file seg.nii.gz"
     split = "--test c7 --val 0.2 --labeled 3 --seed 2 --link -np 1"
     main(f"{command} {patterns} {split}".split())
     text = capsys.readouterr().out
@@ -55,7 +55,7 @@ def test_brats_takes_contrasts_by_their_old_and_new_names(
         for n, contrast in enumerate(("t2f", "t1c")):
             write_volume(stem.with_name(f"{stem.name}-{contrast}.nii.gz"), seed=2 * i + n)
         write_volume(stem.with_name(f"{stem.name}-seg.nii.gz"))
-    main(f"brats -i {tmp_path}/scans --labeled 1 --modalities {names} --dry-run".split())
+    main(f"brats -i {tmp_path}/scans --labeled 1 --modalities {names} --dry_run".split())
     text = capsys.readouterr().out
     assert f"BraTS-GLI-00000-000_0000.nii.gz <- {tmp_path}/scans/BraTS-GLI-00000-000-t2f" in text
     assert f"BraTS-GLI-00000-000_0001.nii.gz <- {tmp_path}/scans/BraTS-GLI-00000-000-t1c" in text
@@ -156,7 +156,7 @@ def test_channels_are_asked_for_with_all_else_that_folder_requires(capsys) -> No
 
 
 def test_channel_files_name_the_channels_before_or_after_other_options() -> None:
-    for options in (["--channel-files", "CT=ct.nii.gz"], ["--channels", "CT"]):
+    for options in (["--channel_files", "CT=ct.nii.gz"], ["--channels", "CT"]):
         command = ["folder", "-d", "1", "-n", "X", *options, "-i", "no", "--labels", "a=1"]
         build_parser().parse_args(command)
     with pytest.raises(SystemExit):

@@ -30,7 +30,7 @@ def test_a_small_configuration_is_named_after_its_parent_and_shares_its_data(pla
     before = json.loads(planned.read_text())["configurations"]
     del before["2d_small"]
     planned.write_text(json.dumps({"configurations": before}))
-    main(["small", "-d", "500", "-c", "2d", "--patch-size", "16", "16"])
+    main(["small", "-d", "500", "-c", "2d", "--patch_size", "16", "16"])
     assert capsys.readouterr().out == f"Added the configuration 2d_small to {planned}\n"
     after = json.loads(planned.read_text())["configurations"]
     small = after.pop("2d_small")
@@ -43,7 +43,7 @@ def test_a_small_configuration_is_named_after_its_parent_and_shares_its_data(pla
 
 def test_every_option_reaches_the_plans(planned):
     planned.rename(planned.with_name("nnUNetOtherPlans.json"))
-    options = "--name mini --features 4 8 --batch-size 3 --coarser 2"
+    options = "--name mini --features 4 8 --batch_size 3 --coarser 2"
     main(["small", "-d", "500", "-c", "2d", "-p", "nnUNetOtherPlans", *options.split()])
     plans = json.loads(planned.with_name("nnUNetOtherPlans.json").read_text())
     parent, mini = (plans["configurations"][name] for name in ("2d", "mini"))
@@ -58,8 +58,8 @@ def test_every_option_reaches_the_plans(planned):
     [
         ("-d 499 -c 2d", "has no nnUNetPlans.json of dataset 499; plan it first, with nnUNetv2_"),
         ("-d 500 -c 3d", "no configuration 3d with an architecture of its own; take one of 2d, "),
-        ("-d 500 -c 2d --patch-size 15 16", "--patch-size [15, 16] must be a multiple of"),
-        ("-d 500 -c 2d --patch-size 16", "--patch-size needs 2 numbers, got 1."),
+        ("-d 500 -c 2d --patch_size 15 16", "--patch_size [15, 16] must be a multiple of"),
+        ("-d 500 -c 2d --patch_size 16", "--patch_size needs 2 numbers, got 1."),
         ("-d 500 -c 2d --name ../x", "--name must be a plain name, not a path: got '../x'."),
         ("-d 500 -c 2d -p ../Dataset500_Phantom/nnUNetPlans", "-p must be a plain name"),
         ("-d 500 -c 2d --name 2d", "2d in "),
@@ -69,8 +69,8 @@ def test_every_option_reaches_the_plans(planned):
         ),
         ("-d 500 -c 2d --features 0 0", "--features takes numbers from 1 to 10000, got [0, 0]."),
         ("-d 500 -c 2d --features 4 -8", "--features takes numbers from 1 to 10000, got [4, -8]."),
-        ("-d 500 -c 2d --patch-size 0 16", "--patch-size takes numbers from 1 to 10000, got [0"),
-        ("-d 500 -c 2d --batch-size 0", "--batch-size takes numbers from 1 to 10000, got [0]."),
+        ("-d 500 -c 2d --patch_size 0 16", "--patch_size takes numbers from 1 to 10000, got [0"),
+        ("-d 500 -c 2d --batch_size 0", "--batch_size takes numbers from 1 to 10000, got [0]."),
         ("-d 500 -c 2d --coarser nan", "--coarser takes a number from 0.0001 to 10000, got nan."),
         ("-d 500 -c 2d --coarser 0", "--coarser takes a number from 0.0001 to 10000, got 0.0."),
         ("-d 500 -c 2d --coarser 1e23", "--coarser takes a number from 0.0001 to 10000, got 1e+23"),

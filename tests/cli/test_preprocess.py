@@ -199,7 +199,7 @@ def test_the_cascade_is_refused(raw):
 def test_an_unlabeled_test_case_is_refused_unless_allowed(raw, capsys):
     shutil.copy(raw / "imagesTs" / "t0_0000.nii.gz", raw / "imagesUn")
     assert_refused("unlabeled and at the same time test: t0", "allow")
-    command("--allow-overlap")
+    command("--allow_overlap")
     output = capsys.readouterr().out
     assert "Overlap allowed" in output
     assert "3 preprocessed" in output

@@ -68,7 +68,7 @@ def test_real_scans_are_converted_preprocessed_and_trained_on(shared_data, folde
 
     configuration = ["-d", "503", "-c", "3d_fullres"]
     run("nnUNetv2_plan_and_preprocess", *configuration, "-np", "1", "-npfp", "1")
-    small = ["--features", "4", "8", "--patch-size", "32", "32", "32"]
+    small = ["--features", "4", "8", "--patch_size", "32", "32", "32"]
     run("nnUNetv2_spmc_plan", "small", *configuration, *small)
     run("nnUNetv2_spmc_preprocess", *configuration, "-np", "1")
     training = ("503", "3d_fullres_small", "0", "-tr", "nnUNetTrainerSPMC_smoke", "-device", "cpu")

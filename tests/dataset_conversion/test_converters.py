@@ -57,7 +57,7 @@ def test_a_module_that_defines_a_converter_is_a_command(add_module, capsys) -> N
     assert re.search(r"phantom .*\n +throw_away\s+scans thrown away", shown_help(capsys))
     text = shown_help(capsys, "throw_away")
     assert "--colour" in text
-    assert "--dry-run" in text
+    assert "--dry_run" in text
     main(["throw_away", "-d", "7", "-n", "Tiny", "-np", "3", "--colour", "red"])
     assert capsys.readouterr().out == "7 Tiny red 3\n"
 

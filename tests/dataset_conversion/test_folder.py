@@ -103,7 +103,7 @@ def test_labels_without_a_header_are_taken_where_that_is_asked_for(
     tmp_path, scans, write_volume, nnunet_folders
 ) -> None:
     write_volume(tmp_path / "labels" / "p0_scan0.nii.gz", spacing=(1, 1, 1))
-    with pytest.raises(ConversionError, match=r"p0_scan0.*--trust-label-grid"):
+    with pytest.raises(ConversionError, match=r"p0_scan0.*--trust_label_grid"):
         convert(scans)
     content = convert(scans, classes=LabelDefinition(LIVER.labels, trust_grid=True))
     assert content["options"]["trust_label_grid"] is True

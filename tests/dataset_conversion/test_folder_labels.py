@@ -125,7 +125,7 @@ def test_labels_may_lie_beside_the_images(make) -> None:
 def test_a_folder_in_the_place_of_a_label_is_refused(make, write_volume, folder) -> None:
     layout = make("a b", "b")
     write_volume(layout.labels / folder / "liver.nii.gz")
-    with pytest.raises(ConversionError, match=r"is a folder and no label file; .*--label-file"):
+    with pytest.raises(ConversionError, match=r"is a folder and no label file; .*--label_file"):
         find_cases(layout)
 
 
@@ -176,14 +176,14 @@ def test_a_pattern_that_is_absolute_is_refused(make) -> None:
 def test_several_labels_of_a_case_point_to_one_mask_for_each_class(make) -> None:
     layout = make("a b", "a/liver a/spleen", label_file="*.nii.gz")
     with pytest.raises(
-        ConversionError, match=r"Case a: .* fits a/liver.* --label-files NAME=PATTERN"
+        ConversionError, match=r"Case a: .* fits a/liver.* --label_files NAME=PATTERN"
     ):
         find_cases(layout)
 
 
 @pytest.mark.parametrize("labels", ["a_liver a_spleen", "a_mask a_seg"])
 def test_several_files_called_as_one_case_point_to_masks_of_classes(make, labels) -> None:
-    with pytest.raises(ConversionError, match=r"mask of one class, name them with --label-files"):
+    with pytest.raises(ConversionError, match=r"mask of one class, name them with --label_files"):
         find_cases(make("a b", labels))
 
 
@@ -195,7 +195,7 @@ def test_labels_may_lie_in_a_folder_among_the_images(make, tmp_path) -> None:
 
 
 def test_two_ways_to_name_labels_are_refused(make) -> None:
-    with pytest.raises(ConversionError, match="--label-file and --label-suffix say twice"):
+    with pytest.raises(ConversionError, match="--label_file and --label_suffix say twice"):
         find_cases(make("a b", "a", label_file="*", label_suffix="_seg"))
 
 
@@ -222,7 +222,7 @@ def organs(tmp_path, write_volume) -> list[str]:
             write_volume(case / "segmentations" / "spleen.nii.gz", box(3, value=255))
             write_volume(case / "segmentations" / "lung.nii.gz", box(2))
     patterns = ["liver=segmentations/liver.nii.gz", "spleen=segmentations/spleen.nii.gz"]
-    files = ["--channel-files", "CT=ct.nii.gz", "--label-files", *patterns]
+    files = ["--channel_files", "CT=ct.nii.gz", "--label_files", *patterns]
     return [*FOLDER, "-i", str(tmp_path / "scans"), *files]
 
 
@@ -253,7 +253,7 @@ def test_masks_of_classes_may_lie_in_a_folder_for_each_class(
         write_volume(tmp_path / "labels" / "liver" / f"c{number}.nii.gz", box(0))
         write_volume(tmp_path / "labels" / "spleen" / f"c{number}.nii.gz", box(1))
     folders = ["-i", str(tmp_path / "images"), "-l", str(tmp_path / "labels")]
-    main([*FOLDER, *folders, "--label-files", "liver=liver/*.nii.gz", "spleen=spleen/*.nii.gz"])
+    main([*FOLDER, *folders, "--label_files", "liver=liver/*.nii.gz", "spleen=spleen/*.nii.gz"])
     file = nnunet_folders.raw / "Dataset510_Organs" / "labelsTr" / "c4.nii.gz"
     label = sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
     np.testing.assert_array_equal(label, box(0) + box(1, value=2))
@@ -266,11 +266,11 @@ def test_masks_that_overlap_are_refused_unless_the_later_counts(
     with pytest.raises(
         SystemExit,
         match=r"Case s2: the masks .*liver\.nii\.gz \(liver\) and .*spleen\.nii\.gz \(spleen\) "
-        r"overlap in 4 voxels; .*--later-mask-counts",
+        r"overlap in 4 voxels; .*--later_mask_counts",
     ):
         main(organs)
     assert list(nnunet_folders.raw.iterdir()) == []
-    main([*organs, "--later-mask-counts"])
+    main([*organs, "--later_mask_counts"])
     file = nnunet_folders.raw / "Dataset510_Organs" / "labelsTr" / "s2.nii.gz"
     label = sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
     np.testing.assert_array_equal(label, box(0) + box(1, 2, value=2))
@@ -281,7 +281,7 @@ def test_masks_that_overlap_are_refused_unless_the_later_counts(
     [
         (
             box(3, value=2),
-            r"label values \[2\] .*a mask of --label-files is 0 outside and 1 or 255",
+            r"label values \[2\] .*a mask of --label_files is 0 outside and 1 or 255",
         ),
         (box(3, value=0.5), "values that are not integers"),
         (np.ones((4, 6, 7), np.uint8), r"mask .*spleen\.nii\.gz has shape \(7, 6, 4\) instead of"),
@@ -304,12 +304,12 @@ def test_a_case_that_lacks_one_of_its_masks_is_refused(organs, tmp_path, nnunet_
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--label-files", "liver=liver.nii.gz"], "no pattern for spleen"),
-        (["--label-files", "liver=a", "spleen=b", "lung=c"], "correct lung"),
-        (["--label-files", "liver=a", "spleen=b", "background=c"], "correct background"),
+        (["--label_files", "liver=liver.nii.gz"], "no pattern for spleen"),
+        (["--label_files", "liver=a", "spleen=b", "lung=c"], "correct lung"),
+        (["--label_files", "liver=a", "spleen=b", "background=c"], "correct background"),
         (["--map", "255=1"], "leave --map out"),
         (["--labels", "background=0", "both=1,2", "liver=1"], "one value, liver"),
-        (["--label-file", "*.nii.gz"], "--label-file and --label-files say twice"),
+        (["--label_file", "*.nii.gz"], "--label_file and --label_files say twice"),
     ],
 )
 def test_masks_that_do_not_fit_the_classes_are_refused(
@@ -322,7 +322,7 @@ def test_masks_that_do_not_fit_the_classes_are_refused(
 def test_the_suffix_is_named_in_the_output(make, nnunet_folders, capsys) -> None:
     layout = make("a b c d e f", "a_seg b_seg c_seg d_seg e_seg")
     main([*FOLDER, "-i", str(layout.images), "-l", str(layout.labels)])
-    assert "note: 5 labels are called CASE_seg (--label-suffix names" in capsys.readouterr().out
+    assert "note: 5 labels are called CASE_seg (--label_suffix names" in capsys.readouterr().out
     content = json.loads((nnunet_folders.raw / "Dataset510_Organs" / "split.json").read_text())
     assert content["cases"]["labeled"] == ["a", "b", "c", "d", "e"]
     assert content["files"]["a"]["label"] == "../labels/a_seg.nii.gz"

@@ -47,7 +47,7 @@ def test_scans_of_one_patient_get_a_hint_whose_pattern_joins_them(names) -> None
     hint = grouping_hint(names)
     one, other = sorted(names[:2])
     assert hint.startswith(f"{one} and {other} look like scans of one patient")
-    (pattern,) = re.findall(r"--group-by '(.*)'$", hint)
+    (pattern,) = re.findall(r"--group_by '(.*)'$", hint)
     keys = patient_keys(pattern, names)
     assert None not in keys
     assert keys[0] == keys[1] != keys[2]
@@ -62,7 +62,7 @@ def test_scans_of_one_patient_get_a_hint_whose_pattern_joins_them(names) -> None
     ],
 )
 def test_the_pattern_of_the_hint_is_short_where_it_can_be(names, pattern) -> None:
-    assert grouping_hint(names).endswith(f"--group-by '{pattern}'")
+    assert grouping_hint(names).endswith(f"--group_by '{pattern}'")
 
 
 @pytest.mark.parametrize(

@@ -36,11 +36,13 @@ class Method:
         settings: of it.
         teacher: the submodule of the training network that is a moving average of `main` with
             a setting `ema_decay`; empty where there is none.
+        one_batch: labeled and unlabeled patches are one batch for nnU-Net's own loss.
     """
 
     trainer: type
     settings: dict[str, Any] = field(default_factory=dict)
     teacher: str = ""
+    one_batch: bool = False
 
     @property
     def name(self) -> str:
@@ -53,8 +55,8 @@ METHODS = [
     Method(methods.nnUNetTrainerSPMC_paper),
     Method(methods.nnUNetTrainerCPS),
     Method(methods.nnUNetTrainerMeanTeacher, teacher="teacher"),
-    Method(methods.nnUNetTrainerFilterMatch),
-    Method(methods.nnUNetTrainerWeakToStrong),
+    Method(methods.nnUNetTrainerFilterMatch, one_batch=True),
+    Method(methods.nnUNetTrainerWeakToStrong, one_batch=True),
     Method(methods.nnUNetTrainerViewControl),
     Method(methods.nnUNetTrainerViewControl, {"turns": True, "flips": True}),
 ]

@@ -259,7 +259,10 @@ def test_two_processes_step_as_one_with_the_whole_batch(
         torch.manual_seed(7)
         draws = [drawn_view(trainer, halves(batch, rank)) for rank in range(2)]
         turn = draws[0].turn
-        draws = [View(draw.boxes, turn) for draw in draws]
+        # nnU-Net's cross-entropy is a mean over the voxels of a process that are not ignored, and
+        # in a joint batch boxes would bring more of these to one process than to the other
+        alike = not (method.one_batch and "ignore" in labels)
+        draws = [View(draw.boxes if alike else (), turn) for draw in draws]
         with monkeypatch.context() as patch:
             replayed(patch, joined(draws, 2))
             gradients = gradients_of_a_step(trainer, batch)

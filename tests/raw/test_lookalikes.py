@@ -97,7 +97,7 @@ def test_without_patient_keys_the_warning_says_how_to_state_them():
     for patients in ({}, {"a1": "a1", "b1": "b1", "a2": "a2"}):
         (warning,) = lookalike_warnings(PAIRS, patients)
         assert (
-            "a1 and b1 (0.95), a1 and a2 (0.91); probably one patient: use --group-by." in warning
+            "a1 and b1 (0.95), a1 and a2 (0.91); probably one patient: use --group_by." in warning
         )
 
 

@@ -235,7 +235,7 @@ PLACED = Volume(seed=77, spacing=(0.8, 0.8, 2.5), origin=(-123, 215, 271), direc
 )
 def test_a_label_that_lost_its_header_is_not_to_be_resampled(nnunet_folders, header) -> None:
     case = labeled_case(PLACED, replace(LABEL, **header))
-    sentence = r"label .* no geometry \(identity header\): .* header, with --trust-label-grid"
+    sentence = r"label .* no geometry \(identity header\): .* header, with --trust_label_grid"
     with pytest.raises(ConversionError, match=sentence):
         write_raw_dataset(dataset(case), WriteOptions())
     summary = write_raw_dataset(dataset(case, trust_label_grid=True), WriteOptions())

@@ -181,7 +181,7 @@ def test_near_duplicates_are_warned_of_at_every_start(tmp_path, alike):
     for _ in range(2):
         (warning,) = warnings_of(tmp_path, alike)
         assert warning.startswith("warning: Scans look alike")
-        assert "t and u (1.00); probably one patient: use --group-by" in warning
+        assert "t and u (1.00); probably one patient: use --group_by" in warning
     (tmp_path / "split.json").write_text(json.dumps({"groups": {"l": "p", "u": "q", "t": "r"}}))
     (warning,) = warnings_of(tmp_path, alike)
     assert "different patient keys" in warning
