@@ -36,6 +36,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "pseudo_labels": ("run", "epochs", "confidence_above", "measure", "value"),
     "performance": ("table", "key", "measure", "value", "machine"),
     "reliability": ("group", "command", "input", "verdict", "status", "seconds", "why", "said"),
+    "kills": ("command", "kind", "number", "moment", "seconds", "signal", "outcome", "why"),
 }
 KEYS: dict[str, tuple[str, ...]] = {  # what tells the rows of a file apart
     "runs": ("run",),
@@ -45,6 +46,7 @@ KEYS: dict[str, tuple[str, ...]] = {  # what tells the rows of a file apart
     "pseudo_labels": ("run", "epochs", "confidence_above", "measure"),
     "performance": ("table", "key", "measure"),
     "reliability": ("group", "command", "input"),
+    "kills": ("command", "kind", "number"),
 }
 
 Row = Mapping[str, str]

@@ -123,7 +123,7 @@ def judge(bad: BadInput, here: Here) -> Outcome:
     seconds = time.monotonic() - started
     said = log.read_text(encoding="utf-8", errors="replace")
     verdict, why = verdict_on(bad, status, said, _leftovers(bad, before, _state(here.root)))
-    return Outcome(verdict, status, seconds, _last_lines(said), why)
+    return Outcome(verdict, status, seconds, last_lines(said), why)
 
 
 def verdict_on(
@@ -170,37 +170,75 @@ def _state(root: Path) -> dict[str, object]:
     return state
 
 
-def _last_lines(said: str, number: int = 4, width: int = 400) -> str:
+def last_lines(said: str, number: int = 4, width: int = 400) -> str:
+    """Return the end of what a command said."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     return "\n".join(line[:width] for line in lines[-number:])
 
 
 def _run(bad: BadInput, arguments: Sequence[str], folder: Path, log: Path) -> int:
-    """Run a command in a fork; return its exit status, or minus the signal that ended it."""
-    main = _main_of(bad.command)
+    """Run a command; return its exit status, or minus the signal that ended it."""
+    program = f"nnUNetv2_spmc_{bad.command}"
+    main = main_of(bad.command)
+    child = started(main, [program, *arguments], folder, log, bad.environment)
+    return ended(child)
+
+
+def started(
+    main: Callable[[list[str]], None],
+    line: Sequence[str],
+    folder: Path,
+    log: Path,
+    environment: Mapping[str, str],
+) -> int:
+    """Start a command in a fork that leads a group of processes; return its number.
+
+    Args:
+        main: of the command.
+        line: its name and arguments.
+        folder: in which it runs.
+        log: receives what it says.
+        environment: variables to set.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
     if child == 0:
-        _be_the_command(main, bad, arguments, folder, log)
-    deadline = time.monotonic() + TIMEOUT_S
-    while time.monotonic() < deadline:
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
+        _be_the_command(main, line, folder, log, environment)
+    return child
+
+
+def status_by(child: int, deadline: float) -> int | None:
+    """Wait for a command until a moment of `time.monotonic`; return its status if it has ended."""
+    while True:
+        process, status = os.waitpid(child, os.WNOHANG)
+        if process:
             return os.waitstatus_to_exitcode(status)
-        time.sleep(0.01)
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return None
+        time.sleep(min(left, 0.01))
+
+
+def ended(child: int, seconds: float = TIMEOUT_S) -> int:
+    """Wait for a command, and kill what hangs; return its status, or minus the signal's number."""
+    status = status_by(child, time.monotonic() + seconds)
+    return killed(child) if status is None else status
+
+
+def killed(child: int) -> int:
+    """Kill a command with all its processes; return its status, or minus the signal's number."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return -signal.SIGKILL
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def _be_the_command(
     main: Callable[[list[str]], None],
-    bad: BadInput,
-    arguments: Sequence[str],
+    line: Sequence[str],
     folder: Path,
     log: Path,
+    environment: Mapping[str, str],
 ) -> None:
     """Run the command as a terminal would, and end this process with its exit status."""
     status = 1
@@ -210,9 +248,9 @@ def _be_the_command(
         os.dup2(file, 1)
         os.dup2(file, 2)
         os.chdir(folder)
-        os.environ.update(bad.environment)
-        sys.argv[0] = f"nnUNetv2_spmc_{bad.command}"
-        main(list(arguments))
+        os.environ.update(environment)
+        sys.argv[0], *arguments = line
+        main(arguments)
         status = 0
     except SystemExit as ended:
         if isinstance(ended.code, str):
@@ -227,7 +265,8 @@ def _be_the_command(
         os._exit(status)
 
 
-def _main_of(command: str) -> Callable[[list[str]], None]:
+def main_of(command: str) -> Callable[[list[str]], None]:
+    """Return what a command runs."""
     if command == "predict":
         return _predict
     main: Callable[[list[str]], None]
@@ -251,5 +290,5 @@ def fresh(base: Path, root: Path) -> Here:
     """Return a fresh copy of the base."""
     shutil.rmtree(root, ignore_errors=True)
     shutil.copytree(base, root)
-    (root / "out").mkdir()
+    (root / "out").mkdir(exist_ok=True)
     return Here(root)

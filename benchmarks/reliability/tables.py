@@ -10,6 +10,8 @@ from benchmarks.performance.tables import DOCS, fill, markdown
 from benchmarks.reliability.sandbox import VERDICTS
 
 PAGE = DOCS / "reliability.md"
+SAME = "same"
+OUTCOMES = (SAME, "lost", "different", "left over")
 EXAMPLES = (  # command, input
     ("convert", "image: half of the file"),
     ("preprocess", "unlabeled image: three values per voxel"),
@@ -66,5 +68,24 @@ def _sentence(said: str) -> str:
     return next((line for line in lines if line.startswith(("error:", "failed:"))), lines[-1])
 
 
+def kill_tables(rows: Sequence[long_csv.Row]) -> dict[str, str]:
+    """Return the markdown of the tables of kills, one for each command, by its name."""
+    commands = dict.fromkeys(row["command"] for row in rows)
+    return {f"kills of {c}": _kills([r for r in rows if r["command"] == c]) for c in commands}
+
+
+def _kills(rows: Sequence[long_csv.Row]) -> str:
+    kinds = dict.fromkeys(row["kind"] for row in rows)
+    lines = [_kill_line(kind, [r for r in rows if r["kind"] == kind]) for kind in kinds]
+    return markdown([*lines, _kill_line("all", rows)])
+
+
+def _kill_line(kind: str, rows: Sequence[long_csv.Row]) -> dict[str, object]:
+    outcomes = Counter(row["outcome"] for row in rows)
+    terminated = sum(row["signal"] == "SIGTERM" for row in rows)
+    counts = {outcome: outcomes[outcome] for outcome in OUTCOMES}
+    return {"kind": kind, "kills": len(rows), "of these SIGTERM": terminated, **counts}
+
+
 if __name__ == "__main__":
-    fill(PAGE, tables(long_csv.read("reliability")))
+    fill(PAGE, tables(long_csv.read("reliability")) | kill_tables(long_csv.read("kills")))

@@ -54,6 +54,13 @@ GROUPS = {
     "metrics": metrics,
     "command lines": command_lines,
 }
+BASE = (
+    "nnUNetv2_spmc_convert phantom --labeled 6 --unlabeled 3 --test 1 --size 24 24 16 -np 1",
+    "nnUNetv2_plan_and_preprocess -d 500 -c 2d -np 1 -npfp 1 --no_pbar",
+    "nnUNetv2_spmc_plan small -d 500 -c 2d --features 4 8 --patch-size 16 16 --batch-size 2",
+    f"nnUNetv2_spmc_preprocess -d 500 -c {CONFIGURATION} -np 0",
+    f"nnUNetv2_train 500 {CONFIGURATION} 0 -tr nnUNetTrainerSPMC -device cpu",
+)
 SETTINGS = '{"epochs": 1, "iterations_per_epoch": 2, "validation_iterations": 1, "seed": 0}'
 
 
@@ -76,7 +83,7 @@ def run(
         yield group, bad, judge(bad, fresh(base, root))
 
 
-def make_base(base: Path) -> None:
+def make_base(base: Path, commands: Sequence[str] = BASE) -> None:
     """Make the dataset, its plans and a model, as a user does."""
     for name in FOLDERS:
         (base / name).mkdir(parents=True)
@@ -86,15 +93,7 @@ def make_base(base: Path) -> None:
         "nnUNet_spmc_settings": SETTINGS,
     }
     environment["nnUNet_extTrainer"] = str(Path(discovery.__file__).parent)
-    convert = "nnUNetv2_spmc_convert phantom --labeled 6 --unlabeled 3 --test 1 --size 24 24 16"
-    small = "--features 4 8 --patch-size 16 16 --batch-size 2"
-    for command in (
-        f"{convert} -np 1",
-        "nnUNetv2_plan_and_preprocess -d 500 -c 2d -np 1 -npfp 1 --no_pbar",
-        f"nnUNetv2_spmc_plan small -d 500 -c 2d {small}",
-        f"nnUNetv2_spmc_preprocess -d 500 -c {CONFIGURATION} -np 0",
-        f"nnUNetv2_train 500 {CONFIGURATION} 0 -tr nnUNetTrainerSPMC -device cpu",
-    ):
+    for command in commands:
         program, *arguments = command.split()
         beside_python = Path(sys.executable).with_name(program)
         subprocess.run([beside_python, *arguments], env=environment, check=True)

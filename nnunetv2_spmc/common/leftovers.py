@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 ABANDONED_AFTER_S = 24 * 3600
@@ -17,10 +18,16 @@ def temporary_name(prefix: str) -> str:
 
 
 def remove_leftovers(folder: Path, prefix: str) -> None:
-    """Remove what runs that were killed left under `temporary_name(prefix)` in a folder.
+    """Remove what runs that were killed left under `temporary_name(prefix)` in a folder."""
+    for leftover in leftovers(folder, prefix):
+        shutil.rmtree(leftover, ignore_errors=True)
 
-    Other runs may be at work in the same folder, on this computer or on others: only what belongs
-    to ended processes of this computer is removed, and what nobody touched for a day.
+
+def leftovers(folder: Path, prefix: str) -> Iterator[Path]:
+    """Return what runs that were killed left under `temporary_name(prefix)` in a folder.
+
+    Other runs may be at work in the same folder, on this computer or on others: that is only what
+    belongs to ended processes of this computer, and what nobody touched for a day.
     """
     for leftover in folder.glob(f"{prefix}*"):
         host, _, process = leftover.name.removeprefix(prefix).rpartition("-")
@@ -30,7 +37,7 @@ def remove_leftovers(folder: Path, prefix: str) -> None:
         except FileNotFoundError:
             continue
         if is_old or (is_ours and not _is_running(int(process))):
-            shutil.rmtree(leftover, ignore_errors=True)
+            yield leftover
 
 
 def _is_running(process: int) -> bool:

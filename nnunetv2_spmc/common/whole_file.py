@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_spmc.common.errors import DataError
-from nnunetv2_spmc.common.leftovers import remove_leftovers, temporary_name
+from nnunetv2_spmc.common.leftovers import leftovers, remove_leftovers, temporary_name
 from nnunetv2_spmc.common.text import check_name
 
 try:
@@ -25,6 +25,7 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 WRITING_PREFIX = ".writing-"  # of folders that hold what is not whole yet
+REPLACED_PREFIX = ".replaced-"  # of folders that make room for new ones
 PROBE_BYTES = 1 << 20  # more than a file system or a library holds back
 
 Check = Callable[[Path], object]
@@ -58,6 +59,8 @@ def made_folder(folder: Path) -> Iterator[Path]:
 def whole_file(path: Path, check: Check | None = None) -> Iterator[Path]:
     """Yield a temporary path, which becomes `path` if nothing is raised; nothing stays otherwise.
 
+    What killed runs left in its folder is removed.
+
     Args:
         path: the file; its folder exists. The temporary one has the same name, in a folder beside.
         check: called with the written file, raises if that is not whole; for writers that do not
@@ -69,6 +72,7 @@ def whole_file(path: Path, check: Check | None = None) -> Iterator[Path]:
     check_name(path, WriteError)
     if path.name in ("", "..") or path.is_dir():  # ".", "/" and the like have no name
         raise WriteError(f"{path} is a folder; name a file")
+    remove_leftovers(path.parent, WRITING_PREFIX)
     temporary = path.parent / temporary_name(WRITING_PREFIX)
     file = temporary / path.name
     is_one_of_several = path.parent.name.startswith(WRITING_PREFIX)  # see `whole_files`
@@ -115,7 +119,7 @@ def whole_files(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder; what is in it moves to `folder` if nothing is raised.
 
     Files in subfolders move first, into subfolders of the same names: one beside them says that all
-    are there. Nothing stays otherwise.
+    are there. Nothing stays otherwise, and what killed runs left in the folder is removed.
 
     Args:
         folder: exists; no other file may be written into it meanwhile with `whole_file`.
@@ -124,8 +128,8 @@ def whole_files(folder: Path) -> Iterator[Path]:
         WriteError: a file could not be moved.
     """
     check_name(folder, WriteError)
+    remove_leftovers(folder, WRITING_PREFIX)  # also of a killed process of the same number
     temporary = folder / temporary_name(WRITING_PREFIX)
-    shutil.rmtree(temporary, ignore_errors=True)  # a killed process of the same number
     try:
         with writing(temporary, folder):
             temporary.mkdir()
@@ -148,8 +152,10 @@ def files_below(folder: Path) -> list[Path]:
 def whole_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary folder, which becomes `path` if nothing is raised; nothing stays otherwise.
 
+    What killed runs left of it is removed, and a folder that one of them was replacing comes back.
+
     Args:
-        path: the folder; those above it are created. What killed runs left of it is removed.
+        path: the folder; those above it are created.
         overwrite: replace a folder that is there already; it stays until the new one is whole.
 
     Raises:
@@ -157,6 +163,7 @@ def whole_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """
     check_name(path, WriteError)
     prefix = f"{WRITING_PREFIX}{path.name}-"
+    _give_back(path)
     remove_leftovers(path.parent, prefix)
     temporary = path.with_name(temporary_name(prefix))
     with made_folder(path.parent):
@@ -170,8 +177,18 @@ def whole_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _give_back(path: Path) -> None:
+    """Give a folder its name back if a run was killed that had moved it away to replace it."""
+    for old in leftovers(path.parent, f"{REPLACED_PREFIX}{path.name}-"):
+        with suppress(OSError):
+            if path.exists():
+                shutil.rmtree(old)
+            else:
+                os.replace(old, path)
+
+
 def _replace_folder(new: Path, path: Path, overwrite: bool) -> None:
-    old = path.with_name(f".old_{path.name}_{os.getpid()}")
+    old = path.with_name(temporary_name(f"{REPLACED_PREFIX}{path.name}-"))
     if overwrite and path.exists():
         os.replace(path, old)
     try:

@@ -6,6 +6,7 @@ the dataset's name only when everything in it is right. Layout: `raw_layout`.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -86,7 +87,7 @@ def write_raw_dataset(dataset: RawDataset, options: WriteOptions) -> ConversionS
     target = options.raw_folder() / dataset.folder_name
     splits = final_splits(dataset.cases)
     splits_file = _splits_file(dataset, options, needed=splits is not None)
-    _refuse_taken_id(dataset, target, options, splits_file)
+    _refuse_taken_id(dataset, target, options, splits_file, splits)
     _refuse_own_files(dataset, target)
     _check_writable(target.parent, RAW)
     if splits_file is not None:
@@ -129,7 +130,11 @@ def _splits_file(dataset: RawDataset, options: WriteOptions, *, needed: bool) ->
 
 
 def _refuse_taken_id(
-    dataset: RawDataset, target: Path, options: WriteOptions, splits_file: Path | None
+    dataset: RawDataset,
+    target: Path,
+    options: WriteOptions,
+    splits_file: Path | None,
+    splits: Splits | None,
 ) -> None:
     """Raise if the dataset exists, or another one has its id: nnU-Net finds datasets by id."""
     folders = [target.parent]
@@ -147,9 +152,19 @@ def _refuse_taken_id(
     if options.overwrite:
         _refuse_to_replace(target)
         return
+    if splits_file is not None and not os.path.lexists(target) and _has(splits_file, splits):
+        return  # of a run that was killed before it published the dataset
     for existing in (target, splits_file):
         if existing is not None and os.path.lexists(existing):
             raise ConversionError(f"{existing} already exists; --overwrite replaces it.")
+
+
+def _has(splits_file: Path, splits: Splits | None) -> bool:
+    """Tell whether splits_final.json is there with these splits."""
+    try:
+        return splits is not None and json.loads(splits_file.read_text("utf-8")) == splits
+    except (OSError, ValueError, RecursionError):
+        return False
 
 
 def _refuse_to_replace(target: Path) -> None:

@@ -30,6 +30,7 @@ from nnunetv2_spmc.networks.unwrap import unwrapped
 from nnunetv2_spmc.raw.label_definition import label_warnings
 from nnunetv2_spmc.training.as_data import plain, read_as_data
 from nnunetv2_spmc.training.checkpoint import (
+    BEST,
     LATEST,
     check_method,
     check_resumed_weights,
@@ -91,6 +92,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
     network: Any
     dataset_class: Any
     grad_scaler: GradScaler | None
+    _best_ema: float | None
 
     def __init_subclass__(cls, *, base: bool = False, **options: Any) -> None:
         """Register a method, which a class is that derives from no other one and is no base."""
@@ -335,10 +337,23 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         """Write nnU-Net's checkpoint with our state under a key of its own, whole or not at all."""
         if Path(filename).name == LATEST:
             self._saved_at = self.clock()
+            self._save_best()
         buffer = io.BytesIO()
         super().save_checkpoint(buffer)
         if buffer.getbuffer().nbytes > 0:  # not another rank, nor --disable_checkpointing
             write_with_own_state(buffer, self.extra_state(), Path(filename))
+
+    def _save_best(self) -> None:
+        """Write checkpoint_best.pth now if this epoch is the best, not after the latest as nnU-Net.
+
+        The latest would know of the best before this epoch only: a training that goes on from it
+        would take a worse epoch for the best, or never write this one.
+        """
+        curve = self.logger.get_value("ema_fg_dice", step=None)
+        if curve and (self._best_ema is None or curve[-1] > self._best_ema):
+            self._best_ema = curve[-1]
+            self.print_to_log_file(f"Yayy! New best EMA pseudo Dice: {np.round(curve[-1], 4)}")
+            self.save_checkpoint(str(Path(self.output_folder) / BEST))
 
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
         """Load a checkpoint of this trainer, for --c and --val.

@@ -1,4 +1,4 @@
-"""Folds for datasets with fewer labeled cases than nnU-Net's five folds need."""
+"""Folds, also for datasets with fewer labeled cases than nnU-Net's five folds need."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nnunetv2_spmc.common.json_files import read_any_json
 from nnunetv2_spmc.common.whole_file import write_json
 from nnunetv2_spmc.raw.cases import name_some
 from nnunetv2_spmc.raw.layout import SPLITS_FINAL
-from nnunetv2_spmc.raw.splits import NNUNET_FOLDS, Splits, leave_one_out
+from nnunetv2_spmc.raw.splits import NNUNET_FOLDS, Splits, leave_one_out, nnunet_folds
 
 Log = Callable[[str], None]
 REMEDY = "mend it, or delete it to make new folds"
@@ -21,11 +21,12 @@ REMEDY = "mend it, or delete it to make new folds"
 def ensure_fold_exists(
     preprocessed_dataset_folder: Path, identifiers: Sequence[str], fold: int | str, *, log: Log
 ) -> None:
-    """Write splits_final.json where nnU-Net's KFold would fail; refuse a fold that is not in it.
+    """Write splits_final.json if it is absent; refuse a fold that is not in it.
 
-    With 2 to 4 cases each is the validation case of one fold; a single case is trained and
-    validated on, with a warning. A split of this kind is made anew when cases were added, and left
-    to nnU-Net from five cases on; any other split stays as it is.
+    From five cases on it is nnU-Net's own split, which nnU-Net would not write whole or not at all.
+    With 2 to 4 cases, where its KFold fails, each is the validation case of one fold; a single case
+    is trained and validated on, with a warning. A split of this kind is made again when cases were
+    added; any other split stays as it is.
 
     Args:
         preprocessed_dataset_folder: nnUNet_preprocessed/DatasetXXX_Name.
@@ -43,11 +44,10 @@ def ensure_fold_exists(
     splits = _read(file)
     if splits is not None:
         splits = _with_added_cases(file, splits, identifiers, log)
-    if splits is None and len(identifiers) < NNUNET_FOLDS:
-        splits = leave_one_out(identifiers)
-        write_json(splits, file)
     if splits is None:
-        return
+        few = len(identifiers) < NNUNET_FOLDS
+        splits = leave_one_out(identifiers) if few else nnunet_folds(identifiers)
+        write_json(splits, file)
     if splits[int(fold)]["train"] == splits[int(fold)]["val"]:
         log(
             f"WARNING: fold {fold} in {file} trains and validates on the same cases, so its "
@@ -109,15 +109,13 @@ def _is_outgrown(splits: Splits, identifiers: Sequence[str]) -> bool:
 def _with_added_cases(
     file: Path, splits: Splits, identifiers: Sequence[str], log: Log
 ) -> Splits | None:
-    """Return the splits to use, None where nnU-Net shall make them; say which cases are in none."""
+    """Return the splits to use, None where they are to be made; say which cases are in none."""
     known = {name for split in splits for part in split.values() for name in part}
     added = sorted(set(identifiers) - known)
     if not added:
         return splits
     if _is_outgrown(splits, identifiers):
         log(f"{file} was made for {len(known)} labeled cases; making it anew for all of them.")
-        if len(identifiers) >= NNUNET_FOLDS:  # fewer: overwritten, never absent for other processes
-            file.unlink(missing_ok=True)
         return None
     log(
         f"WARNING: {file} leaves out {len(added)} labeled cases ({name_some(added)}); delete it to "

@@ -76,6 +76,15 @@ def note_files(target: UnlabeledTarget, cases: Iterable[str]) -> None:
     _write(target, known, {**known, **now})
 
 
+def forget_files(target: UnlabeledTarget, cases: Iterable[str]) -> None:
+    """Forget the files of cases that will be made again.
+
+    If that run is killed, the new files would be taken for exchanged ones otherwise.
+    """
+    known, again = _read(target), set(cases)
+    _write(target, known, {case: entry for case, entry in known.items() if case not in again})
+
+
 def _entry(file: Path, known: Entry | None) -> Entry:
     """Return size, time and digest of a file; the digest as it is known if the others are."""
     stat = os.stat(file)

@@ -26,7 +26,11 @@ from nnunetv2_spmc.unlabeled.dataset_cases import without_annotated
 from nnunetv2_spmc.unlabeled.leak_checks import check_raw_dataset
 from nnunetv2_spmc.unlabeled.plans_check import check_plans
 from nnunetv2_spmc.unlabeled.plans_record import check_record, record_file, write_record
-from nnunetv2_spmc.unlabeled.preprocessed_files import exchanged_cases, note_files
+from nnunetv2_spmc.unlabeled.preprocessed_files import (
+    exchanged_cases,
+    forget_files,
+    note_files,
+)
 from nnunetv2_spmc.unlabeled.scan_record import ScanRecord
 from nnunetv2_spmc.unlabeled.target import UnlabeledTarget, find_target
 
@@ -236,6 +240,7 @@ def preprocess_cases(
     skipped = set() if options.verify else set(finished) & set(cases)
     outcomes = [CaseOutcome(identifier, "skipped") for identifier in skipped]
     to_do = {i: files for i, files in cases.items() if i not in skipped}
+    forget_files(target, to_do)
     job = _job(target, verify=options.verify)
     bar = options.show_progress and bool(to_do)
     description = f"Unlabeled cases, {target.configuration_name}"
@@ -244,7 +249,8 @@ def preprocess_cases(
             outcomes += process_cases(job, to_do, options.num_processes, progress)
     finally:
         shutil.rmtree(job.temporary_folder, ignore_errors=True)
-    note_files(target, [o.identifier for o in outcomes if o.status in ("done", "redone")])
+    now = [o.identifier for o in outcomes if o.identifier in to_do and o.status != "failed"]
+    note_files(target, now)
     return _report(folder, outcomes)
 
 

@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from nnunetv2_spmc import __version__
 from nnunetv2_spmc.common.errors import DataError
-from nnunetv2_spmc.common.whole_file import WriteError, whole_file
+from nnunetv2_spmc.common.leftovers import remove_leftovers
+from nnunetv2_spmc.common.whole_file import WRITING_PREFIX, WriteError, whole_file
 from nnunetv2_spmc.common.worker_pool import run_cases
 from nnunetv2_spmc.raw.scan_facts import ScanFacts, facts_of_files
 from nnunetv2_spmc.unlabeled.thumbnail_record import store_thumbnails
@@ -101,6 +102,8 @@ def update_scan_record(
         show_progress: Show a progress bar.
         log: Told where the record cannot be written: a training can do without.
     """
+    if preprocessed_dataset:
+        remove_leftovers(preprocessed_dataset, WRITING_PREFIX)
     known = (read_scan_record(preprocessed_dataset) if preprocessed_dataset else None) or NOTHING
     folders, to_read = _compared_with_files(known, cases)
     merged = {**known.groups, **groups} if groups else {}

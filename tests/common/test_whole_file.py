@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import socket
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from nnunetv2_spmc.common.whole_file import (
 )
 from nnunetv2_spmc.raw.scan import check_scan
 from tests.full_disk import file_size_limit
+from tests.killed_at import killed_at
 
 
 def noise(voxels=64**3):
@@ -146,6 +148,26 @@ def test_what_a_killed_process_of_the_same_number_left_does_not_matter(tmp_path)
         temporary.write_text("whole")
     assert names_in(tmp_path) == ["table.csv"]
     assert (tmp_path / "table.csv").read_text() == "whole"
+
+
+def write_in(folder):
+    write_json("whole", folder / "record.json")
+
+
+def write_several_in(folder):
+    with whole_files(folder) as temporary:
+        (temporary / "record.json").write_text("whole")
+
+
+@pytest.mark.parametrize("write", [write_in, write_several_in])
+@pytest.mark.parametrize(("module", "name"), [(os, "replace"), (shutil, "rmtree")])
+def test_what_a_killed_process_left_goes_when_something_is_written_there(
+    tmp_path, write, module, name
+):
+    killed_at(lambda: write(tmp_path), module, name)
+    assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 1
+    write(tmp_path)
+    assert names_in(tmp_path) == ["record.json"]
 
 
 # ---- several files -------------------------------------------------------------------------------
@@ -289,6 +311,28 @@ def test_what_is_replaced_goes_with_the_next_run_if_this_one_is_killed(tmp_path,
     with whole_folder(tmp_path / "model", overwrite=True):
         pass
     assert names_in(tmp_path) == ["model"]
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_folder_that_a_killed_run_was_replacing_comes_back(tmp_path, overwrite):
+    def write(text):
+        with whole_folder(tmp_path / "model", overwrite=overwrite) as temporary:
+            (temporary / text).touch()
+
+    def replace():
+        with whole_folder(tmp_path / "model", overwrite=True) as temporary:
+            (temporary / "never").touch()
+
+    write("old")
+    killed_at(replace, os, "replace", call=2)
+    assert "model" not in names_in(tmp_path)
+    if overwrite:
+        write("new")
+    else:
+        with pytest.raises(WriteError, match="model could not be written: Directory not empty"):
+            write("new")
+    assert names_in(tmp_path) == ["model"]
+    assert names_in(tmp_path / "model") == ["new" if overwrite else "old"]
 
 
 def test_one_of_several_files_is_named_as_it_will_be_called(tmp_path):

@@ -28,6 +28,7 @@ from nnunetv2_spmc.raw.cases import (
 from nnunetv2_spmc.raw.reader import ImageFile
 from nnunetv2_spmc.raw.writer import WriteOptions, write_raw_dataset
 from tests.full_disk import file_size_limit
+from tests.killed_at import killed_at
 
 
 @dataclass(frozen=True)
@@ -471,6 +472,21 @@ def test_overwriting_replaces_or_removes_the_fixed_split(nnunet_folders) -> None
     summary = write_raw_dataset(dataset(), WriteOptions(overwrite=True))
     assert not splits.exists()
     assert "preprocess again" in str(summary)
+
+
+def test_a_run_goes_on_that_was_killed_between_the_fixed_split_and_the_dataset(
+    nnunet_folders,
+) -> None:
+    splits = nnunet_folders.preprocessed / "Dataset510_Liver" / "splits_final.json"
+    few = dataset(base=cases(labeled=3))
+    killed_at(lambda: write_raw_dataset(few, WriteOptions()), whole_file, "_replace_folder")
+    before = splits.read_bytes()
+    with pytest.raises(ConversionError, match=r"splits_final\.json already exists"):
+        write_raw_dataset(dataset(base=cases(labeled=2)), WriteOptions())  # another dataset
+    folder = write_raw_dataset(few, WriteOptions()).folder
+    assert splits.read_bytes() == before
+    assert list(nnunet_folders.raw.iterdir()) == [folder]
+    assert list(splits.parent.iterdir()) == [splits]
 
 
 def refuse_to_replace(monkeypatch, folder: Path) -> None:

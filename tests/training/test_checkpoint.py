@@ -433,3 +433,18 @@ def test_export_without_the_trainers_names_the_variable(trained, tmp_path, monke
     monkeypatch.delenv("nnUNet_extTrainer", raising=False)
     with pytest.raises(ExportError, match="set nnUNet_extTrainer first"):
         export_model(Path(trained.output_folder_base), tmp_path / "out")
+
+
+def test_the_latest_checkpoint_knows_a_best_epoch_of_the_same_moment(make_trainer):
+    """Going on from it, a worse epoch would be taken for the best otherwise."""
+    trainer = make_trainer()
+    trainer.initialize()
+    folder = Path(trainer.output_folder)
+    curve = trainer.logger.local_logger.my_fantastic_logging["ema_fg_dice"]
+    latest, best = folder / "checkpoint_latest.pth", folder / "checkpoint_best.pth"
+    for epoch, (dice, best_dice) in enumerate([(0.1, 0.1), (0.5, 0.5), (0.3, 0.5)]):
+        curve.append(dice)
+        trainer.current_epoch = epoch
+        trainer.save_checkpoint(str(latest))  # in nnU-Net's on_epoch_end, before the best
+        assert torch.load(latest, weights_only=False)["_best_ema"] == best_dice
+    assert torch.load(best, weights_only=False)["current_epoch"] == 2

@@ -1,11 +1,14 @@
 import json
+import os
 import shutil
 
 import pytest
+from nnunetv2.utilities.crossval_split import generate_crossval_split
 
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.methods import nnUNetTrainerSPMC, nnUNetTrainerSupervisedControl
 from nnunetv2_spmc.training.few_labels import ensure_fold_exists
+from tests.killed_at import killed_at
 from tests.training_logs import log_of
 
 
@@ -75,11 +78,24 @@ def write_splits(folder, splits):
     return file
 
 
-@pytest.mark.parametrize("fold", ["all", 4])
-def test_with_enough_cases_or_without_folds_nothing_is_written(tmp_path, fold):
-    cases = ["a", "b"] if fold == "all" else list("abcde")
-    ensure_fold_exists(tmp_path, cases, fold, log=pytest.fail)
+def test_without_folds_nothing_is_written(tmp_path):
+    ensure_fold_exists(tmp_path, ["a", "b"], "all", log=pytest.fail)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_with_enough_cases_nnunets_folds_are_written_whole(tmp_path):
+    """nnU-Net would write them in place: killed meanwhile, it could not read them the next time."""
+    file, cases = tmp_path / "splits_final.json", list("bacdefg")
+
+    def killed_while_writing():
+        killed_at(lambda: ensure_fold_exists(tmp_path, cases, 4, log=pytest.fail), os, "replace")
+
+    killed_while_writing()
+    assert not file.exists()
+    ensure_fold_exists(tmp_path, cases, 4, log=pytest.fail)
+    folds = generate_crossval_split(sorted(cases), seed=12345, n_splits=5)
+    assert json.loads(file.read_text(encoding="utf-8")) == folds
+    assert list(tmp_path.iterdir()) == [file]
 
 
 @pytest.mark.parametrize("fold", [-1, 5, 7])
@@ -106,7 +122,8 @@ def test_with_more_labels_a_split_for_few_is_made_anew(tmp_path):
     assert len(json.loads(file.read_text(encoding="utf-8"))) == 3
     assert "was made for 1 labeled cases" in log[0]
     ensure_fold_exists(tmp_path, list("abcdef"), 4, log=log.append)
-    assert not file.exists()  # nnU-Net makes its five folds
+    folds = generate_crossval_split(list("abcdef"), seed=12345, n_splits=5)
+    assert json.loads(file.read_text(encoding="utf-8")) == folds
 
 
 def test_a_split_of_the_user_that_leaves_cases_out_is_a_warning(tmp_path):

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 import shutil
 
 import blosc2
 import pytest
 
 from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.unlabeled import preprocessing
 from nnunetv2_spmc.unlabeled.cases import CASE_ENDINGS
 from nnunetv2_spmc.unlabeled.preprocessed_files import (
     exchanged_cases,
@@ -14,6 +16,7 @@ from nnunetv2_spmc.unlabeled.preprocessed_files import (
     sampled_digest,
 )
 from nnunetv2_spmc.unlabeled.target import find_target
+from tests.killed_at import killed_at
 from tests.unlabeled import test_preprocessing
 from tests.unlabeled.test_preprocessing import UNLABELED, ensure, run
 
@@ -42,6 +45,33 @@ def test_untouched_and_copied_files_pass(target, folder):
     shutil.rmtree(folder)
     moved.rename(folder)
     assert exchanged_cases(target, UNLABELED) == {}
+
+
+@pytest.mark.parametrize("options", [{}, {"verify": True}])
+def test_a_case_that_a_killed_run_made_again_is_its_own(target, folder, options):
+    for case in ("u0", "u1"):
+        file = folder / f"{case}.b2nd"
+        file.write_bytes(file.read_bytes()[:-20])
+    killed_at(lambda: run(**options), preprocessing, "note_files")
+    file = folder / "u0.b2nd"
+    rewrite(file)  # as Blosc2 does not write the same bytes each time
+    made = file.stat().st_ino
+    run()
+    refuse_exchanged(target, UNLABELED)
+    assert file.stat().st_ino == made
+
+
+def rewrite(file):
+    """Write the same voxels as other bytes."""
+    voxels = blosc2.open(urlpath=str(file), mode="r")[:]
+    file.unlink()
+    blosc2.asarray(voxels, urlpath=str(file), cparams={"clevel": 1})
+
+
+def test_verifying_forgets_no_file(target, folder):
+    known = json.loads(folder.with_suffix(".json").read_text())["files"]
+    run(verify=True)
+    assert json.loads(folder.with_suffix(".json").read_text())["files"] == known
 
 
 def test_a_case_under_another_name_is_refused(target, folder):
