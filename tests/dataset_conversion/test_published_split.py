@@ -42,7 +42,7 @@ def test_labeled_and_unlabeled_ones_are_both_needed(labeled) -> None:
 
 def test_missing_ones_are_counted_and_named() -> None:
     SPLIT.check_missing(["a", "b"], Path("here"), allow_missing=True)
-    with pytest.raises(ConversionError, match=r"2 of the 5 patients .* here: a, b; .*--allow-mis"):
+    with pytest.raises(ConversionError, match=r"2 of the 5 patients .* here: a, b; .*--allow_mis"):
         SPLIT.check_missing(["a", "b"], Path("here"), allow_missing=False)
 
 

@@ -36,13 +36,15 @@ class Method:
         settings: of it.
         teacher: the submodule of the training network that is a moving average of `main` with
             a setting `ema_decay`; empty where there is none.
-        one_batch: labeled and unlabeled patches are one batch for nnU-Net's own loss.
+        pseudo_by_nnunets_loss: pseudo-labels with boxes go through nnU-Net's own loss. With an
+            ignore label its cross-entropy is a mean over the valid voxels of a process alone, so
+            that several processes do not step exactly as one.
     """
 
     trainer: type
     settings: dict[str, Any] = field(default_factory=dict)
     teacher: str = ""
-    one_batch: bool = False
+    pseudo_by_nnunets_loss: bool = False
 
     @property
     def name(self) -> str:
@@ -51,12 +53,16 @@ class Method:
 
 METHODS = [
     Method(methods.nnUNetTrainerSPMC),
-    Method(methods.nnUNetTrainerSPMC, {"pseudo_loss": "nnunet", "teacher": "mean"}),
+    Method(
+        methods.nnUNetTrainerSPMC,
+        {"pseudo_loss": "nnunet", "teacher": "mean"},
+        pseudo_by_nnunets_loss=True,
+    ),
     Method(methods.nnUNetTrainerSPMC_paper),
     Method(methods.nnUNetTrainerCPS),
     Method(methods.nnUNetTrainerMeanTeacher, teacher="teacher"),
-    Method(methods.nnUNetTrainerFilterMatch, one_batch=True),
-    Method(methods.nnUNetTrainerWeakToStrong, one_batch=True),
+    Method(methods.nnUNetTrainerFilterMatch),
+    Method(methods.nnUNetTrainerWeakToStrong, pseudo_by_nnunets_loss=True),
     Method(methods.nnUNetTrainerViewControl),
     Method(methods.nnUNetTrainerViewControl, {"turns": True, "flips": True}),
 ]
