@@ -70,7 +70,7 @@ def cost_findings(
     patches = f"{cost['labeled']} labeled and {cost['unlabeled']} unlabeled patches"
     size = " x ".join(map(str, cost["patch"]))
     needed, there = cost["peak_bytes"] / GIB, cost["device_bytes"]
-    text = f"A step of {patches} of {size} voxels needs {needed:.1f} GiB, losses counted"
+    text = f"A step of {patches} of {size} voxels needs {needed:.2g} GiB, losses counted"
     if there is not None:
         text += f"; the {'machine' if device == 'cpu' else 'GPU'} has {there / GIB:.0f} GiB"
     smaller = f"nnUNetv2_plan_experiment -d {dataset} -gpu_memory_target GB"

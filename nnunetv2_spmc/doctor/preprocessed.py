@@ -115,7 +115,8 @@ def check_folds(dataset: DatasetToCheck, identifiers: Sequence[str]) -> Iterator
         yield Finding("folds", "warning", what, advice="Label a second case.")
     elif number < NNUNET_FOLDS:
         numbers = " ".join(map(str, range(number)))
-        what = f"{labeled} in {number} folds: after training them, nnUNetv2_predict -f {numbers}"
+        makes = "1 fold" if number == 1 else f"{number} folds"
+        what = f"{labeled} in {makes}: after training, nnUNetv2_predict -f {numbers}"
         yield Finding("folds", "note", what)
     else:
         origin = f"in {file.name}" if folds else "that nnU-Net makes at the start of a training"

@@ -198,7 +198,7 @@ def test_memory_is_compared_with_the_device(target, gib, severity):
     needed = {**COST, "peak_bytes": int(gib * (1 << 30))}
     memory, _ = cost.cost_findings(target, needed, "cuda")
     assert memory.severity == severity
-    assert f"needs {gib:.1f} GiB, losses counted; the GPU has 8 GiB" in memory.what
+    assert f"needs {gib:.2g} GiB, losses counted; the GPU has 8 GiB" in memory.what
     if severity != "ok":
         assert memory.command.startswith("nnUNetv2_plan_experiment -d 500 -gpu_memory_target")
 
