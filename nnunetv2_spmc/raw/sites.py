@@ -61,7 +61,7 @@ def compare_sites(
     channel_names: Sequence[str],
     windows: Mapping[int, Window] | None = None,
 ) -> SiteComparison:
-    """Compare scans by their facts; those that could not be read are left out.
+    """Compare scans by their facts; those that could not be read, or have more axes, are left out.
 
     Args:
         labeled: Facts of the labeled scans.
@@ -71,12 +71,17 @@ def compare_sites(
     """
     theirs = [facts for facts in labeled if facts.size]
     ours = [facts for facts in unlabeled if facts.size]
+    axes = Counter(len(facts.size) for facts in theirs).most_common(1)
+    theirs, ours = (
+        [facts for facts in group if len(facts.size) == axes[0][0]] if axes else []
+        for group in (theirs, ours)
+    )
     if not theirs or not ours:
         return SiteComparison()
     rows: list[Row] = []
     warnings: list[Excess] = []
     _compare_orientations(theirs, ours, rows, warnings)
-    if len(theirs[0].size) == len(ours[0].size) == 3:
+    if axes[0][0] == 3:
         _compare_grids(theirs, ours, rows, warnings)
     for channel, name in enumerate(channel_names):
         first, second = _curves(theirs, channel), _curves(ours, channel)

@@ -117,3 +117,13 @@ def test_the_largest_difference_is_known_and_another_orientation_is_larger_than_
     turned = compare_sites(LABELED, [ct(9, orientation="RPS", **changes)], ["CT"])
     assert turned.largest.startswith("unlabeled scans are oriented RPS")
     assert compare_sites(LABELED, [ct(9)], ["CT"]).largest == ""
+
+
+@pytest.mark.parametrize("where", ["labeled", "unlabeled", "all unlabeled"])
+def test_a_scan_with_more_axes_is_left_out(where):
+    """Two time points, which preprocessing refuses by name."""
+    odd = ct(10, size=(64, 64, 30, 2), spacing_mm=(1.0, 1.0, 3.0, 1.0), orientation="")
+    ours = [odd] if where == "all unlabeled" else [ct(9), *([odd] if where == "unlabeled" else [])]
+    theirs = [*LABELED, *([odd] if where == "labeled" else [])]
+    without = compare_sites(LABELED, [s for s in ours if s is not odd], ["CT"])
+    assert compare_sites(theirs, ours, ["CT"]) == without
