@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_spmc.cli.parser import Parser
@@ -11,19 +12,31 @@ DEVICES = ("cuda", "cpu", "mps")
 DEFAULTS = {"tr": "nnUNetTrainerSPMC", "p": "nnUNetPlans"}
 
 
-def add_model(parser: Parser, *, dataset: str = "dataset id or name, instead of -m") -> None:
-    """Add the options; `dataset` is the help of -d, which a command may need anyway."""
+def add_model(
+    parser: Parser, *, dataset: str = "dataset id or name, instead of -m", several: bool = False
+) -> None:
+    """Add the options.
+
+    Args:
+        parser: of the command.
+        dataset: the help of -d, which a command may need anyway.
+        several: -m and -tr take several, for `model_folders`.
+    """
     add = parser.add_argument
+    number = "+" if several else None
     add(
         "-m",
         type=Path,
+        nargs=number,
         metavar="MODEL_FOLDER",
         help="trained model: nnUNet_results/DatasetXXX_Name/TRAINER__PLANS__CONFIGURATION; or, as "
         "in nnUNetv2_predict, -d -c -tr -p",
     )
     add("-d", metavar="ID", help=dataset)
     add("-c", metavar="CONFIG", help="configuration, 3d_fullres for example, instead of -m")
-    add("-tr", metavar="TRAINER", help=f"trainer, instead of -m (default: {DEFAULTS['tr']})")
+    what = "trainers" if several else "trainer"
+    text = f"{what}, instead of -m (default: {DEFAULTS['tr']})"
+    add("-tr", nargs=number, metavar="TRAINER", help=text)
     add("-p", metavar="PLANS", help=f"plans, instead of -m (default: {DEFAULTS['p']})")
 
 
@@ -56,15 +69,38 @@ def model_folder(parser: Parser, arguments: argparse.Namespace, *, needs_dataset
         DataError: nnUNet_results has no such dataset or model; says which models there are.
     """
     keys = ("c", "tr", "p") if needs_dataset else ("d", "c", "tr", "p")
-    named = [f"-{key}" for key in keys if getattr(arguments, key) is not None]
     if arguments.m is not None:
-        if named:
-            parser.error(f"-m names the model already; leave {' '.join(named)} out")
+        _refuse_both(parser, arguments, keys)
         folder: Path = arguments.m
         return folder
+    return _found(parser, arguments, arguments.tr)
+
+
+def model_folders(parser: Parser, arguments: argparse.Namespace) -> list[Path]:
+    """Return the model folders that the options name, where they may name several, or none.
+
+    Raises:
+        DataError: nnUNet_results has no such dataset or model; says which models there are.
+    """
+    keys = ("d", "c", "tr", "p")
+    if arguments.m is not None:
+        _refuse_both(parser, arguments, keys)
+        return list(arguments.m)
+    if all(getattr(arguments, key) is None for key in keys):
+        return []
+    return [_found(parser, arguments, trainer) for trainer in arguments.tr or [None]]
+
+
+def _refuse_both(parser: Parser, arguments: argparse.Namespace, keys: Sequence[str]) -> None:
+    named = [f"-{key}" for key in keys if getattr(arguments, key) is not None]
+    if named:
+        parser.error(f"-m names the model already; leave {' '.join(named)} out")
+
+
+def _found(parser: Parser, arguments: argparse.Namespace, trainer: str | None) -> Path:
     if arguments.d is None or arguments.c is None:
         parser.error("name the model: -m MODEL_FOLDER, or -d ID -c CONFIG -tr TRAINER")
     from nnunetv2_spmc.inference.trained_model import find_model
 
-    chosen = {key: getattr(arguments, key) or default for key, default in DEFAULTS.items()}
-    return find_model(arguments.d, arguments.c, chosen["tr"], chosen["p"])
+    plans = arguments.p or DEFAULTS["p"]
+    return find_model(arguments.d, arguments.c, trainer or DEFAULTS["tr"], plans)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from nnunetv2_spmc.cli.model_options import DEVICES
+from nnunetv2_spmc.cli.model_options import DEVICES, add_model, model_folders
 from nnunetv2_spmc.cli.parser import Parser
 from nnunetv2_spmc.cli.runner import command
 
@@ -34,16 +34,20 @@ def build_parser() -> Parser:
         "and named; the exit status is 1 then.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        example="nnUNetv2_spmc_report $nnUNet_results/Dataset510_Liver/*/fold_0 -o report.html",
+        example="nnUNetv2_spmc_report -d 510 -c 3d_fullres -f 0 -o report.html "
+        "-tr nnUNetTrainerSupervisedControl nnUNetTrainerSPMC",
     )
     add = parser.add_argument
     add(
         "runs",
-        nargs="+",
+        nargs="*",
         type=Path,
         metavar="RUN",
-        help="fold folder: nnUNet_results/DatasetXXX_Name/TRAINER__PLANS__CONFIGURATION/fold_0",
+        help="fold folder: nnUNet_results/DatasetXXX_Name/TRAINER__PLANS__CONFIGURATION/fold_0; "
+        "or name models by -m, or -d -c -tr",
     )
+    add_model(parser, several=True)
+    add("-f", nargs="+", metavar="FOLD", help="folds of these models (default: all that are there)")
     add("-o", type=Path, required=True, metavar="REPORT.html", help="file to write")
     add(
         "-pred",
@@ -106,9 +110,14 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     from nnunetv2_spmc.common.whole_file import refuse_another_file
 
     refuse_another_file(arguments.o, "<!doctype html>", "report")
-    from nnunetv2_spmc.reports.report import unique_folders
+    from nnunetv2_spmc.reports.report import folds_of, unique_folders
 
-    folders = unique_folders(arguments.runs)
+    models = model_folders(parser, arguments)
+    if arguments.f and not models:
+        parser.error("-f chooses folds of models; name these with -m, or -d -c -tr")
+    folders = unique_folders([*arguments.runs, *folds_of(models, arguments.f)])
+    if not folders:
+        parser.error("name a training: RUN, or -m MODEL_FOLDER, or -d ID -c CONFIG -tr TRAINER")
     if arguments.pred and len(arguments.pred) != len(folders):
         parser.error(f"-pred names {len(arguments.pred)} folders for {len(folders)} runs")
     return _write(arguments, folders)

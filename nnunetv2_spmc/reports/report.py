@@ -190,3 +190,27 @@ def default_title(runs: Sequence[RunRecord]) -> str:
 def unique_folders(folders: Sequence[Path]) -> list[Path]:
     """Drop runs that are named twice."""
     return list({folder.resolve(): folder for folder in folders}.values())
+
+
+def folds_of(models: Sequence[Path], folds: Sequence[str] | None) -> list[Path]:
+    """Return the folders of folds, finished or not, of model folders.
+
+    Args:
+        models: TRAINER__PLANS__CONFIGURATION inside nnUNet_results/DatasetXXX_Name.
+        folds: "0" or "all", for example; None takes all that are there.
+
+    Raises:
+        DataError: a model has no such fold.
+    """
+    found = []
+    for model in models:
+        there = sorted(path.name for path in model.glob("fold_*") if path.is_dir())
+        wanted = there if folds is None else [f"fold_{fold}" for fold in folds]
+        missing = [name for name in wanted if name not in there]
+        if missing or not wanted:
+            raise DataError(
+                f"{model} has no {', '.join(missing) or 'fold'}; there is "
+                f"{', '.join(there) or 'none'}: choose with -f, or train it."
+            )
+        found += [model / name for name in wanted]
+    return found

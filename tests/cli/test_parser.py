@@ -169,6 +169,9 @@ def test_an_option_that_is_like_one_is_suggested(written, meant, capsys) -> None
         ("rank -m c", "-d is missing"),
         ("export -o b", "-m MODEL_FOLDER, or -d ID -c CONFIG -tr TRAINER"),
         ("export -o b -d 5", "-m MODEL_FOLDER, or -d ID -c CONFIG -tr TRAINER"),
+        ("report -o b.html", "RUN, or -m MODEL_FOLDER, or -d ID -c CONFIG -tr TRAINER"),
+        ("report -o b.html -m a b -tr T", "leave -tr out"),
+        ("report -o b.html a -f 0", "name these with -m, or -d -c -tr"),
     ],
 )
 def test_a_model_is_named_once(given, sentence, capsys) -> None:
