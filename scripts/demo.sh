@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The main job on synthetic scans, on a CPU in minutes: bash scripts/demo.sh [FOLDER]
-# FOLDER (default: demo_output in the clone) receives everything; it is made anew at every run.
+# FOLDER (default: demo_output in the clone) receives everything; every run makes it again.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 output="${1:-$repository/demo_output}"

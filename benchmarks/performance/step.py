@@ -13,7 +13,7 @@ the time that the process spent on all its threads, so that other processes hard
 
 Memory is what a step of the planned batch adds to weights, momenta and gradients at its peak:
 device memory on CUDA, bytes that autograd saves for the backward pass on a CPU. The error of the
-terms is that of loss and gradients against float64 formulas written anew here, relative to the
+terms is that of loss and gradients against float64 formulas written again here, relative to the
 largest value.
 """
 

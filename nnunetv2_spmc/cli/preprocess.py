@@ -32,7 +32,9 @@ def build_parser() -> Parser:
     text = "the part this run does, from 0 to K-1 (default: %(default)s)"
     add("-part_id", type=int, default=0, metavar="I", help=text)
     add("--verify", action="store_true", help="decompress the finished cases and redo broken ones")
-    add("--overwrite", action="store_true", help="make all cases anew, after a change of the plans")
+    add(
+        "--overwrite", action="store_true", help="make all cases again, after a change of the plans"
+    )
     text = "accept unlabeled cases that are labeled or test cases as well"
     add(
         "--allow_overlap",

@@ -1,4 +1,4 @@
-"""What a user can mend: the family of exceptions, and a list of cases that failed."""
+"""What a user can put right: the family of exceptions, and a list of cases that failed."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ NoiseLevels = Literal["all", "bottleneck"]
 class FeatureNoise(nn.Module):
     """Perturb feature maps as F * (1 + N), N ~ U(-amplitude, amplitude), in training mode only.
 
-    One N per channel and position, drawn anew at every call and shared by the batch, as in
+    One N per channel and position, drawn at every call and shared by the batch, as in
     cross-consistency training (Ouali et al., CVPR 2020).
 
     Args:

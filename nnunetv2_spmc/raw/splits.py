@@ -197,7 +197,7 @@ def _check_lists(known: Collection[str], lists: Mapping[str, Selection | None]) 
             where = choice.where if isinstance(choice, ListedCases) else name_some
             raise ConversionError(
                 f"{option} names {count_of(len(unknown), 'case')} not among the images: "
-                f"{where(unknown)}; mend the list."
+                f"{where(unknown)}; correct the list."
             )
         for name in choice:
             other = option_of.setdefault(name, option)

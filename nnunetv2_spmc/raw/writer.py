@@ -200,7 +200,7 @@ def _check_writable(folder: Path, variable: str) -> None:
     if not (existing.is_dir() and os.access(existing, os.W_OK)):
         raise ConversionError(
             f"{variable} is {folder}, where nothing can be written; set it to another folder or "
-            f"mend the permissions of {existing}."
+            f"correct the permissions of {existing}."
         )
 
 

@@ -96,7 +96,7 @@ def curves_of(checkpoint: Mapping[str, Any], classes: Sequence[str], path: Path)
         return curves(checkpoint["logging"], classes)
     except Exception as error:  # the log of a damaged checkpoint may hold anything
         raise DataError(
-            f"{path} has no readable curves in 'logging' ({reason_of(error)}); copy it anew."
+            f"{path} has no readable curves in 'logging' ({reason_of(error)}); copy it again."
         ) from error
 
 
@@ -146,7 +146,7 @@ def read_summary(folder: Path) -> list[dict[str, Any]]:
     file = folder / VALIDATION_FOLDER / SUMMARY_JSON
     if not os.path.lexists(file):
         return []
-    remedy = "validate anew with nnUNetv2_train --val"
+    remedy = "validate again with nnUNetv2_train --val"
     cases = read_json(file, remedy, {"metric_per_case": list})["metric_per_case"]
     for number, case in enumerate(cases):
         name = f"metric_per_case.{number}"

@@ -105,7 +105,7 @@ def read_checkpoint(path: Path, *, mmap: bool = True) -> dict[str, Any]:
         if foreign := refusal(path, error):
             raise foreign from None
         raise DataError(
-            f"{path} is no whole checkpoint of nnU-Net ({type(error).__name__}); copy it anew, or "
+            f"{path} is no whole checkpoint of nnU-Net ({type(error).__name__}); copy it again, or "
             "name another checkpoint."
         ) from error
     return content
@@ -213,7 +213,7 @@ def own_state(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Any]:
         isinstance(state.get(key, {}), Mapping) for key in ("parts", "settings")
     )
     if is_damaged:
-        raise CheckpointError(f"{path} is damaged ({CHECKPOINT_KEY!r}); copy it anew.")
+        raise CheckpointError(f"{path} is damaged ({CHECKPOINT_KEY!r}); copy it again.")
     if state and "method" not in state:
         raise CheckpointError(
             f"{path} was written by an unreleased version of nnunetv2-spmc, whose form this "

@@ -15,7 +15,7 @@ from nnunetv2_spmc.raw.layout import SPLITS_FINAL
 from nnunetv2_spmc.raw.splits import NNUNET_FOLDS, Splits, leave_one_out, nnunet_folds
 
 Log = Callable[[str], None]
-REMEDY = "mend it, or delete it to make new folds"
+REMEDY = "repair it, or delete it to make new folds"
 
 
 def ensure_fold_exists(
@@ -115,7 +115,7 @@ def _with_added_cases(
     if not added:
         return splits
     if _is_outgrown(splits, identifiers):
-        log(f"{file} was made for {len(known)} labeled cases; making it anew for all of them.")
+        log(f"{file} was made for {len(known)} labeled cases; making it again for all of them.")
         return None
     log(
         f"WARNING: {file} leaves out {len(added)} labeled cases ({name_some(added)}); delete it to "

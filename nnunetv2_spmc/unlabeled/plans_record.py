@@ -71,11 +71,11 @@ def check_record(target: UnlabeledTarget, finished: Collection[str]) -> None:
         if finished:
             raise DataError(
                 f"{file} is missing, so nothing tells which plans the cases in {target.folder} "
-                f"were made with; copy it there, or make the cases anew with {remedy}."
+                f"were made with; copy it there, or make the cases again with {remedy}."
             )
         return
     plans = relevant_plans(target)
-    recorded = read_json(file, f"make the cases anew with {remedy}", {"plans": dict})["plans"]
+    recorded = read_json(file, f"make the cases again with {remedy}", {"plans": dict})["plans"]
     differing = [key for key in plans if recorded.get(key) != plans[key]]
     if differing and target.calls_itself_otherwise:
         raise DataError(
@@ -85,7 +85,7 @@ def check_record(target: UnlabeledTarget, finished: Collection[str]) -> None:
     if differing:
         raise DataError(
             f"The unlabeled cases in {target.folder} were made with other plans "
-            f"({', '.join(differing)} changed); make them anew with {remedy}."
+            f"({', '.join(differing)} changed); make them again with {remedy}."
         )
 
 

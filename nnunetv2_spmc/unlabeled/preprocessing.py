@@ -52,7 +52,7 @@ class PreprocessingOptions:
         num_parts: Share the cases among that many runs, on several computers for example.
         part_id: Which of the parts this run does, from 0.
         verify: Decompress finished cases fully and redo the broken ones.
-        overwrite: Make all cases anew.
+        overwrite: Make all cases again.
         allow_overlap: Accept unlabeled cases that are labeled or test cases too.
         show_progress: Show a progress bar.
         log: Receives what the user should know.

@@ -138,7 +138,7 @@ def _usable_cases(
     if failed:
         log(
             f"Left out, because preprocessing failed: {len(failed)} unlabeled cases "
-            f"({describe_failures(failed)}). Mend or remove them and run {target.command}"
+            f"({describe_failures(failed)}). Repair or remove them and run {target.command}"
         )
     usable = sorted(finished & set(images.cases))
     if not images.all_cases:
@@ -151,6 +151,6 @@ def _usable_cases(
         number = len(images.all_cases)
         raise DataError(
             f"None of the {number} unlabeled cases of {target.dataset_name} could be "
-            f"preprocessed ({describe_failures(failed, 1)}); mend them and run {target.command}."
+            f"preprocessed ({describe_failures(failed, 1)}); repair them and run {target.command}."
         )
     return usable

@@ -39,5 +39,5 @@ def test_names_of_a_list_that_no_image_has_are_given_by_their_lines(tmp_path) ->
     with pytest.raises(DataError) as refused:
         assign_roles({"a": "a"}, {"a"}, test=listed)
     assert str(refused.value) == (
-        f"--test names 2 cases not among the images: lines 2, 5 of {list_file}; mend the list."
+        f"--test names 2 cases not among the images: lines 2, 5 of {list_file}; correct the list."
     )

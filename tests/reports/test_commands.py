@@ -486,7 +486,7 @@ def test_a_damaged_summary_does_not_stop_the_report(copied_run, tmp_path, capsys
     assert ended.value.code == 1
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith(f"failed: nnUNetTrainerSPMC: {file} ")
-    assert line.endswith("validate anew with nnUNetv2_train --val.")
+    assert line.endswith("validate again with nnUNetv2_train --val.")
 
 
 # ---- damaged model folders -----------------------------------------------------------------------

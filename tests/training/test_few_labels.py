@@ -146,5 +146,5 @@ def test_a_broken_split_is_named(tmp_path, splits):
 @pytest.mark.parametrize("content", [b"", b"[", b"\xff"])
 def test_a_split_that_is_no_json_is_named(tmp_path, content):
     write_splits(tmp_path, []).write_bytes(content)
-    with pytest.raises(DataError, match=r"splits_final\.json is not valid JSON .*; mend it"):
+    with pytest.raises(DataError, match=r"splits_final\.json is not valid JSON .*; repair it"):
         ensure_fold_exists(tmp_path, ["a"], 0, log=pytest.fail)
