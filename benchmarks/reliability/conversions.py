@@ -62,7 +62,7 @@ def definitions() -> Iterator[BadInput]:
         ("processes below zero", ("-np", "-3"), ("-3",)),
     ):
         yield BadInput(name, "convert", _asked_for(more), names)
-    yield BadInput("a pattern that never ends", "convert", _endless, ("group-by",))
+    yield BadInput("a pattern that never ends", "convert", _endless, ("group_by",))
     yield BadInput(
         "~ in nnUNet_raw", "convert", _asked_for(()), ("~",), environment={"nnUNet_raw": "~/raw"}
     )

@@ -117,12 +117,13 @@ def describe(memory: StepMemory, labeled: int, unlabeled: int, device: torch.dev
     patches = [f"{labeled} labeled"]
     if unlabeled:
         patches.insert(0, f"{unlabeled} unlabeled")
-    if len(memory.passes) < len(patches):
-        patches = [" and ".join(patches)]
-    passes = " and ".join(
-        f"{gib(size)} for {which}" for size, which in zip(memory.passes, patches, strict=True)
-    )
-    order = ", one after the other" if len(patches) > 1 else ""
+    sizes, number = [gib(size) for size in memory.passes], len(memory.passes)
+    if number == len(patches):
+        passes = " and ".join(f"{size} for {of}" for size, of in zip(sizes, patches, strict=True))
+    else:  # all kinds in one pass, or several passes over one kind
+        over = f"{number} passes over " if number > 1 else ""
+        passes = f"{' and '.join(sizes)} for {over}{' and '.join(patches)}"
+    order = ", one after the other" if number > 1 else ""
     text = (
         f"Memory of a step, estimated: {gib(memory.parameters)} for weights, gradients and "
         f"momentum, {passes} patches with their losses{order}: {gib(memory.peak)}."

@@ -11,10 +11,12 @@ from nnunetv2_spmc.common.whole_file import WriteError
 from nnunetv2_spmc.inference.export import ExportError
 from nnunetv2_spmc.raw.cases import ConversionError
 from nnunetv2_spmc.reports.run_files import AbsentError
+from nnunetv2_spmc.training.as_data import ForeignCodeError
 from nnunetv2_spmc.training.checkpoint import CheckpointError
 from nnunetv2_spmc.training.memory import DeviceMemoryError
 from nnunetv2_spmc.training.stability import DivergedError
 from nnunetv2_spmc.training.tensorboard_logger import MissingPackageError
+from nnunetv2_spmc.unlabeled.case_properties import ForeignPickleError
 
 REPOSITORY = Path(__file__).parents[2]
 FAMILY = {
@@ -23,6 +25,8 @@ FAMILY = {
     WriteError: ValueError,
     AbsentError: ValueError,
     SettingsError: ValueError,
+    ForeignCodeError: ValueError,
+    ForeignPickleError: ValueError,
     UnsupportedError: NotImplementedError,
     CheckpointError: RuntimeError,
     ExportError: RuntimeError,

@@ -259,3 +259,10 @@ def test_out_of_memory_says_what_to_lower(labeled, unlabeled, lower, remedy):
         explain_out_of_memory(labeled, unlabeled, lower=lower),
     ):
         raise torch.cuda.OutOfMemoryError("tried to allocate 2 GiB")
+
+
+def test_several_passes_over_one_kind_of_patches_are_described():
+    memory = StepMemory(1 << 30, (2 << 30, 3 << 30))
+    text = describe(memory, 2, 0, torch.device("cpu"))
+    assert "2.00 GiB and 3.00 GiB for 2 passes over 2 labeled patches with their losses" in text
+    assert ", one after the other: 4.00 GiB." in text
