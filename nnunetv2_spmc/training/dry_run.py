@@ -111,7 +111,10 @@ def _without_data(trainer: nnUNetTrainerSemiSupervised, dtype: torch.dtype) -> A
             lambda _module, _images, logits: tree_map_only(Tensor, Tensor.float, logits)
         )
     twin.device, twin.is_ddp, twin.divisor = META, False, own_entries
-    twin.iteration = trainer.num_epochs * trainer.num_iterations_per_epoch
+    steps = trainer.num_epochs * trainer.num_iterations_per_epoch
+    twin.iteration = (
+        steps * trainer.settings.unlabeled_every
+    )  # at full weight, and with unlabeled patches
     twin._do_i_compile = trainer._do_i_compile  # by the trainer's device
     return twin
 

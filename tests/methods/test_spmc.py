@@ -370,7 +370,8 @@ def test_unlabeled_patches_in_every_other_step(make_trainer, monkeypatch):
     passed = trainer.unlabeled_loss
 
     def unlabeled_loss(outputs, unlabeled):
-        seen.append(trainer.iteration)
+        if not unlabeled.images.is_meta:  # as in the estimate of the memory
+            seen.append(trainer.iteration)
         return passed(outputs, unlabeled)
 
     monkeypatch.setattr(trainer, "unlabeled_loss", unlabeled_loss)

@@ -678,7 +678,7 @@ def test_a_dataset_that_cannot_train_is_refused(nnunet_folders, base, message) -
         ({"background": 0, "liver": 2}, (), "consecutive"),
         ({"background": 0}, (), "at least one class"),
         ({"background": 0, "ignore": 1, "liver": 2}, (), "ignore label .* highest value, 2"),
-        ({"background": 0, "whole": (1, 2), "core": 2}, (), "whole, core: add --regions-class"),
+        ({"background": 0, "whole": (1, 2), "core": 2}, (), "whole, core: add --regions_class"),
         ({"background": 0, "liver": 1}, (1,), "no label here is a region"),
     ],
 )

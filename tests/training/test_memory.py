@@ -159,6 +159,12 @@ def test_a_joint_pass_is_one(make_trainer):
     assert "for 2 unlabeled and 2 labeled patches with" in describe(memory, 2, 2, trainer.device)
 
 
+def test_unlabeled_patches_count_although_not_every_step_has_them(make_trainer):
+    trainer = make_trainer(unlabeled_every=3, epochs=1, iterations_per_epoch=4)
+    trainer.initialize()
+    assert len(step_memory(trainer, 2, 2, torch.float32).passes) == 2
+
+
 def test_labels_that_are_partly_ignored_can_be_estimated(make_trainer, dataset_of):
     trainer = make_trainer(dataset_json=dataset_of(2, ignore=2))
     trainer.initialize()
