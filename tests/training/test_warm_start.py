@@ -161,17 +161,18 @@ def fold_file(name, fold, phantom):
 
 
 def test_the_checkpoint_says_what_it_started_from_also_after_a_resume(
-    make_trainer, monkeypatch, tmp_path
+    make_trainer, pretrained, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr(sys, "argv", ["train", "-pretrained_weights", "/some/where.pth"])
+    _, file = pretrained(nnUNetTrainerSupervisedControl)
+    monkeypatch.setattr(sys, "argv", ["train", "-pretrained_weights", str(file)])
     started = make_trainer(nnUNetTrainerSupervisedControl)
-    monkeypatch.setattr("nnunetv2_spmc.training.configured.source_of_weights", lambda: "")
     started.initialize()
     started.save_checkpoint(str(tmp_path / "latest.pth"))
+    monkeypatch.setattr(sys, "argv", ["train", "--c"])
     resumed = make_trainer(nnUNetTrainerSupervisedControl)
     assert resumed.extra_state()["pretrained_weights"] == ""
     resumed.load_checkpoint(str(tmp_path / "latest.pth"))
-    assert resumed.extra_state()["pretrained_weights"] == "/some/where.pth"
+    assert resumed.extra_state()["pretrained_weights"] == str(file)
 
 
 def test_a_training_that_goes_on_starts_from_no_pretrained_weights():
