@@ -105,7 +105,7 @@ def page_tables() -> dict[str, str]:
 def summary_table() -> dict[str, str]:
     """Return the table of the README: a row for each dataset, mean Dice of its test scans."""
     shown = {"control": BASELINE, "view control": VIEWS[0], "SPMC": "spmc"}
-    header = ["dataset", "labeled + unlabeled", *shown, "all labels", "gap closed", "command"]
+    header = ["dataset", "labeled + unlabeled", *shown, "all labels", "gap closed"]
     lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
     rows, metrics = long_csv.read("runs"), metrics_by_run()
     for name in ("acdc", "la"):
@@ -119,7 +119,6 @@ def summary_table() -> dict[str, str]:
             *(dice.get(method, "-") for method in shown.values()),
             dice[UPPER_BOUND],
             "-" if closed is None else f"{100 * closed:.0f} %",
-            f"`nnUNetv2_train ID {data.configuration} {data.fold} -tr nnUNetTrainerSPMC`",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return {"runs.csv: summary": "\n".join(lines)}

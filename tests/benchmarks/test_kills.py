@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -19,8 +17,6 @@ from benchmarks.reliability.kills import Kill, all_kills, run
 from benchmarks.reliability.kinds import Kind, kinds
 from benchmarks.reliability.sandbox import FOLDERS, Here
 from benchmarks.reliability.tables import OUTCOMES, PAGE, kill_tables
-from tests.conftest import PlannedPhantom
-from tests.phantom_runs import PhantomRuns
 
 REPOSITORY = Path(__file__).parents[2]
 RESULT = Path("out", "result.txt")
@@ -181,24 +177,8 @@ def test_there_are_two_hundred_kills_spread_over_the_duration():
 
 
 @pytest.mark.slow
-def test_killed_commands_give_in_the_end_what_they_give_uninterrupted(
-    planned_phantom: PlannedPhantom, phantom_runs: PhantomRuns, tmp_path: Path
-) -> None:
-    base = tmp_path / "base"
-    for source in (planned_phantom.raw, planned_phantom.preprocessed):
-        shutil.copytree(source, base / source.parent.name / source.name)
-    model = phantom_runs.spmc.parent
-    shutil.copytree(model, base / "nnUNet_results" / planned_phantom.name / model.name)
-    command = [sys.executable, "-m", "benchmarks.reliability.kills", "--every", "17"]
-    ended = subprocess.run(
-        [*command, "--base", base],
-        cwd=REPOSITORY,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        errors="replace",
-    )
-    assert ended.returncode == 0, ended.stdout[-4000:] + ended.stderr[-1000:]
+def test_killed_commands_give_in_the_end_what_they_give_uninterrupted(run_on_phantom) -> None:
+    run_on_phantom("kills", "--every", "17")
 
 
 def test_the_page_and_the_committed_outcomes_agree() -> None:
