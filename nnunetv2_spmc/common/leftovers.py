@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ABANDONED_AFTER_S = 24 * 3600
+END_OF_NAME = "@"  # after the name of a folder in a prefix: no host has it in its own
 
 
 def temporary_name(prefix: str) -> str:
@@ -31,6 +32,8 @@ def leftovers(folder: Path, prefix: str) -> Iterator[Path]:
     """
     for leftover in folder.glob(f"{prefix}*"):
         host, _, process = leftover.name.removeprefix(prefix).rpartition("-")
+        if END_OF_NAME in host:  # of a folder with a longer name
+            continue
         is_ours = host == socket.gethostname() and process.isdecimal()
         try:
             is_old = time.time() - leftover.stat().st_mtime > ABANDONED_AFTER_S

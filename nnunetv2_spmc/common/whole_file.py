@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_spmc.common.errors import DataError
-from nnunetv2_spmc.common.leftovers import leftovers, remove_leftovers, temporary_name
+from nnunetv2_spmc.common.leftovers import END_OF_NAME, leftovers, remove_leftovers, temporary_name
 from nnunetv2_spmc.common.text import check_name
 
 try:
@@ -162,7 +162,7 @@ def whole_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         WriteError: it could not be created, or is there already.
     """
     check_name(path, WriteError)
-    prefix = f"{WRITING_PREFIX}{path.name}-"
+    prefix = f"{WRITING_PREFIX}{path.name}{END_OF_NAME}"
     _give_back(path)
     remove_leftovers(path.parent, prefix)
     temporary = path.with_name(temporary_name(prefix))
@@ -179,7 +179,7 @@ def whole_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 def _give_back(path: Path) -> None:
     """Give a folder its name back if a run was killed that had moved it away to replace it."""
-    for old in leftovers(path.parent, f"{REPLACED_PREFIX}{path.name}-"):
+    for old in leftovers(path.parent, f"{REPLACED_PREFIX}{path.name}{END_OF_NAME}"):
         with suppress(OSError):
             if path.exists():
                 shutil.rmtree(old)
@@ -188,9 +188,11 @@ def _give_back(path: Path) -> None:
 
 
 def _replace_folder(new: Path, path: Path, overwrite: bool) -> None:
-    old = path.with_name(temporary_name(f"{REPLACED_PREFIX}{path.name}-"))
+    old = path.with_name(temporary_name(f"{REPLACED_PREFIX}{path.name}{END_OF_NAME}"))
     if overwrite and path.exists():
         os.replace(path, old)
+        with suppress(OSError):
+            os.utime(old)  # its age is that of the replacement, not of the folder
     try:
         os.replace(new, path)
     except BaseException:

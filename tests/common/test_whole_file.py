@@ -2,14 +2,16 @@ import json
 import os
 import shutil
 import socket
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunetv2_spmc.common.leftovers import temporary_name
+from nnunetv2_spmc.common.leftovers import END_OF_NAME, temporary_name
 from nnunetv2_spmc.common.whole_file import (
+    REPLACED_PREFIX,
     WRITING_PREFIX,
     WriteError,
     made_folder,
@@ -251,8 +253,8 @@ def test_a_folder_is_replaced_only_if_that_is_asked_for(tmp_path):
 
 
 def test_what_a_killed_run_left_of_a_folder_is_removed(tmp_path):
-    ended = tmp_path / f"{WRITING_PREFIX}model-{socket.gethostname()}-999999999"
-    other = tmp_path / f"{WRITING_PREFIX}other-{socket.gethostname()}-999999999"
+    ended = tmp_path / f"{WRITING_PREFIX}model{END_OF_NAME}{socket.gethostname()}-999999999"
+    other = tmp_path / f"{WRITING_PREFIX}other{END_OF_NAME}{socket.gethostname()}-999999999"
     for leftover in (ended, other):
         leftover.mkdir()
     with whole_folder(tmp_path / "model"):
@@ -366,3 +368,36 @@ def test_a_folder_in_place_of_a_file_is_refused_and_keeps_what_it_holds(
     with pytest.raises(WriteError, match="is a folder; name a file"), whole_file(Path(path)):
         pytest.fail("nothing may be written")
     assert removed == []
+
+
+def test_the_only_copy_of_a_folder_with_a_longer_name_stays(tmp_path):
+    """A killed run had moved `model-2` aside to replace it; now `model` is replaced."""
+    aside = tmp_path / f"{REPLACED_PREFIX}model-2{END_OF_NAME}{socket.gethostname()}-{2**22}"
+    aside.mkdir()
+    (aside / "weights").write_text("two")
+    os.utime(aside, (0, 0))
+    for _ in range(2):
+        with whole_folder(tmp_path / "model", overwrite=True) as temporary:
+            (temporary / "weights").write_text("one")
+    assert (aside / "weights").read_text() == "two"
+    with pytest.raises(WriteError), whole_folder(tmp_path / "model-2"):
+        pass
+    assert (tmp_path / "model-2" / "weights").read_text() == "two"
+
+
+def test_a_folder_that_is_being_replaced_is_as_old_as_its_replacement(tmp_path, monkeypatch):
+    model = tmp_path / "model"
+    model.mkdir()
+    os.utime(model, (0, 0))
+    ages = []
+    replace = os.replace
+
+    def noted(source, target):
+        ages.extend(time.time() - p.stat().st_mtime for p in tmp_path.glob(f"{REPLACED_PREFIX}*"))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", noted)
+    with whole_folder(model, overwrite=True):
+        pass
+    assert ages
+    assert max(ages) < 3600
