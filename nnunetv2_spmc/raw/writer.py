@@ -160,8 +160,11 @@ def _refuse_taken_id(
 
 
 def _has(splits_file: Path, splits: Splits | None) -> bool:
-    """Tell whether splits_final.json is there with these splits."""
+    """Tell whether splits_final.json is there with these splits, and nothing beside it."""
     try:
+        others = [name for name in os.listdir(splits_file.parent) if not name.startswith(".")]
+        if others != [splits_file.name]:  # plans, or preprocessed cases of another dataset
+            return False
         return splits is not None and json.loads(splits_file.read_text("utf-8")) == splits
     except (OSError, ValueError, RecursionError):
         return False

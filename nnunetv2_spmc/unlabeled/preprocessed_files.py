@@ -17,7 +17,6 @@ from typing import Any
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.common.whole_file import WriteError, write_json
 from nnunetv2_spmc.raw.cases import name_some
-from nnunetv2_spmc.unlabeled.cases import case_problem
 from nnunetv2_spmc.unlabeled.plans_record import record_file
 from nnunetv2_spmc.unlabeled.target import UnlabeledTarget
 
@@ -54,12 +53,12 @@ def exchanged_cases(target: UnlabeledTarget, cases: Iterable[str]) -> dict[str, 
 def refuse_exchanged(target: UnlabeledTarget, cases: Iterable[str]) -> None:
     """Raise DataError if a preprocessed case is another one than was made from its scan.
 
-    A damaged one is left to the loaders, which name it and leave it out.
+    One whose voxels cannot be read is left to the loaders, which name it and leave it out.
     """
     exchanged = {
         case: what
         for case, what in exchanged_cases(target, cases).items()
-        if what != STRANGE or case_problem(target.folder, case, verify=True) is None
+        if what != STRANGE or _can_be_read(target.folder / f"{case}.b2nd")
     }
     if exchanged:
         named = name_some([f"{case} ({what})" for case, what in exchanged.items()])
@@ -67,6 +66,15 @@ def refuse_exchanged(target: UnlabeledTarget, cases: Iterable[str]) -> None:
             f"Preprocessed files in {target.folder} are not those that were made from the scans of "
             f"these names: {named}; remove them and run {target.command}."
         )
+
+
+def _can_be_read(file: Path) -> bool:
+    import blosc2
+
+    try:
+        return bool(blosc2.open(urlpath=str(file), mode="r", dparams={"nthreads": 1})[:].size)
+    except (RuntimeError, OSError, ValueError, AttributeError):  # what it raises on damaged files
+        return False
 
 
 def note_files(target: UnlabeledTarget, cases: Iterable[str]) -> None:

@@ -240,7 +240,7 @@ def preprocess_cases(
     skipped = set() if options.verify else set(finished) & set(cases)
     outcomes = [CaseOutcome(identifier, "skipped") for identifier in skipped]
     to_do = {i: files for i, files in cases.items() if i not in skipped}
-    forget_files(target, to_do)
+    forget_files(target, to_do.keys() - set(finished))  # --verify also looks at whole cases
     job = _job(target, verify=options.verify)
     bar = options.show_progress and bool(to_do)
     description = f"Unlabeled cases, {target.configuration_name}"

@@ -489,6 +489,15 @@ def test_a_run_goes_on_that_was_killed_between_the_fixed_split_and_the_dataset(
     assert list(splits.parent.iterdir()) == [splits]
 
 
+def test_a_split_beside_the_plans_of_a_dataset_that_was_removed_is_refused(nnunet_folders) -> None:
+    splits = nnunet_folders.preprocessed / "Dataset510_Liver" / "splits_final.json"
+    few = dataset(base=cases(labeled=3))
+    shutil.rmtree(write_raw_dataset(few, WriteOptions()).folder)
+    (splits.parent / "nnUNetPlans.json").write_text("{}")
+    with pytest.raises(ConversionError, match=r"splits_final\.json already exists"):
+        write_raw_dataset(few, WriteOptions())
+
+
 def refuse_to_replace(monkeypatch, folder: Path) -> None:
     """Let a folder keep its name, as one that is in use does on some systems."""
     replace_file = os.replace
@@ -579,7 +588,7 @@ def test_a_killed_worker_leaves_nothing(nnunet_folders, on_disk) -> None:
 
 
 def test_what_a_killed_run_left_is_removed(nnunet_folders) -> None:
-    leftover = nnunet_folders.raw / f".writing-Dataset510_Liver-{socket.gethostname()}-999999999"
+    leftover = nnunet_folders.raw / f".writing-Dataset510_Liver@{socket.gethostname()}-999999999"
     (leftover / "imagesTr").mkdir(parents=True)
     write_raw_dataset(dataset(), WriteOptions())
     assert not leftover.exists()

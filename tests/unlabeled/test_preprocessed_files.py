@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 
 import blosc2
@@ -72,6 +73,34 @@ def test_verifying_forgets_no_file(target, folder):
     known = json.loads(folder.with_suffix(".json").read_text())["files"]
     run(verify=True)
     assert json.loads(folder.with_suffix(".json").read_text())["files"] == known
+
+
+def test_a_verification_that_is_killed_forgets_no_file(target, folder, monkeypatch):
+    known = json.loads(folder.with_suffix(".json").read_text())["files"]
+
+    class KilledError(Exception):
+        pass
+
+    def killed(*_):
+        raise KilledError
+
+    monkeypatch.setattr(preprocessing, "note_files", killed)
+    with pytest.raises(KilledError):
+        run(verify=True)
+    assert json.loads(folder.with_suffix(".json").read_text())["files"] == known
+
+
+def test_a_labeled_case_that_was_made_elsewhere_is_refused_by_a_training(dataset, target, folder):
+    """Its voxels and its classes are others than any that this folder or the labeled one has."""
+    file = folder / "u1.b2nd"
+    voxels = blosc2.open(urlpath=str(file), mode="r")[:]
+    file.unlink()
+    blosc2.asarray(voxels[:, ::-1].copy(), urlpath=str(file))
+    properties = folder / "u1.pkl"
+    content = pickle.loads(properties.read_bytes()) | {"class_locations": {1: []}}
+    properties.write_bytes(pickle.dumps(content))
+    with pytest.raises(DataError, match=r"u1 \(one that was not written here\)"):
+        ensure(dataset)
 
 
 def test_a_case_under_another_name_is_refused(target, folder):
