@@ -43,7 +43,7 @@ class SPMCSettings:
     noise: float = 0.3  # amplitude r of the feature noise, Eq. (1)-(2)
     noise_levels: Literal["all", "bottleneck"] = "all"
     shared_encoder: bool = True
-    pseudo_loss: Literal["cross-entropy", "nnunet"] = "cross-entropy"  # L_cps; the paper's first
+    pseudo_loss: Literal["cross-entropy", "nnunet"] = "cross-entropy"  # L_cps; or nnU-Net's own
     teacher: Literal["other", "mean"] = "other"  # mean: of both branches' probabilities
 
     def __post_init__(self) -> None:

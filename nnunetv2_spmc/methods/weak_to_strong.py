@@ -33,7 +33,6 @@ class nnUNetTrainerWeakToStrong(nnUNetTrainerSemiSupervised):
         paste_from="labeled",
         turns=True,
     )
-    joint_pass = True
 
     @property
     def learns_from_ignored(self) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.amp import GradScaler
 
 from nnunetv2_spmc import __version__
@@ -135,7 +135,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         self.resumed_file = Path()
         self.pretrained_weights = source_of_weights()
         self._saved_at = self.clock()  # checkpoint_latest.pth
-        self.average = WeightAverage(settings.average_last)
+        self.average = WeightAverage(settings.average_last, settings.epochs)
         self.validation_cases: list[str] = []  # -> do_split
         self._labeled: tuple[WatchedDataset, ...] = ()  # -> get_tr_and_val_datasets
         # in its final validation nnU-Net starts workers, then calls do_split: open between the two
@@ -164,6 +164,11 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         """What lies between the patches of teacher and student in this training."""
         mirror_axes = self.inference_allowed_mirroring_axes or ()
         return Views.of(self.settings, mirror_axes, self.configuration_manager.spacing)
+
+    @property
+    def trained_network(self) -> nn.Module:
+        """All that is trained."""
+        return unwrapped(self.network)
 
     def initialize(self) -> None:
         """Seed the weights, initialize as nnU-Net does, and write the settings into the log."""
@@ -293,7 +298,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
 
     def on_epoch_end(self) -> None:
         """Finish the epoch as nnU-Net does; write the checkpoints that the settings ask for."""
-        self.average.add(unwrapped(self.network), self.current_epoch + 1, self.num_epochs)
+        self.average.add(self.trained_network, self.current_epoch + 1)
         super().on_epoch_end()  # counts the epoch
         every, minutes = self.settings.keep_every, self.settings.save_minutes
         if every and self.current_epoch % every == 0:
@@ -310,7 +315,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
 
     def on_train_end(self) -> None:
         """Finish as nnU-Net does, with averaged weights if asked for; say how to predict."""
-        if done := self.average.fill(unwrapped(self.network)):
+        if done := self.average.fill(self.trained_network):
             self.print_to_log_file(done)
         super().on_train_end()
         self.print_to_log_file(how_to_predict(self), add_timestamp=False)
@@ -375,7 +380,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         except (EOFError, KeyError, RuntimeError, UnpicklingError, ValueError) as error:
             raise unreadable(file, error) from error
         check_resumed_weights(checkpoint, file)
-        self.average.load(state.get("average", {}), unwrapped(self.network))
+        self.average.load(state.get("average", {}), self.trained_network)
         self.resumed_from = {key: state[key] for key in state.keys() - {"parts", "average"}}
         self.resumed_file = file
         self.pretrained_weights = state.get("pretrained_weights", "")

@@ -184,6 +184,11 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
         wanted = self.uses_unlabeled_data and self.settings.learn_from_ignored
         return wanted and self.label_manager.has_ignore_label
 
+    @property
+    def trained_network(self) -> nn.Module:
+        """The training network, with the planned one inside."""
+        return unwrapped(self.joint_network)
+
     def initialize(self) -> None:
         """Build the planned network as nnU-Net does, then the training network around it."""
         self.stream.check_labeled_cases()

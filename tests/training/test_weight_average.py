@@ -62,17 +62,51 @@ def test_a_resumed_training_averages_as_the_uninterrupted_one(make_trainer, monk
         assert torch.equal(value, expected[key]), key
 
 
-def test_a_longer_training_averages_its_own_last_epochs():
-    network, average = nn.Linear(1, 1), WeightAverage(0.5)
-    for epoch, epochs in ((1, 2), (2, 2), (3, 6), (4, 6), (5, 6), (6, 6)):
+def averaged(average, epochs):
+    """The value of a weight that is the number of the epoch."""
+    network = nn.Linear(1, 1)
+    for epoch in epochs:
         nn.init.constant_(network.weight, epoch)
-        average.add(network, epoch, epochs)
-    assert average.fill(network)
-    assert network.weight.item() == 5.0
+        average.add(network, epoch)
+    average.fill(network)
+    return network.weight.item()
 
 
-def test_without_a_share_nothing_is_averaged_or_stored():
-    network, average = nn.Linear(1, 1), WeightAverage(0.0)
-    average.add(network, 1, 1)
-    assert average.state() == {}
-    assert average.fill(network) == ""
+def test_a_longer_training_averages_its_own_last_epochs():
+    short = WeightAverage(0.5, 10)
+    averaged(short, range(1, 11))
+    longer = WeightAverage(0.5, 12)
+    longer.load(short.state(), nn.Linear(1, 1))
+    assert averaged(longer, [11, 12]) == 11.5
+    assert averaged(WeightAverage(0.5, 12), range(1, 13)) == 9.5
+
+
+def test_what_was_averaged_is_forgotten_when_nothing_shall_be():
+    before, now = WeightAverage(0.5, 4), WeightAverage(0.0, 4)
+    averaged(before, [1, 2, 3])
+    now.load(before.state(), nn.Linear(1, 1))
+    assert averaged(now, [4]) == 4.0
+
+
+def test_a_small_share_is_one_epoch_and_none_is_none():
+    assert averaged(WeightAverage(0.1, 4), range(1, 5)) == 4.0
+    without = WeightAverage(0.0, 1)
+    averaged(without, [1])
+    assert without.state() == {}
+
+
+@pytest.mark.slow
+def test_both_branches_are_averaged_and_each_weight_is_kept_once(make_trainer, monkeypatch):
+    leave_out_plots(monkeypatch)
+    made = make_trainer(epochs=2, average_last=1 - 1e-9, keep_every=1, seed=1)
+    made.run_training()
+    folder = Path(made.output_folder)
+    contents = [
+        torch.load(folder / f"checkpoint_{name}.pth", weights_only=False)["semi_supervised"]
+        for name in ("epoch_1", "epoch_2", "final")
+    ]
+    first, second, final = (content["parts"] for content in contents)
+    for key, value in final.items():
+        torch.testing.assert_close(value, (first[key] + second[key]) / 2, rtol=1e-5, atol=1e-7)
+    kept = contents[2]["average"]["mean"]
+    assert len(kept) == len(list(made.joint_network.parameters()))
