@@ -1,7 +1,7 @@
 """Which of several trained models to use: differences in Dice by patient, and one sentence.
 
 In doubt the model that costs least stays: another one is recommended only if the interval of its
-gain over every cheaper one that could be recommended lies above zero.
+gain over the one that it replaces lies above zero, and below zero over no cheaper one.
 """
 
 from __future__ import annotations
@@ -209,9 +209,11 @@ def recommend(models: Sequence[Candidate], patients: Patients) -> Recommendation
     baseline, *others = sorted(models, key=lambda model: model.cost)
     gains = tuple(gain_of(model, baseline, patients) for model in others)
     chosen, reason = baseline, None
-    for model in others:
+    for number_of_cheaper, model in enumerate(others, start=1):
         gain = gain_of(model, chosen, patients)
-        if gain.is_surely_more:
+        cheaper = [baseline, *others][:number_of_cheaper]
+        is_worse = any(gain_of(model, other, patients).is_surely_less for other in cheaper)
+        if gain.is_surely_more and not is_worse:
             chosen, reason = model, gain
     if reason is not None:
         costlier = others[others.index(chosen) + 1 :]

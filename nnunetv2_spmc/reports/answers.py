@@ -73,7 +73,7 @@ def _by_patient(
     if len(values.columns) > 1:
         values = values.assign(**{MEAN: values.mean(axis=1, skipna=skipna)})
     units = [patients.get(str(case), str(case)) for case in values.index]
-    return values.groupby(units, sort=False).mean()
+    return values.groupby(units, sort=False).agg(lambda cases: cases.mean(skipna=skipna))
 
 
 def answers(
@@ -113,7 +113,10 @@ def answers(
     theirs = case_means(_tables_of(first, tables))
     found = []
     for method in others:
-        pair = _paired(case_means(_tables_of(method, tables)), theirs, patients)
+        ours = case_means(_tables_of(method, tables))
+        if method.dataset != first.dataset:  # whose cases may have the same names
+            ours = ours.iloc[:0]
+        pair = _paired(ours, theirs, patients)
         found.append(_compared(method, first, *pair, units, caution))
     return found
 

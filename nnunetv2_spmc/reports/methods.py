@@ -31,6 +31,11 @@ class MethodRuns:
     runs: Mapping[str, RunRecord]
 
     @property
+    def dataset(self) -> str:
+        """The name of the dataset; empty without a training."""
+        return next((run.dataset_name for run in self.runs.values()), "")
+
+    @property
     def trainings(self) -> str:
         """How many trainings there are, '2 seeds' for example."""
         number = len(self.runs)

@@ -154,12 +154,16 @@ def predicted_test_cases(
             f"Predicting {count_of(len(missing), 'test case')} of {run.name} into {folder} "
             "(--validation leaves this out)"
         )
+        for case in missing:  # what an older model predicted
+            (folder / f"{case}{run.dataset_json['file_ending']}").unlink(missing_ok=True)
         summary = write_uncertainty(run.model, missing, folder, log=log)
         failed |= summary.failed
         if len(missing) == len(cases) and not summary.written:
             raise DataError(next(iter(summary.failed.values())))
     elif _is_measured(run, folder, cases):
         return Predictions(run, "test", folder, _stored_metrics(folder), failed, own)
+    for case in _not_predicted(run, cases, folder, 0):
+        failed.setdefault(case, f"{folder} has no prediction of it")
     log(f"Measuring the test cases of {run.name}")
     references = _test_label(run, next(iter(cases))).parent
     table, unmeasured = _measured(run, references, folder, num_processes, show_progress, write=own)
@@ -179,12 +183,13 @@ def _not_predicted(
 
 
 def _is_measured(run: RunRecord, folder: Path, cases: Iterable[str]) -> bool:
-    """Whether the folder has metrics of these cases that are as new as all predictions."""
+    """Whether the folder has metrics of these cases, newer than all predictions and labels."""
     file = folder / METRICS_CSV
     if not file.is_file():
         return False
     predictions = folder.glob(f"*{run.dataset_json['file_ending']}")
-    newest = max(path.stat().st_mtime for path in (*predictions, file))
+    labels = [_test_label(run, case) for case in cases]
+    newest = max(path.stat().st_mtime for path in (*predictions, *labels, file))
     return file.stat().st_mtime == newest and set(_stored_metrics(folder)["case"]) == set(cases)
 
 

@@ -32,7 +32,7 @@ def _numpys_scalar(module: str) -> Callable[..., Any]:
 # what nnU-Net stores beside plain types and tensors: losses and Dice as scalars of NumPy
 STORED_BY_NNUNET: list[Any] = [
     np.dtype,
-    *(type(np.dtype(kind)) for kind in ("float16", "float32", "float64", "int64")),
+    *{type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"},  # numbers
     _numpys_scalar("numpy.core.multiarray"),  # NumPy 1
     _numpys_scalar("numpy._core.multiarray"),
 ]

@@ -118,6 +118,15 @@ def test_of_two_better_models_the_cheaper_one_is_taken_unless_the_other_is_surel
     )
 
 
+def test_a_model_that_is_surely_worse_than_a_cheaper_one_is_not_recommended() -> None:
+    """It shares the folds on which it loses with the control only, others with the second model."""
+    first = control(dice=[0.9] * 6 + [0.5] * 6)
+    second = model("second", [0.6] * 12, rank=1, start=6)
+    third = {**model("", [0.3] * 6, rank=2).dice, **model("", [0.7] * 6, start=12).dice}
+    found = recommend([first, second, Candidate("third", third, 2)], ALONE)
+    assert found.sentence.startswith("Use second: ")
+
+
 def test_a_model_with_few_patients_keeps_the_control_from_being_surely_better() -> None:
     worse = spmc(better_by(*[-0.1] * 6))
     few = model("few", better_by(0.1, 0.1), rank=2)

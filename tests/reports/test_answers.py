@@ -21,7 +21,9 @@ def table(dice, label="organ"):
 
 
 def method(name, *runs, fold="0"):
-    return MethodRuns(name, {run: SimpleNamespace(fold=fold) for run in runs})
+    return MethodRuns(
+        name, {run: SimpleNamespace(fold=fold, dataset_name="Dataset1_A") for run in runs}
+    )
 
 
 CONTROL, SPMC = method("Control", "c"), method("SPMC", "s")
@@ -108,7 +110,10 @@ def test_seeds_are_averaged_and_counted():
 
 
 def test_folds_are_pooled_and_called_folds():
-    runs = {"f0": SimpleNamespace(fold="0"), "f1": SimpleNamespace(fold="1")}
+    runs = {
+        "f0": SimpleNamespace(fold="0", dataset_name="Dataset1_A"),
+        "f1": SimpleNamespace(fold="1", dataset_name="Dataset1_A"),
+    }
     tables = {"f0": table([0.2]), "f1": table([0.4]).assign(case="z")}
     (found,) = answers([MethodRuns("SPMC", runs)], tables, {}, kind="validation")
     assert found.headline == "SPMC: Dice 0.300."
@@ -161,3 +166,18 @@ def test_the_answer_is_that_of_compare(tmp_path):
             assert (ours.mean, ours.low, ours.high) == pytest.approx(
                 (expected.mean, expected.low, expected.high)
             )
+
+
+def test_cases_of_another_dataset_with_the_same_names_are_not_paired():
+    runs = {"ours": SimpleNamespace(fold="0", dataset_name="Dataset2_B")}
+    tables = {"ours": table([0.8] * 8), "theirs": table([0.5] * 8)}
+    methods = [method("control", "theirs"), MethodRuns("SPMC", runs)]
+    (found,) = answers(methods, tables, {}, kind="test")
+    assert "have no case in common" in found.headline
+
+
+def test_a_distance_that_is_undefined_in_one_case_of_a_patient_has_no_mean():
+    rows = table([0.0, 0.9]).assign(hd95_mm=[float("nan"), 3.0])
+    cases = dict.fromkeys(rows["case"], "patient")
+    assert unit_values([rows], cases, "hd95_mm").isna().all(axis=None)
+    assert unit_values([rows], cases).to_numpy().tolist() == [[0.45]]

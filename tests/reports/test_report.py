@@ -4,6 +4,7 @@ import shutil
 import time
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,8 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2_spmc import load_run
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.inference.map_files import write_maps
-from nnunetv2_spmc.reports import page, page_pictures
+from nnunetv2_spmc.inference.uncertainty import UncertaintySummary
+from nnunetv2_spmc.reports import page, page_pictures, predictions
 from nnunetv2_spmc.reports.case_views import case_view
 from nnunetv2_spmc.reports.content import Options
 from nnunetv2_spmc.reports.page import write_page
@@ -448,6 +450,42 @@ def test_predictions_of_an_earlier_checkpoint_are_made_again(copied):
     os.utime(spmc / "checkpoint_final.pth", (later, later))
     _, lines = on_test_cases([spmc])
     assert lines[0].startswith("Predicting 1 test case of nnUNetTrainerSPMC")
+
+
+def test_a_prediction_of_an_earlier_checkpoint_is_not_counted_where_the_new_one_fails(
+    copied, monkeypatch
+):
+    _, spmc = copied
+    on_test_cases([spmc])
+    later = time.time() + 10
+    os.utime(spmc / "checkpoint_final.pth", (later, later))
+    failed = UncertaintySummary(failed={"test_000": "test_000_0000.nii.gz is truncated."})
+    monkeypatch.setattr(predictions, "write_uncertainty", lambda *_, **__: failed)
+    report, _ = on_test_cases([spmc])
+    assert report.kind == "validation"
+    assert not (spmc / "test" / "test_000.nii.gz").exists()
+
+
+def test_cases_are_measured_again_when_their_labels_are_newer(copied, phantom_runs):
+    _, spmc = copied
+    on_test_cases([spmc])
+    time_of_label = (phantom_runs.raw / "labelsTs" / "test_000.nii.gz").stat().st_mtime
+    files = [spmc / "checkpoint_final.pth", *(p for p in (spmc / "test").rglob("*") if p.is_file())]
+    for age, file in enumerate(reversed(files), start=10):
+        os.utime(file, (time_of_label - age, time_of_label - age))
+    _, lines = on_test_cases([spmc])
+    assert lines[0] == "Measuring the test cases of nnUNetTrainerSPMC, 2d_small, fold all"
+
+
+def test_a_case_without_a_prediction_among_those_that_are_named_is_said(phantom_runs, tmp_path):
+    run = load_run(phantom_runs.spmc)
+    cases = {"test_000": [Path()], "test_001": [Path()]}
+    shutil.copytree(phantom_runs.raw / "labelsTs", tmp_path / "given")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(predictions, "labeled_test_cases", lambda _: (cases, {}))
+        found = predictions.predicted_test_cases(run, tmp_path / "given")
+    assert found.metrics["case"].unique().tolist() == ["test_000"]
+    assert found.failed == {"test_001": f"{tmp_path / 'given'} has no prediction of it"}
 
 
 def test_predictions_can_be_named(copied, phantom_runs, tmp_path):
