@@ -134,20 +134,20 @@ def _record_of_files(file: Path, content: bytes) -> bytes:
     return json.dumps(record).encode()
 
 
-def _plain(value: Any, same: bool, name: str = "") -> Any:
+def _plain(value: Any, same: bool) -> Any:
     """Return a value whose repr is equal where two checkpoints are."""
     import torch
 
     if isinstance(value, Mapping):
         items = sorted(value.items(), key=lambda item: str(item[0]))
-        return [(k, _plain(v, same, str(k))) for k, v in items if OF_CLOCK not in str(k)]
+        return [(k, _plain(v, same)) for k, v in items if OF_CLOCK not in str(k)]
     if isinstance(value, torch.Tensor):
         values = _digest(value.detach().contiguous().numpy().tobytes()) if same else "finite"
         if not bool(torch.isfinite(value.float()).all()):
             values = "not finite"
-        return (tuple(value.shape), str(value.dtype), values) if same else tuple(value.shape)
+        return (tuple(value.shape), str(value.dtype), values)
     if isinstance(value, (list, tuple)):
-        return [_plain(item, same, name) for item in value]
+        return [_plain(item, same) for item in value]
     if isinstance(value, float) and not same:
         return "a number"
     return value if same or not isinstance(value, np.generic) else "a number"

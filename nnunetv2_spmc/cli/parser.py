@@ -75,7 +75,7 @@ class Parser(argparse.ArgumentParser):
         return checked
 
     def _declared(self, option: str) -> str | None:
-        """Return an option as it is declared: --patch_size and --patch_size are the same."""
+        """Return an option as it is declared: hyphens and underscores are the same inside."""
         names = {name.replace("-", "_"): name for name in self._option_string_actions}
         if option in self._option_string_actions:
             return option

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -54,9 +55,8 @@ def measured(target: UnlabeledTarget, device: str) -> dict[str, Any]:
         if result.is_file():
             return dict(json.loads(result.read_text(encoding="utf-8")))
     if ended.returncode < 0:
-        raise DataError(
-            f"A first step was ended by signal {-ended.returncode}: there is too little memory."
-        )
+        reason = ": there is too little memory" if ended.returncode == -signal.SIGKILL else ""
+        raise DataError(f"A first step was ended by signal {-ended.returncode}{reason}.")
     last = ended.stderr.strip().splitlines()[-1:] or [f"status {ended.returncode}"]
     sentence = re.sub(r"^[\w.]+: ", "", last[0])  # without the class of the exception
     raise DataError(f"A first step failed: {one_line(sentence)}")

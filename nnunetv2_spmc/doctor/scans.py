@@ -9,7 +9,7 @@ from nnunetv2_spmc.common.errors import DataError, one_line
 from nnunetv2_spmc.doctor.dataset import DatasetToCheck
 from nnunetv2_spmc.doctor.finding import Finding, Severity, raised
 from nnunetv2_spmc.raw.cases import count_of
-from nnunetv2_spmc.raw.label_definition import label_warnings
+from nnunetv2_spmc.raw.label_definition import IGNORE, label_warnings
 from nnunetv2_spmc.raw.layout import IMAGES_TEST, IMAGES_TRAIN, IMAGES_UNLABELED
 from nnunetv2_spmc.raw.lookalikes import lookalike_warnings
 from nnunetv2_spmc.raw.scan import check_scan
@@ -35,6 +35,8 @@ def check_counts(dataset: DatasetToCheck, record: ScanRecord) -> Iterator[Findin
     text = f"{numbers} and {count_of(len(test), 'test case')}."
     if not labeled:
         yield Finding("cases", "error", f"{text} Nothing can be trained without labeled cases.")
+    elif not unlabeled and IGNORE in dataset.dataset_json["labels"]:
+        yield Finding("cases", "ok", f"{text} Voxels under the ignore label are unlabeled ones.")
     elif not unlabeled:
         where = dataset.raw / IMAGES_UNLABELED if dataset.raw else IMAGES_UNLABELED
         ending = dataset.dataset_json["file_ending"]

@@ -10,9 +10,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import long_csv
 from benchmarks.reliability import kills
+from benchmarks.reliability.contents import _plain
 from benchmarks.reliability.kills import Kill, all_kills, run
 from benchmarks.reliability.kinds import Kind, kinds
 from benchmarks.reliability.sandbox import FOLDERS, Here
@@ -161,6 +163,12 @@ def test_a_command_that_is_different_without_a_kill_is_refused(outcome_of):
 
     with pytest.raises(RuntimeError, match=r"differs without a kill: out/result\.txt"):
         outcome_of(tells_the_time)
+
+
+def test_weights_that_are_not_finite_differ_also_where_nothing_repeats():
+    weights = [{"weights": torch.tensor([value])} for value in (1.0, 2.0, float("nan"))]
+    one, other, broken = (_plain(w, same=False) for w in weights)
+    assert one == other != broken
 
 
 def test_there_are_two_hundred_kills_spread_over_the_duration():
