@@ -39,6 +39,7 @@ from benchmarks.accuracy.datasets import prepare, prepare_more_labels, ranker_of
 from benchmarks.accuracy.methods import DATASETS, Run
 from benchmarks.accuracy.queue import QUEUE, claimed, open_runs, read_queue
 from nnunetv2_spmc import discovery
+from nnunetv2_spmc.common.cores import usable_cores
 from nnunetv2_spmc.evaluation.metrics_csv import read_metrics_csv
 from nnunetv2_spmc.evaluation.summary import summarize_classes
 from nnunetv2_spmc.training.as_data import load
@@ -187,9 +188,7 @@ def machine(device: str) -> str:
         import torch
 
         return str(torch.cuda.get_device_name())
-    of_this_process = hasattr(os, "sched_getaffinity")  # taskset leaves it fewer than there are
-    cores = len(os.sched_getaffinity(0)) if of_this_process else os.cpu_count()
-    return f"{cores} CPU cores, {platform.machine()}"
+    return f"{usable_cores()} CPU cores, {platform.machine()}"
 
 
 def keep(found: Mapping[str, Rows], results: Path) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_spmc.cli.parser import Parser
 from nnunetv2_spmc.cli.runner import command
+from nnunetv2_spmc.common.cores import usable_cores
 
 STDOUT = "-"
 
@@ -30,7 +30,7 @@ def build_parser() -> Parser:
     add("-p", default="nnUNetPlans", metavar="PLANS", help="plans (default: %(default)s)")
     text = "where the training will run (default: the GPU if there is one)"
     add("-device", choices=("cuda", "cpu", "mps"), default="", help=text)
-    processes = min(4, os.cpu_count() or 1)
+    processes = min(4, usable_cores())
     text = "processes that open files, 0 works without worker processes (default: %(default)s)"
     add("-np", type=int, default=processes, metavar="N", help=text)
     text = "write JSON into FILE; without FILE, to stdout instead of the table"

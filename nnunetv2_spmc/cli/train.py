@@ -30,6 +30,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from nnunetv2_spmc import discovery
 from nnunetv2_spmc.cli.parser import Parser
 from nnunetv2_spmc.cli.runner import command
+from nnunetv2_spmc.common.cores import usable_cores
 from nnunetv2_spmc.common.signals import termination_raises
 from nnunetv2_spmc.methods import TRAINERS
 from nnunetv2_spmc.training.processes import end_process_group, run_in_processes
@@ -163,7 +164,7 @@ def _train(argv: Sequence[str] | None) -> bool:
         else:
             use_device(request.device)
             if request.device == "cpu":
-                torch.set_num_threads(os.cpu_count() or 1)
+                torch.set_num_threads(usable_cores())
             train(request)
     return True
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from nnunetv2_spmc.common.cores import usable_cores
 from nnunetv2_spmc.methods import nnUNetTrainerSPMC
 from nnunetv2_spmc.training.dry_run import Counter, batch_without_data
 from nnunetv2_spmc.training.memory import activation_type, step_memory
@@ -38,7 +39,7 @@ def measure(dataset: str, configuration: str, plans: str, device: str) -> dict[s
         device: "cuda", "cpu" or "mps".
     """
     if device == "cpu":
-        torch.set_num_threads(os.cpu_count() or 1)  # as the command for training does
+        torch.set_num_threads(usable_cores())  # as a training does
     target = find_training_target(dataset, configuration, plans)
     content = {**target.plans_manager.plans, "continue_training": False}
     on_device = torch.device(device)

@@ -14,6 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from nnunetv2_spmc import __version__
+from nnunetv2_spmc.common.cores import usable_cores
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.common.whole_file import made_folder, whole_files, write_json
 from nnunetv2_spmc.common.worker_pool import run_cases
@@ -202,7 +203,7 @@ def _allowed_overlap(dataset_json: Mapping[str, Any], predictions: Path) -> str:
 def _default_processes() -> int:
     from nnunetv2.configuration import default_num_processes
 
-    return min(default_num_processes, os.cpu_count() or 1)
+    return min(default_num_processes, usable_cores())
 
 
 def _evaluate_cases(

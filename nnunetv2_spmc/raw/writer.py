@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from nnunetv2_spmc.common.cores import usable_cores
 from nnunetv2_spmc.common.nnunet_folders import (
     PREPROCESSED,
     RAW,
@@ -41,7 +42,7 @@ from nnunetv2_spmc.raw.summary import ConversionSummary
 
 def default_processes() -> int:
     """Number of worker processes unless told otherwise."""
-    return min(8, os.cpu_count() or 1)
+    return min(8, usable_cores())
 
 
 @dataclass(frozen=True)

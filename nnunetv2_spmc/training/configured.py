@@ -43,7 +43,7 @@ from nnunetv2_spmc.training.commands import how_to_predict, labeled_preprocessin
 from nnunetv2_spmc.training.few_labels import ensure_fold_exists
 from nnunetv2_spmc.training.labeled_cases import naming_unreadable, watch_labeled, watched
 from nnunetv2_spmc.training.planned_files import check_planned
-from nnunetv2_spmc.training.processes import device_of_process, distributed
+from nnunetv2_spmc.training.processes import device_of_process, distributed, limit_threads
 from nnunetv2_spmc.training.progress import Progress, validation_lines
 from nnunetv2_spmc.training.resuming import check_resumed, go_on
 from nnunetv2_spmc.training.seeds import Seeds
@@ -116,6 +116,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         check_training(plans, configuration, dataset_json)
         resolved = self.resolved_settings(dataset_json)
         super().__init__(plans, configuration, fold, dataset_json, device)
+        limit_threads(self.device)
         if self.is_ddp:
             self.device = device_of_process(device)
             self.grad_scaler = self.grad_scaler if device.type == "cuda" else None
