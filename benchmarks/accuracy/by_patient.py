@@ -1,17 +1,26 @@
 """Differences between methods by patient: both scans of a patient are one unit, seeds come first.
 
-Intervals are 95 % bootstrap percentile intervals over patients.
+The comparison is the package's own, with its intervals.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
 import numpy as np
 
 from benchmarks.long_csv import Row
-from nnunetv2_spmc.evaluation.comparison import BOOTSTRAP_SEED, RESAMPLES
+from nnunetv2_spmc.evaluation.pairs import (
+    Place,
+    Values,
+    by_patient,
+    interval_of,
+    mean_of,
+    over_seeds,
+    pair,
+)
+from nnunetv2_spmc.evaluation.patients import Patients
 
 CONTROL, METHOD = "control", "spmc"
 COMPARED = (  # method, against which
@@ -27,48 +36,51 @@ COMPARED = (  # method, against which
 WITHOUT_UNLABELED = ("control_longer", "view_control_boxes", "view_control_boxes_turns")
 
 
-def dice_by_patient(metrics: Sequence[Row]) -> dict[str, float]:
-    """Return patient -> mean Dice over scans and classes, from the rows of a run."""
-    values: dict[str, list[float]] = {}
+def recorded_patients(metrics: Iterable[Row]) -> Patients:
+    """Return whose the cases are, as the rows of metrics.csv say."""
+    return Patients({row["case"]: row["unit"] for row in metrics}, are_known=True)
+
+
+def dice_of(metrics: Sequence[Row]) -> Values:
+    """Return the Dice of the cases of a run, from its rows of metrics.csv."""
+    found: dict[Place, dict[str, float]] = {}
     for row in metrics:
-        values.setdefault(row["unit"], []).append(float(row["dice"]))
-    return {patient: float(np.nanmean(dice)) for patient, dice in sorted(values.items())}
+        found.setdefault(("", row["case"]), {})[row["label"]] = float(row["dice"])
+    return found
 
 
-def methods_by_patient(
+def dice_by_method(
     runs: Sequence[Row], metrics: Mapping[str, Sequence[Row]]
-) -> dict[str, dict[str, float]]:
-    """Return method -> patient -> Dice, the mean over its seeds.
+) -> tuple[dict[str, Values], Patients]:
+    """Return method -> Dice of the cases, the mean over its seeds; and whose the cases are.
 
     Args:
         runs: rows of runs.csv.
         metrics: run -> its rows of metrics.csv.
 
     Raises:
-        ValueError: runs measured different patients.
+        ValueError: runs measured different cases.
     """
     ordered = sorted(runs, key=lambda row: row["name"])
-    found: dict[str, dict[str, float]] = {}
+    patients = recorded_patients(row for run in ordered for row in metrics[run["run"]])
+    found: dict[str, Values] = {}
     for name, of_name in groupby(ordered, key=lambda row: row["name"]):
-        seeds = [dice_by_patient(metrics[row["run"]]) for row in of_name]
+        seeds = [dice_of(metrics[row["run"]]) for row in of_name]
         first = next(iter(found.values()), seeds[0])
         if any(seed.keys() != first.keys() for seed in seeds):
-            raise ValueError(f"Runs of {name} measured different patients.")
-        found[name] = {p: float(np.mean([seed[p] for seed in seeds])) for p in first}
-    return found
+            raise ValueError(f"Runs of {name} measured different cases.")
+        found[name] = over_seeds(seeds)
+    return found, patients
 
 
-def resampled(number: int) -> np.ndarray:
-    """Return draws of patients with replacement, (resamples, patients)."""
-    return np.random.default_rng(BOOTSTRAP_SEED).integers(0, number, (RESAMPLES, number))
+def patients_of_methods(
+    dice: Mapping[str, Values], patients: Patients
+) -> dict[str, dict[str, float]]:
+    """Return method -> patient -> Dice."""
+    return {name: by_patient(values, patients) for name, values in dice.items()}
 
 
-def difference(dice: Mapping[str, Mapping[str, float]], method: str, other: str) -> np.ndarray:
-    """Return the paired differences, (patients,)."""
-    return np.array([value - dice[other][patient] for patient, value in dice[method].items()])
-
-
-def differences_table(dice: Mapping[str, Mapping[str, float]]) -> str:
+def differences_table(dice: Mapping[str, Values], patients: Patients) -> str:
     """Return the paired differences in Dice by patient."""
     lines = [
         "| method | minus | Dice | 95 % interval over patients | better on |",
@@ -77,29 +89,31 @@ def differences_table(dice: Mapping[str, Mapping[str, float]]) -> str:
     for method, other in COMPARED:
         if not {method, other} <= dice.keys():
             continue
-        values = difference(dice, method, other)
-        means = values[resampled(len(values))].mean(axis=1)
-        low, high = np.percentile(means, [2.5, 97.5])
-        better = f"{(values > 0).sum()} of {len(values)} patients"
-        cells = (method, other, f"{values.mean():+.3f}", f"{low:+.3f} to {high:+.3f}", better)
+        pairs = pair(dice[method], dice[other], patients)
+        low, high = pairs.interval
+        better = f"{pairs.higher} of {patients.count(len(pairs))}"
+        cells = (method, other, f"{pairs.mean:+.3f}", f"{low:+.3f} to {high:+.3f}", better)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def shares_table(dice: Mapping[str, Mapping[str, float]]) -> str:
+def shares_table(dice: Mapping[str, Values], patients: Patients) -> str:
     """Return which part of SPMC's gain over the control others reach without unlabeled scans."""
-    gain = difference(dice, METHOD, CONTROL)
-    draws = resampled(len(gain))
+    gain = pair(dice[METHOD], dice[CONTROL], patients).differences
     lines = [
         "| without any unlabeled scan | share of the gain | 95 % interval over patients |",
         "|---|---|---|",
     ]
     for method in WITHOUT_UNLABELED:
-        if method in dice:
-            values = difference(dice, method, CONTROL)
-            shares = values[draws].mean(axis=1) / gain[draws].mean(axis=1)
-            low, high = np.percentile(shares, [2.5, 97.5])
-            share = values.mean() / gain.mean()
-            cells = (method, f"{100 * share:.0f} %", f"{100 * low:.0f} to {100 * high:.0f} %")
-            lines.append(f"| {' | '.join(cells)} |")
+        if method not in dice:
+            continue
+        values = pair(dice[method], dice[CONTROL], patients).differences
+
+        def share(drawn: np.ndarray, values: np.ndarray = values) -> np.ndarray:
+            return values[drawn].mean(axis=1) / gain[drawn].mean(axis=1)
+
+        low, high = interval_of(share, len(gain))
+        reached = f"{100 * mean_of(values) / mean_of(gain):.0f} %"
+        cells = (method, reached, f"{100 * low:.0f} to {100 * high:.0f} %")
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import long_csv
+from benchmarks.accuracy.by_patient import recorded_patients
 from benchmarks.long_csv import Row
 from nnunetv2_spmc.evaluation.comparison import MEAN, SeedMeans
 from nnunetv2_spmc.evaluation.comparison_report import Comparison, compare
@@ -94,7 +95,8 @@ def methods_of(runs: Sequence[Row], metrics: Mapping[str, Sequence[Row]]) -> lis
 
 def comparison_of(runs: Sequence[Row], metrics: Mapping[str, Sequence[Row]]) -> Comparison:
     """Compare the methods of a group with the control."""
-    return compare(methods_of(runs, metrics))
+    patients = recorded_patients(row for run in runs for row in metrics[run["run"]])
+    return compare(methods_of(runs, metrics), patients)
 
 
 def overall(comparison: Comparison) -> dict[str, SeedMeans]:

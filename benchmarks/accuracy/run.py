@@ -26,7 +26,6 @@ import itertools
 import json
 import os
 import platform
-import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -41,6 +40,7 @@ from benchmarks.accuracy.queue import QUEUE, claimed, open_runs, read_queue
 from nnunetv2_spmc import discovery
 from nnunetv2_spmc.common.cores import usable_cores
 from nnunetv2_spmc.evaluation.metrics_csv import read_metrics_csv
+from nnunetv2_spmc.evaluation.patients import patients_of
 from nnunetv2_spmc.evaluation.summary import summarize_classes
 from nnunetv2_spmc.training.as_data import load
 from nnunetv2_spmc.training.checkpoint import read_extra_state
@@ -100,7 +100,9 @@ def benchmark(asked: Run, data: Path, output: Path, device: str) -> dict[str, Ro
         here, commands = output / "runs" / asked.run, asked.commands(device)
         run(commands["predict"], **environment(asked, output))
         run(commands["evaluate"])
-        found["metrics"], mean_dice = read_metrics(here / "metrics.csv")
+        found["metrics"], mean_dice = read_metrics(
+            here / "metrics.csv", DATASETS[asked.dataset].name
+        )
         if asked.times:
             found["over_time"] = measure_kept(asked, fold, here, curves, device, output)
     summary = fold / "validation" / "summary.json"
@@ -130,17 +132,14 @@ def read_validation_dice(summary: Path) -> float:
     return round(dice, 4)
 
 
-def unit_of(case: str) -> str:
-    """Return the patient of a case: both frames of a patient of ACDC are one unit."""
-    return re.sub(r"_frame\d+$", "", case)
-
-
-def read_metrics(path: Path) -> tuple[Rows, str]:
+def read_metrics(path: Path, dataset: str) -> tuple[Rows, str]:
     """Return the rows of metrics.csv with their patients, and the mean Dice over classes."""
     with path.open(encoding="utf-8", newline="") as file:
-        rows = [row | {"unit": unit_of(row["case"])} for row in csv.DictReader(file)]
+        rows: Rows = list(csv.DictReader(file))
+    patients = patients_of(dataset, [row["case"] for row in rows])
     classes = summarize_classes(read_metrics_csv(path)).values()
-    return rows, f"{sum(c.metrics['dice'].mean for c in classes) / len(classes):.4f}"
+    mean_dice = sum(c.metrics["dice"].mean for c in classes) / len(classes)
+    return [row | {"unit": patients.of(row["case"])} for row in rows], f"{mean_dice:.4f}"
 
 
 def read_curves(checkpoint: Path) -> Rows:

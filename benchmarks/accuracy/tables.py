@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from benchmarks import long_csv
-from benchmarks.accuracy.by_patient import differences_table, methods_by_patient, shares_table
+from benchmarks.accuracy.by_patient import dice_by_method, differences_table, shares_table
 from benchmarks.accuracy.groups import (
     BASELINE,
     GROUPS,
@@ -94,10 +94,10 @@ def group_tables(names: Sequence[str]) -> dict[str, str]:
 def page_tables() -> dict[str, str]:
     """Return what stands between the markers of docs/benchmarks.md."""
     rows = long_csv.read("runs")
-    dice = methods_by_patient(GROUPS["acdc"].runs(rows), metrics_by_run())
+    dice = dice_by_method(GROUPS["acdc"].runs(rows), metrics_by_run())
     ordered = sorted(rows, key=lambda row: row["run"])
     return group_tables(("acdc", "la")) | {
-        "metrics.csv: by patient": f"{differences_table(dice)}\n\n{shares_table(dice)}",
+        "metrics.csv: by patient": f"{differences_table(*dice)}\n\n{shares_table(*dice)}",
         "over_time.csv": over_time_table(ordered, long_csv.read("over_time")),
     }
 
@@ -156,7 +156,9 @@ def details() -> str:
         runs = group.runs(rows)
         comparison = comparison_of(runs, metrics)
         parts += [f"## {name}", table(runs, overall(comparison)), comparison.means_table()]
-        parts.append(f"Against the control, case by case:\n\n{comparison.differences_table()}")
+        parts.append(
+            f"Against the control, patient by patient:\n\n{comparison.differences_table()}"
+        )
         asked = [Run.of_row({**row, "name": original(row, rows)}) for row in runs]
         parts += [
             f"    nnUNet_spmc_settings='{run.environment()}' {run.commands('cpu')['train']}"

@@ -32,7 +32,7 @@ def build_parser() -> Parser:
         description="Compare the trained models of a dataset on the validation cases that they "
         "share, patient by patient, and say in one sentence which to use (-d, -c); or compare "
         "evaluations of the same cases: mean and standard deviation over seeds, and paired "
-        "differences per case to the first run with a Wilcoxon signed-rank test and a bootstrap "
+        "differences per patient to the first run with a Wilcoxon signed-rank test and a bootstrap "
         "interval (RUN).",
         example="nnUNetv2_spmc_compare -d 510 -c 3d_fullres\n"
         "nnUNetv2_spmc_compare control=control_seed{0,1} spmc=spmc_seed{0,1} -o comparison",
@@ -85,10 +85,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         _compare_models(arguments)
         return
     from nnunetv2_spmc.evaluation.comparison_report import compare
-    from nnunetv2_spmc.evaluation.methods import read_methods
+    from nnunetv2_spmc.evaluation.methods import patients_of_methods, read_methods
 
     methods = read_methods(arguments.runs)
-    comparison = compare(methods)
+    comparison = compare(methods, patients_of_methods(methods))
     print(comparison.text())
     _write(methods, comparison, arguments.o)
 
@@ -103,8 +103,8 @@ def _compare_models(arguments: argparse.Namespace) -> None:
     choice = choose(Question(arguments.d, arguments.c, names, arguments.p or "", results))
     print(choice.text())
     if arguments.o is not None:
-        methods = as_methods(choice.models)
-        _write(methods, compare(methods), arguments.o)
+        methods, patients = as_methods(choice.models, choice.recommendation.patients)
+        _write(methods, compare(methods, patients), arguments.o)
     print(choice.sentence)
 
 

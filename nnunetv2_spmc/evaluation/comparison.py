@@ -1,4 +1,4 @@
-"""Compare methods over seeds: means, and paired differences per case against the first method."""
+"""Compare methods over seeds: means, and paired differences by patient against the first method."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nnunetv2_spmc.evaluation.case_metrics import METRICS
+from nnunetv2_spmc.evaluation.case_metrics import METRICS, OVERLAPS
 from nnunetv2_spmc.evaluation.methods import Key, Method
+from nnunetv2_spmc.evaluation.pairs import MIN_PATIENTS, Pairs, Values, over_seeds, pair
+from nnunetv2_spmc.evaluation.patients import UNKNOWN, Patients
 from nnunetv2_spmc.evaluation.summary import (
     MeanStd,
     mean_and_std,
@@ -17,10 +19,6 @@ from nnunetv2_spmc.evaluation.summary import (
 )
 
 MEAN = "mean"  # over classes
-MIN_PAIRS = 6  # with 5 pairs no two-sided Wilcoxon test reaches p < 0.05
-RESAMPLES = 10_000
-BOOTSTRAP_SEED = 0
-ROUNDED_TO = 12  # decimals; a mean over seeds of equal values differs in the last digits
 
 
 @dataclass(frozen=True)
@@ -37,18 +35,19 @@ class SeedMeans:
 
 @dataclass(frozen=True)
 class Difference:
-    """Paired differences of a method to the first one, for a class and a metric.
+    """Paired differences of a method to the first one by patient, for a class and a metric.
 
-    The interval is the 95 % bootstrap percentile interval of the mean difference, p that of the
-    two-sided Wilcoxon signed-rank test; both NaN where `remark` says why.
+    The interval is that of `Pairs`, p that of the two-sided Wilcoxon signed-rank test. They are NaN
+    with fewer than MIN_PATIENTS; p, too, where `remark` says why.
     """
 
     method: str
     baseline: str
     label: str
     metric: str
-    pairs: int  # cases where the metric is defined in all seeds of both methods
+    pairs: int  # patients with cases where the metric is defined in all seeds of both methods
     left_out: int  # the other cases
+    better: int  # patients on whom the method is better
     mean: float
     low: float
     high: float
@@ -102,68 +101,64 @@ def case_values(
     )
 
 
-def differences(method: Method, baseline: Method) -> list[Difference]:
-    """Return the paired differences to the baseline, per class and for the mean over classes.
-
-    For the mean over classes a case counts with the mean difference of its defined classes.
-    """
-    cases, labels = baseline.seeds[0].cases, baseline.seeds[0].labels
+def differences(method: Method, baseline: Method, patients: Patients = UNKNOWN) -> list[Difference]:
+    """Return the paired differences to the baseline, per class and for the mean over classes."""
+    labels = baseline.seeds[0].labels
+    names = (method.name, baseline.name)
     found = []
     for metric in METRICS:
-        ours, theirs = (case_values(m, metric, cases, labels) for m in (method, baseline))
-        per_class = ours - theirs
-        values = dict(zip(labels, per_class.T, strict=True))
-        if len(labels) > 1:
-            values[MEAN] = np.array([mean_and_std(row).mean for row in per_class])
-        found += [
-            paired_difference(method.name, baseline.name, label, metric, of_label)
-            for label, of_label in values.items()
-        ]
+        ours, theirs = (_values(m, metric) for m in (method, baseline))
+        for label, counted in classes_and_mean(labels).items():
+            pairs = pair(ours, theirs, patients, counted)
+            found.append(difference_of(*names, label, metric, pairs, patients))
     rank = {label: i for i, label in enumerate([*labels, MEAN])}
     return sorted(found, key=lambda difference: rank[difference.label])
 
 
-def paired_difference(
-    method: str, baseline: str, label: str, metric: str, values: np.ndarray
+def classes_and_mean(labels: Sequence[str]) -> dict[str, Sequence[str]]:
+    """Return what is compared -> the classes that count: each, and their mean if there are more."""
+    found: dict[str, Sequence[str]] = {label: [label] for label in labels}
+    return found | {MEAN: labels} if len(labels) > 1 else found
+
+
+def _values(method: Method, metric: str) -> Values:
+    seeds: list[dict[tuple[str, str], dict[str, float]]] = []
+    for seed in method.seeds:
+        seeds.append({})
+        for key, row in seed.rows.items():
+            seeds[-1].setdefault(("", key.case), {})[key.label] = row.value(metric)
+    return over_seeds(seeds)
+
+
+def difference_of(
+    method: str, baseline: str, label: str, metric: str, pairs: Pairs, patients: Patients
 ) -> Difference:
-    """Return the mean of paired differences, one per case or patient, with its interval and p."""
-    paired = np.round(values[~np.isnan(values)], ROUNDED_TO)
-    low, high, p, remark = np.nan, np.nan, np.nan, ""
-    if len(paired) < MIN_PAIRS:
-        remark = f"fewer than {MIN_PAIRS} pairs"
-    elif not paired.any():
-        remark = "no difference in any case"
+    """Return what tables show of a paired comparison."""
+    p, remark = np.nan, ""
+    number_of_differing = np.count_nonzero(pairs.differences)
+    if not pairs.decides:
+        remark = f"fewer than {patients.count(MIN_PATIENTS)}"
+    elif not number_of_differing:
+        remark = f"no difference in any {patients.unit}"
+    elif number_of_differing < MIN_PATIENTS:
+        remark = f"fewer than {patients.count(MIN_PATIENTS)} differ"
     else:
-        low, high = bootstrap_interval(paired)
-        if np.count_nonzero(paired) < MIN_PAIRS:
-            remark = f"fewer than {MIN_PAIRS} cases differ"
-        else:
-            p = _wilcoxon(paired)
+        p = _wilcoxon(pairs.differences)
+    low, high = pairs.interval
     return Difference(
         method,
         baseline,
         label,
         metric,
-        pairs=len(paired),
-        left_out=len(values) - len(paired),
-        mean=float(paired.mean()) if len(paired) else np.nan,
+        pairs=len(pairs),
+        left_out=pairs.left_out,
+        better=pairs.higher if metric in OVERLAPS else pairs.lower,
+        mean=pairs.mean,
         low=low,
         high=high,
         p=p,
         remark=remark,
     )
-
-
-def bootstrap_interval(values: np.ndarray) -> tuple[float, float]:
-    """Return the 95 % percentile interval of the mean, resampling the values with a fixed seed."""
-    generator = np.random.default_rng(BOOTSTRAP_SEED)
-    block = max(1, 1_000_000 // len(values))  # so that thousands of cases fit into memory
-    means: list[np.ndarray] = []
-    for start in range(0, RESAMPLES, block):
-        size = (min(block, RESAMPLES - start), len(values))
-        means.append(values[generator.integers(0, len(values), size)].mean(axis=1))
-    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
-    return float(low), float(high)
 
 
 def _wilcoxon(values: Sequence[float] | np.ndarray) -> float:

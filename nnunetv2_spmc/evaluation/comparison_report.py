@@ -12,19 +12,13 @@ import numpy as np
 from nnunetv2_spmc.common.csv_files import write_csv
 from nnunetv2_spmc.common.whole_file import made_folder
 from nnunetv2_spmc.evaluation.case_metrics import METRICS
-from nnunetv2_spmc.evaluation.comparison import (
-    MIN_PAIRS,
-    RESAMPLES,
-    Difference,
-    SeedMeans,
-    differences,
-    seed_means,
-)
+from nnunetv2_spmc.evaluation.comparison import Difference, SeedMeans, differences, seed_means
 from nnunetv2_spmc.evaluation.methods import Method
+from nnunetv2_spmc.evaluation.pairs import FEW_PATIENTS, MIN_PATIENTS, RESAMPLES
+from nnunetv2_spmc.evaluation.patients import UNKNOWN, Patients
 from nnunetv2_spmc.evaluation.text_table import TITLES, mean_and_std_text, number, text_table
 
 COMPARISON_CSV = "comparison.csv"
-FEW_CASES = 20  # a percentile interval of fewer values covers clearly less than 95 %
 SHOWN_DIFFERENCES = ("dice", "jaccard", "hd95_mm", "asd_mm")  # those in voxels are in the CSV
 
 
@@ -35,6 +29,7 @@ class Comparison:
     baseline: str
     means: list[SeedMeans]
     differences: list[Difference]
+    patients: Patients
 
     def means_table(self) -> str:
         """Return mean +- standard deviation over seeds, classes together."""
@@ -68,7 +63,7 @@ class Comparison:
             if d.metric in SHOWN_DIFFERENCES
         ]
         header = ["class", "method", "metric", "difference", "95 % interval", "p"]
-        return text_table([*header, "cases", "left out"], rows) if rows else ""
+        return text_table([*header, f"{self.patients.unit}s", "left out"], rows) if rows else ""
 
     def text(self) -> str:
         """Return tables and explanations for the screen."""
@@ -76,16 +71,18 @@ class Comparison:
             self.means_table(),
             "Means over cases; +- is the standard deviation (n - 1) of that over seeds.",
         ]
+        unit = self.patients.unit
         if self.differences:
             parts += [
-                f"\nDifferences to {self.baseline}, case by case, each case averaged over seeds:",
+                f"\nDifferences to {self.baseline}, {unit} by {unit}, each case averaged over "
+                "seeds:",
                 self.differences_table(),
-                f"95 % interval of the mean: bootstrap over cases ({RESAMPLES} resamples, fixed "
+                f"95 % interval of the mean: bootstrap over {unit}s ({RESAMPLES} resamples, fixed "
                 "seed). p: Wilcoxon signed-rank test,\ntwo-sided, not corrected for the number of "
-                "tests. Both take cases as independent and leave chance in training out.",
+                f"tests. Both take {unit}s as independent and leave chance in training out.",
             ]
-        if any(MIN_PAIRS <= d.pairs < FEW_CASES for d in self.differences):
-            parts.append("With so few cases the interval is too narrow.")
+        if any(MIN_PATIENTS <= d.pairs < FEW_PATIENTS for d in self.differences):
+            parts.append(f"With so few {unit}s the interval is too narrow.")
         if any(d.left_out for d in self.differences):
             parts.append(
                 "Left out: cases where the metric is undefined in a seed of either method, because "
@@ -107,13 +104,14 @@ class Comparison:
         return path
 
 
-def compare(methods: Sequence[Method]) -> Comparison:
+def compare(methods: Sequence[Method], patients: Patients = UNKNOWN) -> Comparison:
     """Compare methods that `read_methods` returned; the first one is the baseline."""
     baseline, *others = methods
     return Comparison(
         baseline.name,
         [means for method in methods for means in seed_means(method)],
-        [difference for method in others for difference in differences(method, baseline)],
+        [found for method in others for found in differences(method, baseline, patients)],
+        patients,
     )
 
 
@@ -131,6 +129,7 @@ def _csv_row(means: SeedMeans, metric: str, difference: Difference | None) -> di
         "baseline": "",
         "pairs": "",
         "left_out": "",
+        "better": "",
         "difference": "",
         "interval_low": "",
         "interval_high": "",
@@ -142,6 +141,7 @@ def _csv_row(means: SeedMeans, metric: str, difference: Difference | None) -> di
             "baseline": difference.baseline,
             "pairs": difference.pairs,
             "left_out": difference.left_out,
+            "better": difference.better,
             "difference": difference.mean,
             "interval_low": difference.low,
             "interval_high": difference.high,

@@ -6,11 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.evaluation.case_metrics import ClassMetrics
 from nnunetv2_spmc.evaluation.metrics_csv import METRICS_CSV, METRICS_JSON, read_metrics_csv
+from nnunetv2_spmc.evaluation.patients import UNKNOWN, Patients, patients_of_references
 from nnunetv2_spmc.evaluation.summary import labels_of
 from nnunetv2_spmc.raw.cases import name_some
 from nnunetv2_spmc.raw.layout import OVERLAP_KEY
@@ -33,11 +34,16 @@ class Seed:
     @property
     def overlap_allowed(self) -> bool:
         """Whether its unlabeled cases may have been test cases, as the evaluation noted."""
+        return OVERLAP_KEY in self.settings
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What the evaluation noted of itself; nothing where it cannot be read."""
         try:
             content = json.loads((self.folder / METRICS_JSON).read_text(encoding="utf-8"))
-            return OVERLAP_KEY in content["settings"]
+            return dict(content["settings"])
         except (OSError, ValueError, KeyError, TypeError):
-            return False
+            return {}
 
     @property
     def cases(self) -> list[str]:
@@ -90,6 +96,18 @@ def read_methods(arguments: Sequence[str]) -> list[Method]:
         for seed in method.seeds:
             _check_comparable(seed, methods[0].seeds[0])
     return methods
+
+
+def patients_of_methods(methods: Sequence[Method]) -> Patients:
+    """Return whose the cases are, by the folder of references that an evaluation noted.
+
+    Raises:
+        DataError: the split.json of their dataset cannot be read.
+    """
+    for seed in (seed for method in methods for seed in method.seeds):
+        if isinstance(references := seed.settings.get("references"), str):
+            return patients_of_references(Path(references), seed.cases)
+    return UNKNOWN
 
 
 def _method(name: str, seeds: tuple[Seed, ...]) -> Method:

@@ -1,24 +1,19 @@
 """Which of several trained models to use: differences in Dice by patient, and one sentence.
 
 In doubt the model that costs least stays: another one is recommended only if the interval of its
-gain over the one that it replaces lies above zero, and below zero over no cheaper one.
+gain over the one that it replaces lies above zero, and below zero over no cheaper one. A model that
+has seen validation cases in training is never recommended: its Dice is too good.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
-import numpy as np
-
-from nnunetv2_spmc.evaluation.comparison import bootstrap_interval
+from nnunetv2_spmc.evaluation.pairs import Pairs, Values, mean_of, pair
+from nnunetv2_spmc.evaluation.patients import Patients
 from nnunetv2_spmc.evaluation.text_table import number, text_table
-from nnunetv2_spmc.raw.cases import count_of
-
-MIN_PATIENTS = 5  # fewer decide nothing
-Place = tuple[str, str]  # fold, validation case of it
 
 
 @dataclass(frozen=True)
@@ -32,89 +27,56 @@ class Candidate:
         rank: 0 for supervised trainings, more for those that ask for more.
         needs_unlabeled: Whether it was trained with unlabeled cases.
         seconds: A training of a fold, NaN where that is unknown.
+        seen: How it has seen validation cases in training, 'as unlabeled ones'; '' if it has not.
     """
 
     name: str
-    dice: Mapping[Place, Mapping[str, float]]
+    dice: Values
     rank: int = 0
     needs_unlabeled: bool = False
     seconds: float = math.nan
+    seen: str = ""
 
     @property
-    def cost(self) -> tuple[int, float, str]:
+    def cost(self) -> tuple[bool, int, float, str]:
         """What sorts models: the first one is kept in doubt."""
-        return self.rank, math.inf if math.isnan(self.seconds) else self.seconds, self.name
-
-
-@dataclass(frozen=True)
-class Patients:
-    """Whose cases are whose."""
-
-    of_case: Mapping[str, str]  # a case that is not in it is a patient of its own
-    are_known: bool
-
-    def count(self, number: int) -> str:
-        """Return '10 patients', '10 cases' where patients are not known."""
-        return count_of(number, "patient" if self.are_known else "case")
+        seconds = math.inf if math.isnan(self.seconds) else self.seconds
+        return bool(self.seen), self.rank, seconds, self.name
 
 
 @dataclass(frozen=True)
 class Gain:
-    """By how much the Dice of a model is above that of another one, patient by patient.
-
-    The interval is the 95 % bootstrap percentile interval of the mean over patients; NaN with fewer
-    than MIN_PATIENTS.
-    """
+    """By how much the Dice of a model is above that of another one, patient by patient."""
 
     model: Candidate
     other: Candidate
-    folds: tuple[str, ...]
-    dice: tuple[float, ...]  # of the model, per patient
-    other_dice: tuple[float, ...]
-    left_out: int  # classes of cases that one of the two rightly leaves empty, and the other not
+    pairs: Pairs
 
     @property
-    def patients(self) -> int:
-        """How many both have validated."""
-        return len(self.dice)
-
-    @property
-    def mean(self) -> float:
-        """The mean difference over patients."""
-        return float(np.mean(np.subtract(self.dice, self.other_dice))) if self.dice else math.nan
-
-    @property
-    def decides(self) -> bool:
-        """Whether there are patients enough to say anything."""
-        return self.patients >= MIN_PATIENTS
-
-    @cached_property
-    def interval(self) -> tuple[float, float]:
-        """Both ends."""
-        if not self.decides:
-            return math.nan, math.nan
-        return bootstrap_interval(np.subtract(self.dice, self.other_dice))
+    def folds(self) -> tuple[str, ...]:
+        """The folds whose cases count."""
+        return tuple(sorted({fold for fold, _ in self.pairs.places}))
 
     @property
     def is_surely_more(self) -> bool:
         """Whether the whole interval lies above zero."""
-        return self.interval[0] > 0
+        return self.pairs.interval[0] > 0
 
     @property
     def is_surely_less(self) -> bool:
         """Whether the whole interval lies below zero."""
-        return self.interval[1] < 0
+        return self.pairs.interval[1] < 0
 
     def interval_text(self) -> str:
         """Return '+0.010 to +0.057'."""
-        return " to ".join(f"{end:+.3f}" for end in self.interval)
+        return " to ".join(f"{end:+.3f}" for end in self.pairs.interval)
 
     def text(self, patients: Patients) -> str:
         """Return 'Dice +0.034 over OTHER (95 % interval ...) on 10 patients, fold 0'."""
-        interval = f" (95 % interval {self.interval_text()})" if self.decides else ""
+        interval = f" (95 % interval {self.interval_text()})" if self.pairs.decides else ""
         return (
-            f"Dice {self.mean:+.3f} over {self.other.name}{interval} on "
-            f"{patients.count(self.patients)}, {folds_text(self.folds)}"
+            f"Dice {self.pairs.mean:+.3f} over {self.other.name}{interval} on "
+            f"{patients.count(len(self.pairs))}, {folds_text(self.folds)}"
         )
 
 
@@ -132,7 +94,7 @@ class Recommendation:
         of_baseline = gain_of(self.baseline, self.baseline, self.patients)
         rows = [[*_cells(of_baseline), "-", "-", "-"]]
         rows += [[*_cells(gain), *_compared(gain)] for gain in self.gains]
-        header = ["model", "hours", "folds", self.patients.count(2).split()[1], "Dice"]
+        header = ["model", "hours", "folds", f"{self.patients.unit}s", "Dice"]
         header += ["Dice of the first", "difference", "95 % interval"]
         return text_table(header, rows)
 
@@ -141,21 +103,17 @@ def _cells(gain: Gain) -> list[str]:
     seconds = gain.model.seconds
     hours = "-" if math.isnan(seconds) else f"{seconds / 3600:.2g}"
     folds = ", ".join(gain.folds) or "-"
-    dice = number(_mean(gain.dice), "dice")
-    return [gain.model.name, hours, folds, str(gain.patients), dice]
+    dice = number(mean_of(gain.pairs.ours), "dice")
+    return [gain.model.name, hours, folds, str(len(gain.pairs)), dice]
 
 
 def _compared(gain: Gain) -> list[str]:
-    ends = " to ".join(number(end, "dice", sign=True) for end in gain.interval)
+    ends = " to ".join(number(end, "dice", sign=True) for end in gain.pairs.interval)
     return [
-        number(_mean(gain.other_dice), "dice"),
-        number(gain.mean, "dice", sign=True),
-        ends if gain.decides else "-",
+        number(mean_of(gain.pairs.theirs), "dice"),
+        number(gain.pairs.mean, "dice", sign=True),
+        ends if gain.pairs.decides else "-",
     ]
-
-
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values)) if values else math.nan
 
 
 def folds_text(folds: Sequence[str]) -> str:
@@ -164,35 +122,8 @@ def folds_text(folds: Sequence[str]) -> str:
 
 
 def gain_of(model: Candidate, other: Candidate, patients: Patients) -> Gain:
-    """Compare two models on what both have validated.
-
-    A case counts with the mean over its classes that are defined in both models, a patient with the
-    mean over its cases.
-    """
-    per_patient: dict[str, list[tuple[float, float]]] = {}
-    folds, left_out = set(), 0
-    for place, ours in model.dice.items():
-        if place not in other.dice:
-            continue
-        theirs = other.dice[place]
-        pairs = np.array([(ours[label], theirs[label]) for label in ours])
-        is_defined = ~np.isnan(pairs)
-        left_out += int((is_defined[:, 0] != is_defined[:, 1]).sum())
-        if not (whole := is_defined.all(axis=1)).any():
-            continue
-        fold, case = place
-        folds.add(fold)
-        mean = pairs[whole].mean(axis=0)
-        per_patient.setdefault(patients.of_case.get(case, case), []).append(tuple(mean))
-    means = [np.mean(cases, axis=0) for _, cases in sorted(per_patient.items())]
-    return Gain(
-        model,
-        other,
-        tuple(sorted(folds)),
-        dice=tuple(float(mean[0]) for mean in means),
-        other_dice=tuple(float(mean[1]) for mean in means),
-        left_out=left_out,
-    )
+    """Compare two models on what both have validated."""
+    return Gain(model, other, pair(model.dice, other.dice, patients))
 
 
 def comparable(models: Sequence[Candidate], patients: Patients) -> list[Candidate]:
@@ -200,7 +131,7 @@ def comparable(models: Sequence[Candidate], patients: Patients) -> list[Candidat
     return [
         model
         for model in models
-        if any(gain_of(model, m, patients).patients for m in models if m is not model)
+        if any(len(gain_of(model, m, patients).pairs) for m in models if m is not model)
     ]
 
 
@@ -208,50 +139,88 @@ def recommend(models: Sequence[Candidate], patients: Patients) -> Recommendation
     """Compare two or more models that are `comparable` and say which one to use."""
     baseline, *others = sorted(models, key=lambda model: model.cost)
     gains = tuple(gain_of(model, baseline, patients) for model in others)
+    ordered = [baseline, *others]
+    fair = [model for model in ordered if not model.seen]
+    seen = [model for model in ordered if model.seen]
+    if compared := comparable(fair, patients):
+        without = "".join(f"; {_too_good(model)} and does not count" for model in seen)
+        sentence = f"{_choice(compared, patients)}{without}."
+    else:
+        sentence = f"{_kept_of_unfair(fair, seen, patients)}."
+    return Recommendation(baseline, gains, patients, sentence)
+
+
+def _choice(models: Sequence[Candidate], patients: Patients) -> str:
+    """Say which of models to use that are sorted by cost and have not seen validation cases."""
+    baseline, *others = models
     chosen, reason = baseline, None
     for number_of_cheaper, model in enumerate(others, start=1):
         gain = gain_of(model, chosen, patients)
-        cheaper = [baseline, *others][:number_of_cheaper]
+        cheaper = models[:number_of_cheaper]
         is_worse = any(gain_of(model, other, patients).is_surely_less for other in cheaper)
         if gain.is_surely_more and not is_worse:
             chosen, reason = model, gain
-    if reason is not None:
-        costlier = others[others.index(chosen) + 1 :]
-        still = [gain_of(model, chosen, patients) for model in costlier]
-        sentence = f"Use {chosen.name}: {reason.text(patients)}{_no_better(still)}."
-    else:
-        sentence = _baseline_stays(baseline, gains, patients)
-    return Recommendation(baseline, gains, patients, sentence)
+    if reason is None:
+        return _baseline_stays(baseline, others, patients)
+    costlier = others[others.index(chosen) + 1 :]
+    still = [gain_of(model, chosen, patients) for model in costlier]
+    return f"Use {chosen.name}: {reason.text(patients)}{_no_better(still)}"
+
+
+def _too_good(model: Candidate) -> str:
+    return (
+        f"{model.name} has seen validation cases in training, {model.seen}, so its Dice is too good"
+    )
+
+
+def _kept_of_unfair(
+    fair: Sequence[Candidate], seen: Sequence[Candidate], patients: Patients
+) -> str:
+    """Say what follows where each comparison has a model in it that has seen validation cases."""
+    why = "; ".join(map(_too_good, seen))
+    it = "it" if len(seen) == 1 else "them"
+    again = f"{why}; train {it} again without these cases"
+    if not fair:
+        return f"No model can be recommended: {again}"
+    kept = fair[0]
+    gains = [gain for model in seen if (gain := gain_of(kept, model, patients)).pairs.patients]
+    if gains and all(gain.is_surely_more for gain in gains):  # over Dice that are too good
+        least = min(gains, key=lambda gain: gain.pairs.mean)
+        return f"Use {kept.name}: {least.text(patients)}; {why}, and yet it is worse"
+    return f"No model can be recommended: {again}, and until then take {kept.name}"
 
 
 def _no_better(gains: Sequence[Gain]) -> str:
     """Name the costlier model that may be better than the one that is recommended."""
-    promising = [gain for gain in gains if gain.decides and gain.mean > 0]
+    promising = [gain for gain in gains if gain.pairs.decides and gain.pairs.mean > 0]
     if not promising:
         return ""
-    best = max(promising, key=lambda gain: gain.mean)
+    best = max(promising, key=lambda gain: gain.pairs.mean)
     return (
-        f"; {best.model.name} is not surely better still ({best.mean:+.3f}, {best.interval_text()})"
+        f"; {best.model.name} is not surely better still ({best.pairs.mean:+.3f}, "
+        f"{best.interval_text()})"
     )
 
 
-def _baseline_stays(baseline: Candidate, gains: Sequence[Gain], patients: Patients) -> str:
-    validated = [gain for gain in gains if gain.patients]
+def _baseline_stays(baseline: Candidate, others: Sequence[Candidate], patients: Patients) -> str:
+    gains = [gain_of(model, baseline, patients) for model in others]
+    validated = [gain for gain in gains if gain.pairs.patients]
     maybe_better = [gain for gain in validated if not gain.is_surely_less]
-    best = max(maybe_better or validated, key=lambda gain: (gain.decides, gain.mean))
+    best = max(maybe_better or validated, key=lambda gain: (gain.pairs.decides, gain.pairs.mean))
     if not maybe_better:
-        return f"Use {baseline.name}: {gain_of(baseline, best.model, patients).text(patients)}."
+        return f"Use {baseline.name}: {gain_of(baseline, best.model, patients).text(patients)}"
     why = _why(baseline, best.model)
-    if not best.decides:
-        verb = "decides" if best.patients == 1 else "decide"
+    if not best.pairs.decides:
+        number = len(best.pairs)
         return (
-            f"{patients.count(best.patients)} {verb} nothing: {best.model.name} has Dice "
-            f"{best.mean:+.3f} over {baseline.name}, {folds_text(best.folds)}; train more folds of "
-            f"both, and until then take {baseline.name}{why}."
+            f"{patients.count(number)} {'decides' if number == 1 else 'decide'} nothing: "
+            f"{best.model.name} has Dice {best.pairs.mean:+.3f} over {baseline.name}, "
+            f"{folds_text(best.folds)}; train more folds of both, and until then take "
+            f"{baseline.name}{why}"
         )
     return (
         f"No model is surely better: {best.model.name} has {best.text(patients)}; take "
-        f"{baseline.name}{why}."
+        f"{baseline.name}{why}"
     )
 
 

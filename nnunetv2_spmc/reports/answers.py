@@ -11,15 +11,25 @@ import pandas as pd
 from nnunetv2_spmc.evaluation.case_metrics import OVERLAPS
 from nnunetv2_spmc.evaluation.comparison import (
     MEAN,
-    MIN_PAIRS,
     Difference,
-    paired_difference,
+    classes_and_mean,
+    difference_of,
 )
-from nnunetv2_spmc.evaluation.comparison_report import FEW_CASES
+from nnunetv2_spmc.evaluation.pairs import (
+    FEW_PATIENTS,
+    MIN_PATIENTS,
+    Values,
+    by_patient,
+    mean_of,
+    over_seeds,
+    pair,
+)
+from nnunetv2_spmc.evaluation.patients import Patients
 from nnunetv2_spmc.evaluation.text_table import number
+from nnunetv2_spmc.raw.cases import count_of
 from nnunetv2_spmc.reports.methods import MethodRuns
+from nnunetv2_spmc.reports.run_files import values_of
 
-AXES = {"index": "case", "columns": "label"}  # both in the order of the rows
 Tables = Mapping[str, pd.DataFrame]
 
 
@@ -39,7 +49,7 @@ class Answer:
 
 
 def unit_values(
-    tables: Sequence[pd.DataFrame], patients: Mapping[str, str], metric: str = "dice"
+    tables: Sequence[pd.DataFrame], patients: Patients, metric: str = "dice"
 ) -> pd.DataFrame:
     """Return a row per patient, a column per class and one for their mean if there are several.
 
@@ -49,37 +59,28 @@ def unit_values(
 
     Args:
         tables: metrics of the trainings of a method.
-        patients: case -> patient; a case that is not named is a patient of its own.
+        patients: whose the cases are.
         metric: one of their columns.
     """
-    return _by_patient(case_means(tables, metric), patients, skipna=metric in OVERLAPS)
+    values = over_seeds(values_of(table, metric) for table in tables)
+    columns = {}
+    for name, labels in classes_and_mean(_classes(values)).items():
+        of_labels = {
+            place: {label: of_case.get(label, np.nan) for label in labels}
+            for place, of_case in values.items()
+        }
+        columns[name] = by_patient(of_labels, patients, skip_undefined=metric in OVERLAPS)
+    return pd.DataFrame(columns)
 
 
-def case_means(tables: Sequence[pd.DataFrame], metric: str = "dice") -> pd.DataFrame:
-    """Return a row per case and a column per class: means over the trainings that have the case.
-
-    They are NaN where the metric is undefined in one of these: a mean over the others would reward
-    the failure.
-    """
-    rows = pd.concat(tables, ignore_index=True)
-    means = rows.groupby(["case", "label"])[metric].agg(lambda values: values.mean(skipna=False))
-    order = {name: list(dict.fromkeys(rows[column])) for name, column in AXES.items()}
-    return means.unstack("label").reindex(**order)
-
-
-def _by_patient(
-    values: pd.DataFrame, patients: Mapping[str, str], *, skipna: bool = True
-) -> pd.DataFrame:
-    if len(values.columns) > 1:
-        values = values.assign(**{MEAN: values.mean(axis=1, skipna=skipna)})
-    units = [patients.get(str(case), str(case)) for case in values.index]
-    return values.groupby(units, sort=False).agg(lambda cases: cases.mean(skipna=skipna))
+def _classes(values: Values) -> list[str]:
+    return list(dict.fromkeys(label for of_case in values.values() for label in of_case))
 
 
 def answers(
     methods: Sequence[MethodRuns],
     tables: Tables,
-    patients: Mapping[str, str],
+    patients: Patients,
     *,
     kind: str,
     seen: Sequence[str] = (),
@@ -89,15 +90,13 @@ def answers(
     Args:
         methods: the first one is what the others are compared with.
         tables: run -> its metrics; runs without any are absent.
-        patients: case -> patient, as far as known.
+        patients: whose the cases are.
         kind: of the cases: "test" or "validation".
         seen: runs that were trained on these very cases.
     """
     measured = [m for m in methods if any(name in tables for name in m.runs)]
     if not measured:
         return []
-    cases = {case for table in tables.values() for case in table["case"]}
-    units = "patients" if cases & set(patients) else "cases"
     seen_here = [m.name for m in measured if any(name in seen for name in m.runs)]
     caution = ""
     if seen_here:
@@ -106,30 +105,22 @@ def answers(
             "how well the training was learned, not how well it generalizes."
         )
     first, *others = measured
-    units = f"{kind} {units}"
+    units = f"{kind} {patients.unit}s"
     if not others:
         values = unit_values(_tables_of(first, tables), patients)
         return [_single(first, values, units, caution)]
-    theirs = case_means(_tables_of(first, tables))
+    theirs = _dice(first, tables)
     found = []
     for method in others:
-        ours = case_means(_tables_of(method, tables))
+        ours = _dice(method, tables)
         if method.dataset != first.dataset:  # whose cases may have the same names
-            ours = ours.iloc[:0]
-        pair = _paired(ours, theirs, patients)
-        found.append(_compared(method, first, *pair, units, caution))
+            ours = {}
+        found.append(_compared(method, first, ours, theirs, patients, units, caution))
     return found
 
 
-def _paired(
-    ours: pd.DataFrame, theirs: pd.DataFrame, patients: Mapping[str, str]
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the values of the patients of both methods, from what is defined in both."""
-    labels = [label for label in theirs.columns if label in ours.columns]
-    cases = [case for case in theirs.index if case in ours.index]
-    ours, theirs = ours.loc[cases, labels], theirs.loc[cases, labels]
-    both = ours.notna() & theirs.notna()
-    return _by_patient(ours.where(both), patients), _by_patient(theirs.where(both), patients)
+def _dice(method: MethodRuns, tables: Tables) -> Values:
+    return over_seeds(map(values_of, _tables_of(method, tables)))
 
 
 def _tables_of(method: MethodRuns, tables: Tables) -> list[pd.DataFrame]:
@@ -150,27 +141,25 @@ def _single(method: MethodRuns, values: pd.DataFrame, units: str, caution: str) 
 def _compared(
     method: MethodRuns,
     baseline: MethodRuns,
-    ours: pd.DataFrame,
-    theirs: pd.DataFrame,
+    ours: Values,
+    theirs: Values,
+    patients: Patients,
     units: str,
     caution: str,
 ) -> Answer:
-    labels = list(theirs.columns)
-    if theirs.empty:
+    if not ours.keys() & theirs.keys():
         text = f"{method.name} and {baseline.name} have no case in common: no difference to state."
         return Answer(text, "Evaluate them on the same cases." + caution, {})
-    found = {
-        label: paired_difference(
-            method.name, baseline.name, label, "dice", (ours[label] - theirs[label]).to_numpy()
-        )
-        for label in labels
-    }
-    overall = found[labels[-1]]  # the mean over classes, or the only class
-    classes = [label for label in labels if label != MEAN]
-    reached = f"{number(ours[labels[-1]].mean(), 'dice')} against "
-    reached += number(theirs[labels[-1]].mean(), "dice")
+    classes = [label for label in _classes(theirs) if label in _classes(ours)]
+    names, found = (method.name, baseline.name), {}
+    for label, counted in classes_and_mean(classes).items():
+        pairs = pair(ours, theirs, patients, counted)
+        found[label] = difference_of(*names, label, "dice", pairs, patients)
+    overall = found[label]  # the last one: the mean over classes, or the only class
+    reached = " against ".join(number(mean_of(v), "dice") for v in (pairs.ours, pairs.theirs))
     details = f"Dice {reached}. {_over_classes(classes)}{_count(overall.pairs, units)}, "
-    details += f"{_trainings(method, baseline)}.{_warning(overall, units, method, baseline)}"
+    details += f"{_trainings(method, baseline)}. Better on {overall.better} of {overall.pairs}."
+    details += _warning(overall, patients, method, baseline)
     return Answer(_headline(overall), details + caution, found)
 
 
@@ -193,18 +182,15 @@ def _trainings(method: MethodRuns, baseline: MethodRuns) -> str:
     return f"{method.trainings} against {baseline.trainings}"
 
 
-def _warning(found: Difference, units: str, *methods: MethodRuns) -> str:
+def _warning(found: Difference, patients: Patients, *methods: MethodRuns) -> str:
     """Say what the interval does not cover."""
-    plural = units.split()[-1]
     text = ""
-    if found.pairs < MIN_PAIRS:
-        text = f" Fewer than {MIN_PAIRS} {plural} are too few for an interval."
-    elif np.isnan(found.low):
-        text = f" There is no interval: {found.remark}."
-    elif found.pairs < FEW_CASES:
-        text = f" With fewer than {FEW_CASES} {plural} the interval is too narrow."
+    if found.pairs < MIN_PATIENTS:
+        text = f" Fewer than {patients.count(MIN_PATIENTS)} are too few for an interval."
+    elif found.pairs < FEW_PATIENTS:
+        text = f" With fewer than {patients.count(FEW_PATIENTS)} the interval is too narrow."
     if found.left_out:
-        text += f" Left out, without a defined Dice: {found.left_out}."
+        text += f" Left out, without a defined Dice: {count_of(found.left_out, 'case')}."
     if any(len(method.runs) == 1 for method in methods):
         text += (
             " Trainings that differ by chance alone can differ by 0.02 Dice and more: train "

@@ -18,22 +18,27 @@ from nnunetv2_spmc.common.nnunet_folders import (
     find_dataset,
     folder_if_set,
     number_of,
-    raw_dataset_folder,
     results_folder,
 )
-from nnunetv2_spmc.evaluation.recommendation import Candidate, Patients, Place
+from nnunetv2_spmc.evaluation.pairs import over_seeds
+from nnunetv2_spmc.evaluation.patients import Patients, patients_of
+from nnunetv2_spmc.evaluation.recommendation import Candidate
 from nnunetv2_spmc.methods import (
     TRAINERS,
     nnUNetTrainerSPMC,
     nnUNetTrainerSupervisedControl,
 )
 from nnunetv2_spmc.raw.cases import name_some
-from nnunetv2_spmc.reports.run_files import SUMMARY_JSON, VALIDATION_FOLDER, summary_table
+from nnunetv2_spmc.reports.run_files import (
+    SUMMARY_JSON,
+    VALIDATION_FOLDER,
+    summary_table,
+    values_of,
+)
 from nnunetv2_spmc.reports.run_record import RunRecord
 from nnunetv2_spmc.training.few_labels import validated_and_trained_on
-from nnunetv2_spmc.unlabeled.leak_checks import read_groups
-from nnunetv2_spmc.unlabeled.overlap import patient_of
-from nnunetv2_spmc.unlabeled.scan_record import read_scan_record
+from nnunetv2_spmc.training.warm_start import has_seen_validation_cases
+from nnunetv2_spmc.unlabeled.overlap import may_touch_validation
 
 FOLD = re.compile(r"fold_(\d+)")
 DEFAULT_PLANS = "nnUNetPlans"
@@ -76,7 +81,7 @@ class ComparedModel:
         marks = [self.plans] if self.names_plans else []
         if any(run.overlap for run in self.runs):
             marks.append("overlap allowed")
-        elif any(self.seen.values()):
+        elif self.how_seen:
             marks.append("validation cases seen")
         return f"{self.trainer} ({', '.join(marks)})" if marks else self.trainer
 
@@ -104,22 +109,31 @@ class ComparedModel:
             for fold, tables in self.tables.items()
         }
 
+    @cached_property
+    def how_seen(self) -> str:
+        """How it has seen validation cases in training, 'as unlabeled ones'; '' if it has not."""
+        found = []
+        if any(
+            has_seen_validation_cases(run.pretrained_weights, run.dataset_name, run.fold)
+            for run in self.runs
+        ):
+            found.append("with their labels, in its pretrained weights")
+        if any(self.seen.values()):
+            found.append("as unlabeled ones")
+        elif any(may_touch_validation(run.overlap) for run in self.runs):
+            found.append("as allow_overlap let it")
+        return " and ".join(found)
+
     def candidate(self) -> Candidate:
         """Return what decides whether it is used."""
-        values: dict[Place, dict[str, list[float]]] = {}
-        for fold, tables in self.tables.items():
-            for row in pd.concat(tables).itertuples():
-                of_case = values.setdefault((fold, row.case), {})
-                of_case.setdefault(row.label, []).append(row.dice)
-        dice = {
-            place: {label: float(np.mean(found)) for label, found in of_case.items()}
-            for place, of_case in values.items()
-        }
+        dice = over_seeds(
+            values_of(table, fold=fold) for fold, tables in self.tables.items() for table in tables
+        )
         needs_unlabeled = any(run.unlabeled_cases for run in self.runs)
         rank = 2 if needs_unlabeled else 1 if self.trainer in OWN else 0
         seconds = [sum(run.curves["seconds"].dropna()) for run in self.runs]
-        known = np.mean(seconds) if all(seconds) else np.nan
-        return Candidate(self.name, dice, rank, needs_unlabeled, float(known))
+        known = float(np.mean(seconds)) if all(seconds) else np.nan
+        return Candidate(self.name, dice, rank, needs_unlabeled, known, self.how_seen)
 
 
 @dataclass(frozen=True)
@@ -131,17 +145,11 @@ class FoundModels:
     notes: tuple[str, ...] = field(default=())
 
     def patients(self) -> Patients:
-        """Return whose the validation cases are, as split.json or the record of scans says."""
-        raw, preprocessed = raw_dataset_folder(self.dataset_name), folder_if_set(PREPROCESSED)
-        groups = read_groups(raw) if raw is not None else {}
-        if not groups and preprocessed is not None:
-            record = read_scan_record(preprocessed / self.dataset_name)
-            groups = dict(record.groups) if record is not None else {}
-        cases = {
-            case for m in self.models for t in m.tables.values() for f in t for case in f["case"]
-        }
-        of_case = {case: patient_of(case, groups) or case for case in sorted(cases)}
-        return Patients(of_case, any(case != patient for case, patient in of_case.items()))
+        """Return whose the validation cases are."""
+        tables = (
+            table for model in self.models for of_fold in model.tables.values() for table in of_fold
+        )
+        return patients_of(self.dataset_name, {case for table in tables for case in table["case"]})
 
 
 def find_models(question: Question) -> FoundModels:

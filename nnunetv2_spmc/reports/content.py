@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from nnunetv2_spmc.evaluation.case_metrics import METRICS
+from nnunetv2_spmc.evaluation.patients import Patients
 from nnunetv2_spmc.raw.cases import count_of
 from nnunetv2_spmc.reports.answers import Answer, answers
 from nnunetv2_spmc.reports.case_views import CaseView
@@ -51,7 +52,7 @@ class Report:
         kind: which cases it judges by.
         predictions: name -> its predicted cases; runs without any are absent.
         cases: identifier -> the case, in a run of each method, worst cases first.
-        patients: case -> patient, as far as the dataset says.
+        patients: whose the cases are.
         notes: what the page lacks and why, one sentence each.
         failed: run, or case of run -> why it is not on the page: something of it is damaged.
     """
@@ -60,7 +61,7 @@ class Report:
     kind: Kind = "validation"
     predictions: dict[str, Predictions] = field(default_factory=dict)
     cases: dict[str, list[CaseView]] = field(default_factory=dict)
-    patients: dict[str, str] = field(default_factory=dict)
+    patients: Patients = field(default_factory=Patients)
     notes: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nnunetv2_spmc.common.errors import DataError
-from nnunetv2_spmc.evaluation.comparison import RESAMPLES
-from nnunetv2_spmc.evaluation.comparison_report import FEW_CASES
+from nnunetv2_spmc.evaluation.pairs import FEW_PATIENTS, RESAMPLES
 from nnunetv2_spmc.evaluation.recommendation import Recommendation, comparable, recommend
 from nnunetv2_spmc.raw.cases import count_of
 from nnunetv2_spmc.reports.compared_models import ComparedModel, Question, find_models
@@ -37,7 +36,7 @@ class Choice:
     def _explanations(self) -> list[str]:
         recommendation = self.recommendation
         patients, gains = recommendation.patients, recommendation.gains
-        numbers = [gain.patients for gain in gains if gain.decides]
+        numbers = [len(gain.pairs) for gain in gains if gain.pairs.decides]
         lines = [
             "Dice of nnU-Net's validation: mean over classes, then over the cases of a "
             "patient, then over patients, on what a model",
@@ -50,9 +49,9 @@ class Choice:
             lines.append(
                 "There is one run of each: other seeds may differ as much (see --results)."
             )
-        if numbers and min(numbers) < FEW_CASES:
+        if numbers and min(numbers) < FEW_PATIENTS:
             lines.append(f"With {patients.count(min(numbers))} the interval is too narrow.")
-        if left_out := sum(gain.left_out for gain in gains):
+        if left_out := sum(gain.pairs.one_sided for gain in gains):
             lines.append(
                 f"In no difference: {count_of(left_out, 'mask')} that one of two models left empty "
                 "as the label is, and the other did not."

@@ -10,7 +10,9 @@ from typing import Any
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.evaluation.case_metrics import ClassMetrics
 from nnunetv2_spmc.evaluation.methods import Key, Method, Seed
-from nnunetv2_spmc.evaluation.recommendation import Place, folds_text
+from nnunetv2_spmc.evaluation.pairs import Place
+from nnunetv2_spmc.evaluation.patients import Patients
+from nnunetv2_spmc.evaluation.recommendation import folds_text
 from nnunetv2_spmc.raw.cases import name_some
 from nnunetv2_spmc.reports.compared_models import ComparedModel
 from nnunetv2_spmc.reports.run_record import NO_OVERLAP, RunRecord
@@ -61,10 +63,13 @@ def differences(models: Sequence[ComparedModel]) -> list[str]:
     return found
 
 
-def as_methods(models: Sequence[ComparedModel]) -> list[Method]:
+def as_methods(
+    models: Sequence[ComparedModel], patients: Patients
+) -> tuple[list[Method], Patients]:
     """Return what `evaluation.comparison_report` compares: the cases that all runs validated.
 
-    A seed is what one of the folders of results has of a model.
+    A case that several folds validated is several, of one patient. A seed is what one of the
+    folders of results has of a model.
 
     Raises:
         DataError: there is no such case.
@@ -86,10 +91,12 @@ def as_methods(models: Sequence[ComparedModel]) -> list[Method]:
         )
     counts = Counter(case for _, case in common)
     names = {(f, c): c if counts[c] == 1 else f"{c} (fold {f})" for f, c in sorted(common)}
-    return [
+    methods = [
         Method(name, tuple(_seed(folder, rows, names) for folder, rows in of_model.items()))
         for name, of_model in seeds.items()
     ]
+    of_case = {name: patients.of(case) for (_, case), name in names.items()}
+    return methods, Patients(of_case, patients.are_known)
 
 
 def _seed(

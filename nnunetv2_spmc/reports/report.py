@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from nnunetv2_spmc.common.errors import DataError
-from nnunetv2_spmc.common.nnunet_folders import raw_dataset_folder
+from nnunetv2_spmc.evaluation.patients import Patients, patients_of
 from nnunetv2_spmc.reports.case_views import CaseView, case_view, on_axes_of
 from nnunetv2_spmc.reports.content import Options, Report
 from nnunetv2_spmc.reports.predictions import (
@@ -19,7 +19,6 @@ from nnunetv2_spmc.reports.predictions import (
 from nnunetv2_spmc.reports.run_files import AbsentError
 from nnunetv2_spmc.reports.run_names import run_labels
 from nnunetv2_spmc.reports.run_record import RunRecord
-from nnunetv2_spmc.unlabeled.leak_checks import read_groups
 
 PROBLEMS = (DataError, OSError, RuntimeError)  # nnU-Net raises the latter
 
@@ -130,13 +129,18 @@ def _test_cases(report: Report, options: Options) -> dict[str, Predictions]:
 
 
 def _add_patients(report: Report) -> None:
-    for dataset in {run.dataset_name for run in report.runs.values()}:
-        raw = raw_dataset_folder(dataset)
-        if raw is not None:
-            try:
-                report.patients |= read_groups(raw)
-            except DataError as error:
-                report.failed[f"patients of {dataset}"] = str(error)
+    cases: dict[str, set[str]] = {}  # dataset -> its cases
+    for name, table in report.metrics.items():
+        cases.setdefault(report.runs[name].dataset_name, set()).update(table["case"])
+    of_case: dict[str, str] = {}
+    for dataset, of_dataset in cases.items():
+        try:
+            found = patients_of(dataset, of_dataset)
+        except DataError as error:
+            report.failed[f"patients of {dataset}"] = str(error)
+            continue
+        of_case |= found.of_case
+        report.patients = Patients(of_case, report.patients.are_known or found.are_known)
 
 
 # ---- cases ---------------------------------------------------------------------------------------

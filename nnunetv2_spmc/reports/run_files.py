@@ -17,6 +17,7 @@ from nnunetv2_spmc.common.json_files import check_keys, read_json
 from nnunetv2_spmc.evaluation.case_metrics import METRICS
 from nnunetv2_spmc.evaluation.classes import read_classes
 from nnunetv2_spmc.evaluation.metrics_csv import METRICS_COLUMNS, METRICS_CSV, read_metrics_csv
+from nnunetv2_spmc.evaluation.pairs import Place, Values
 from nnunetv2_spmc.inference.trained_model import FINAL_CHECKPOINT
 from nnunetv2_spmc.training.checkpoint import read_checkpoint
 
@@ -211,6 +212,14 @@ def summary_table(folder: Path, dataset_json: Mapping[str, Any]) -> pd.DataFrame
                 }
             )
     return pd.DataFrame(rows, columns=METRICS_COLUMNS)
+
+
+def values_of(table: pd.DataFrame, metric: str = "dice", fold: str = "") -> Values:
+    """Return a metric from a table as `metrics_table` returns it."""
+    found: dict[Place, dict[str, float]] = {}
+    for case, label, value in zip(table["case"], table["label"], table[metric], strict=True):
+        found.setdefault((fold, str(case)), {})[label] = float(value)
+    return found
 
 
 def _status(reference_voxels: int, predicted_voxels: int) -> str:

@@ -174,6 +174,15 @@ def _shared_patients(
     return found
 
 
+def may_touch_validation(overlap: str) -> bool:
+    """Tell whether what the checks above returned may be about validation cases.
+
+    A copy of a case in imagesTr may be one of them; what is test or labeled data alone is not.
+    """
+    kinds = [part.partition(":")[0] for part in overlap.split("; ")]
+    return any("validation" in kind or IMAGES_TRAIN in kind for kind in kinds)
+
+
 def patient_of(identifier: str, groups: Mapping[str, str]) -> str | None:
     """Return the patient key of a case, None where nothing tells it.
 

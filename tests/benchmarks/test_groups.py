@@ -14,7 +14,7 @@ def run(name: str, seed: int, dice: float, **changes: str) -> tuple[dict[str, st
     numbers = dict.fromkeys(("jaccard", "hd95_mm", "asd_mm", "hd95_voxel", "asd_voxel"), "0.5")
     numbers |= {"dice": str(dice), "reference_voxels": "9", "predicted_voxels": "9"}
     metrics = [
-        {"case": f"case{i}", "label": label, "status": "ok", **numbers}
+        {"case": f"case{i}", "unit": f"case{i}", "label": label, "status": "ok", **numbers}
         for i in range(6)
         for label in ("RV", "LV")
     ]

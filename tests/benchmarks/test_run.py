@@ -84,6 +84,10 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tools:
     found = Tools(tmp_path / "output")
     monkeypatch.setattr(command, "run", found)
     monkeypatch.setattr(command, "prepare", lambda *_: None)
+    raw = tmp_path / "output" / "nnUNet_raw" / "Dataset502_ACDC"
+    raw.mkdir(parents=True)
+    groups = {f"patient7_frame0{i}": "patient7" for i in (1, 2)}
+    (raw / "split.json").write_text(json.dumps({"groups": groups}))
     return found
 
 

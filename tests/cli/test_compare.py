@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 import subprocess
 import sys
@@ -127,6 +128,29 @@ def test_trained_models_are_written_as_evaluations_are(models, tmp_path, capsys)
     assert (tmp_path / "out" / "comparison.png").is_file()
 
 
+def test_both_ways_pair_the_cases_of_a_patient(models, planned_phantom, tmp_path, capsys) -> None:
+    groups = {f"case{i}": f"patient{i // 2}" for i in range(6)}
+    raw = tmp_path / "raw" / planned_phantom.name
+    raw.mkdir(parents=True)
+    (raw / "split.json").write_text(json.dumps({"groups": groups}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("nnUNet_raw", str(raw.parent))
+        main([*models, "-o", str(tmp_path / "out")])
+        assert capsys.readouterr().out.splitlines()[-1].startswith("3 patients decide nothing: ")
+        with (tmp_path / "out" / "comparison.csv").open(encoding="utf-8") as file:
+            assert {row["pairs"] for row in csv.DictReader(file)} == {"", "3", "0"}
+    settings = {"references": str(raw / "labelsTr")}
+    for name in ("a", "b"):
+        rows = [ClassMetrics(case, "organ", 0.5, 0.4, *[1.0] * 4, 10, 10, "ok") for case in groups]
+        (tmp_path / name).mkdir()
+        write_metrics_csv(tmp_path / name / "metrics.csv", rows)
+        (tmp_path / name / "metrics.json").write_text(json.dumps({"settings": settings}))
+    main([str(tmp_path / "a"), str(tmp_path / "b")])
+    output = capsys.readouterr().out
+    assert "Differences to a, patient by patient, each case averaged over seeds" in output
+    assert "| fewer than 6 patients | 3        |" in output
+
+
 def test_what_cannot_be_written_of_trained_models_leaves_no_folder(
     models, planned_phantom, tmp_path
 ) -> None:
@@ -168,5 +192,5 @@ def test_real_trainings_are_compared(phantom_runs, planned_phantom, models, tmp_
     assert "warning" not in output
     assert output.splitlines()[2].startswith("| nnUNetTrainerSupervisedControl | ")
     sentence = output.splitlines()[-1]
-    assert "nnUNetTrainerSupervisedControl" in sentence
-    assert "on 5 cases, fold 7" in sentence
+    assert "nnUNetTrainerSupervisedControl, fold 7; train more folds of both" in sentence
+    assert sentence.startswith("5 cases decide nothing: ")

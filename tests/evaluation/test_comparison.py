@@ -8,16 +8,17 @@ import matplotlib.image
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
-from scipy.stats import bootstrap, wilcoxon
+from scipy.stats import wilcoxon
 
 from nnunetv2_spmc.common.colors import method_color
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.evaluation.box_plot import draw_box_plot
 from nnunetv2_spmc.evaluation.case_metrics import ClassMetrics
-from nnunetv2_spmc.evaluation.comparison import bootstrap_interval, differences, seed_means
+from nnunetv2_spmc.evaluation.comparison import differences, seed_means
 from nnunetv2_spmc.evaluation.comparison_report import compare
-from nnunetv2_spmc.evaluation.methods import read_methods
+from nnunetv2_spmc.evaluation.methods import patients_of_methods, read_methods
 from nnunetv2_spmc.evaluation.metrics_csv import write_metrics_csv
+from nnunetv2_spmc.evaluation.patients import Patients
 
 CASES = [f"case{i}" for i in range(8)]
 
@@ -109,13 +110,6 @@ def test_the_order_of_cases_and_classes_does_not_matter(write_run) -> None:
     assert differences(*other[::-1]) == differences(*straight[::-1])
 
 
-def test_the_interval_is_that_of_a_percentile_bootstrap() -> None:
-    values = np.random.default_rng(0).normal(0.02, 0.05, 40)
-    theirs = bootstrap((values,), np.mean, method="percentile", n_resamples=10_000)
-    assert bootstrap_interval(values) == pytest.approx(theirs.confidence_interval, abs=2e-3)
-    assert bootstrap_interval(values) == bootstrap_interval(values)
-
-
 def test_a_failure_in_one_seed_leaves_the_distance_of_the_case_out(write_run) -> None:
     dice = random_dice(0, classes=1)
     failing = dice.copy()
@@ -140,9 +134,43 @@ def test_few_cases_have_no_p_value_and_no_interval(write_run) -> None:
     runs = [write_run(name, random_dice(s)[:5], cases=CASES[:5]) for s, name in enumerate("ab")]
     baseline, method = read_methods(runs)
     for difference in differences(method, baseline):
-        assert difference.remark == "fewer than 6 pairs"
+        assert difference.remark == "fewer than 6 cases"
         assert np.isnan([difference.p, difference.low, difference.high]).all()
         assert np.isfinite(difference.mean)
+
+
+def test_the_cases_of_a_patient_are_one_pair(two_methods) -> None:
+    arguments, dice = two_methods
+    control, spmc = read_methods(arguments)
+    patients = Patients({case: f"p{i // 2}" for i, case in enumerate(CASES)}, are_known=True)
+    one = found(differences(spmc, control, patients), label="RV", metric="dice")
+    paired = (dice["spmc"] - dice["control"]).mean(axis=0)[:, 0]
+    assert (one.pairs, one.remark) == (4, "fewer than 6 patients")
+    assert one.mean == pytest.approx(paired.reshape(4, 2).mean(axis=1).mean())
+    assert one.better == (paired.reshape(4, 2).mean(axis=1) > 0).sum()
+    text = compare([control, spmc], patients).text()
+    assert "patient by patient, each case averaged over seeds" in text
+    assert "| patients | left out |" in text
+
+
+def test_a_lower_distance_is_better(two_methods) -> None:
+    arguments, _ = two_methods
+    entries = differences(*read_methods(arguments)[::-1])
+    dice, distance = (found(entries, label="RV", metric=m) for m in ("dice", "hd95_mm"))
+    assert 0 < dice.better == distance.better < 8
+
+
+def test_patients_are_those_of_the_dataset_of_the_references(two_methods, tmp_path) -> None:
+    arguments, _ = two_methods
+    dataset = tmp_path / "elsewhere" / "Dataset501_Heart"
+    dataset.mkdir(parents=True)
+    groups = {case: f"p{i // 2}" for i, case in enumerate(CASES)}
+    (dataset / "split.json").write_text(json.dumps({"groups": groups}))
+    methods = read_methods(arguments)
+    assert not patients_of_methods(methods).are_known
+    content = json.dumps({"settings": {"references": str(dataset / "labelsTs")}})
+    (tmp_path / "spmc_seed1" / "metrics.json").write_text(content)
+    assert patients_of_methods(methods).count(2) == "2 patients"
 
 
 def test_equal_runs_have_no_p_value(write_run) -> None:

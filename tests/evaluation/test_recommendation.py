@@ -1,20 +1,15 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 
-from nnunetv2_spmc.evaluation.comparison import bootstrap_interval
-from nnunetv2_spmc.evaluation.recommendation import (
-    Candidate,
-    Patients,
-    comparable,
-    gain_of,
-    recommend,
-)
-
-ALONE = Patients({}, are_known=False)
+from nnunetv2_spmc.evaluation.pairs import bootstrap_interval
+from nnunetv2_spmc.evaluation.patients import UNKNOWN as ALONE
+from nnunetv2_spmc.evaluation.patients import Patients
+from nnunetv2_spmc.evaluation.recommendation import Candidate, comparable, gain_of, recommend
 
 
 def model(name, dice, *, rank=0, fold="0", seconds=math.nan, start=0):
@@ -66,10 +61,10 @@ def test_a_control_that_is_surely_better_is_to_be_used() -> None:
     assert sentence.startswith("Use control: Dice +0.035 over spmc (95 % interval +0.02")
 
 
-def test_fewer_than_five_patients_decide_nothing() -> None:
-    found = recommend([control((0.5,) * 4), spmc(better_by(0.1, 0.1, 0.1, 0.1))], ALONE)
+def test_fewer_than_six_patients_decide_nothing() -> None:
+    found = recommend([control((0.5,) * 5), spmc(better_by(*[0.1] * 5))], ALONE)
     assert found.sentence == (
-        "4 cases decide nothing: spmc has Dice +0.100 over control, fold 0; train more folds of "
+        "5 cases decide nothing: spmc has Dice +0.100 over control, fold 0; train more folds of "
         "both, and until then take control, which needs no unlabeled scans."
     )
     assert found.table().splitlines()[-1].endswith("| +0.1000    | -             |")
@@ -84,23 +79,23 @@ def test_five_cases_of_three_patients_are_three_patients() -> None:
 def test_a_patient_counts_once_however_many_cases_there_are() -> None:
     patients = Patients({"case0": "p", "case1": "p", "case2": "q"}, are_known=True)
     gain = gain_of(spmc(better_by(0.1, 0.3, 0.0)), control((0.5,) * 3), patients)
-    assert gain.patients == 2
-    assert gain.mean == pytest.approx(0.1)
+    assert len(gain.pairs) == 2
+    assert gain.pairs.mean == pytest.approx(0.1)
 
 
 def test_only_cases_of_the_same_fold_are_paired() -> None:
     both = dict(control(fold="0").dice) | dict(control((0.9,) * 6, fold="1").dice)
     gain = gain_of(Candidate("spmc", both), control(fold="1"), ALONE)
     assert gain.folds == ("1",)
-    assert gain.mean == pytest.approx(0.4)
+    assert gain.pairs.mean == pytest.approx(0.4)
 
 
 def test_a_class_that_is_undefined_in_one_model_is_left_out_and_counted() -> None:
     ours = Candidate("a", {("0", "case0"): {"LV": 0.8, "RV": math.nan}})
     theirs = Candidate("b", {("0", "case0"): {"LV": 0.5, "RV": 0.0}})
     gain = gain_of(ours, theirs, ALONE)
-    assert gain.mean == pytest.approx(0.3)
-    assert gain.left_out == 1
+    assert gain.pairs.mean == pytest.approx(0.3)
+    assert gain.pairs.one_sided == 1
 
 
 def test_of_two_better_models_the_cheaper_one_is_taken_unless_the_other_is_surely_better() -> None:
@@ -143,3 +138,57 @@ def test_the_table_shows_both_models_on_the_shared_patients() -> None:
     found = recommend([control((0.4, 0.6, 0.5, 0.5, 0.5, 0.5, 0.9)), spmc([0.6] * 6)], ALONE)
     last = [cell.strip() for cell in found.table().splitlines()[-1].strip("|").split("|")]
     assert last[:7] == ["spmc", "-", "0", "6", "0.600", "0.500", "+0.1000"]
+
+
+# ---- models that have seen validation cases ------------------------------------------------------
+
+SEEN = "as unlabeled ones"
+
+
+def seen(dice, **options):
+    return dataclasses.replace(spmc(dice, **options), seen=SEEN)
+
+
+def test_a_model_that_has_seen_validation_cases_is_not_recommended_and_why() -> None:
+    assert recommend([control(), seen(better_by(*[0.1] * 6))], ALONE).sentence == (
+        "No model can be recommended: spmc has seen validation cases in training, as unlabeled "
+        "ones, so its Dice is too good; train it again without these cases, and until then take "
+        "control."
+    )
+
+
+def test_the_others_are_compared_without_it() -> None:
+    views = model("views", better_by(*[0.05] * 6), rank=1)
+    assert recommend([seen(better_by(*[0.1] * 6)), control(), views], ALONE).sentence == (
+        "Use views: Dice +0.050 over control (95 % interval +0.050 to +0.050) on 6 cases, fold 0; "
+        "spmc has seen validation cases in training, as unlabeled ones, so its Dice is too good "
+        "and does not count."
+    )
+
+
+def test_a_cheap_model_that_has_seen_validation_cases_is_not_kept_in_doubt() -> None:
+    cheat = dataclasses.replace(control(better_by(*[0.1] * 6)), seen=SEEN)
+    found = recommend([cheat, spmc([0.5] * 6)], ALONE)
+    assert found.baseline.name == "spmc"
+    assert found.sentence.endswith("and until then take spmc.")
+
+
+def test_a_model_that_is_better_than_one_that_has_seen_validation_cases_is_to_be_used() -> None:
+    assert recommend([control(), seen(better_by(*[-0.1] * 6))], ALONE).sentence == (
+        "Use control: Dice +0.100 over spmc (95 % interval +0.100 to +0.100) on 6 cases, fold 0; "
+        "spmc has seen validation cases in training, as unlabeled ones, so its Dice is too good, "
+        "and yet it is worse."
+    )
+
+
+def test_where_all_have_seen_validation_cases_none_is_taken() -> None:
+    both = [dataclasses.replace(m, seen=SEEN) for m in (control(), spmc([0.6] * 6))]
+    sentence = recommend(both, ALONE).sentence
+    assert sentence.startswith("No model can be recommended: control has seen validation cases ")
+    assert sentence.endswith("; train them again without these cases.")
+
+
+def test_models_that_share_cases_only_with_one_that_has_seen_them_are_not_ranked() -> None:
+    here, there = control(), model("views", [0.5] * 6, rank=1, fold="1")
+    cheat = Candidate("spmc", dict(here.dice) | dict(there.dice), 2, seen=SEEN)
+    assert recommend([here, there, cheat], ALONE).sentence.startswith("No model can be recommended")

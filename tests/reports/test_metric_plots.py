@@ -6,7 +6,9 @@ import pytest
 from matplotlib.colors import to_hex
 
 from nnunetv2_spmc.common.colors import method_color
-from nnunetv2_spmc.evaluation.comparison import MEAN, paired_difference
+from nnunetv2_spmc.evaluation.comparison import MEAN, difference_of
+from nnunetv2_spmc.evaluation.pairs import pair
+from nnunetv2_spmc.evaluation.patients import UNKNOWN
 from nnunetv2_spmc.reports.metric_plots import draw_forest, draw_joined_lines
 
 VALUES = {
@@ -42,10 +44,15 @@ def test_a_single_method_has_dots_and_no_joined_lines():
     assert sorted(dots.get_ydata()) == [0.5, 0.6, 0.7]
 
 
-def differences(shift, number=8):
+def differences(shift, number=8, method="SPMC"):
     values = shift + np.linspace(-0.01, 0.01, number)
+    ours, theirs = (
+        {("", f"case{i}"): {"organ": value} for i, value in enumerate(of_method)}
+        for of_method in (values, np.zeros(number))
+    )
+    pairs = pair(ours, theirs, UNKNOWN)
     return {
-        label: paired_difference("SPMC", "Control", label, "dice", values)
+        label: difference_of(method, "Control", label, "dice", pairs, UNKNOWN)
         for label in ("organ", MEAN)
     }
 
@@ -70,10 +77,7 @@ def test_without_an_interval_the_forest_has_the_difference_alone():
 
 
 def test_several_comparisons_have_a_legend_of_the_methods():
-    other = {
-        label: paired_difference("Other", "Control", label, "dice", np.linspace(0, 0.1, 8))
-        for label in ("organ", MEAN)
-    }
+    other = differences(0.05, method="Other")
     figure = draw_forest([differences(0.1), other])
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["SPMC", "Other"]

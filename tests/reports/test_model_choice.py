@@ -131,7 +131,11 @@ def test_validation_cases_that_were_unlabeled_ones_are_named_in_the_sentence_too
     assert (
         "validation cases of fold 0 as unlabeled ones (case2), so its Dice is too good" in warning
     )
-    assert choice.sentence.startswith("Use nnUNetTrainerSPMC (validation cases seen): ")
+    assert choice.sentence == (
+        "No model can be recommended: nnUNetTrainerSPMC (validation cases seen) has seen "
+        "validation cases in training, as unlabeled ones, so its Dice is too good; train it again "
+        "without these cases, and until then take nnUNetTrainerSupervisedControl."
+    )
 
 
 def test_an_overlap_that_was_allowed_is_in_every_line(write):
@@ -141,6 +145,45 @@ def test_an_overlap_that_was_allowed_is_in_every_line(write):
     (warning,) = choice.warnings
     assert "allow_overlap in fold 0 (some cases are unlabeled and at the same time test" in warning
     assert choice.sentence.startswith("Use nnUNetTrainerSPMC (overlap allowed): ")
+
+
+@pytest.mark.parametrize(
+    "overlap",
+    [
+        "some cases are unlabeled and at the same time validation: case2",
+        "some cases are unlabeled and at the same time test: t; unlabeled, but of a patient of a "
+        "validation case: case2b",
+        "some cases are unlabeled with the same images as a case in imagesTr: u (= case2)",
+        "some validation cases were trained on as unlabeled ones in earlier epochs: case2",
+    ],
+)
+def test_an_overlap_with_validation_cases_keeps_a_model_from_being_recommended(write, overlap):
+    write(CONTROL)
+    write(SPMC, overlap=overlap)
+    assert asked().sentence.startswith(
+        "No model can be recommended: nnUNetTrainerSPMC (overlap allowed) has seen validation "
+        "cases in training, as allow_overlap let it, so its Dice is too good; "
+    )
+
+
+def test_an_overlap_that_was_allowed_and_not_found_changes_nothing(write):
+    write(CONTROL)
+    write(SPMC, settings={"allow_overlap": True})
+    assert asked().sentence.startswith("Use nnUNetTrainerSPMC (overlap allowed): ")
+
+
+def test_a_model_whose_pretrained_weights_saw_validation_cases_is_not_recommended(
+    write, planned_phantom
+):
+    model = f"/results/{planned_phantom.name}/nnUNetTrainer__nnUNetPlans__2d_small"
+    write(CONTROL)
+    write(SPMC, pretrained_weights=f"{model}/fold_1/checkpoint_final.pth")
+    assert asked().sentence == (
+        "No model can be recommended: nnUNetTrainerSPMC (validation cases seen) has seen "
+        "validation cases in training, with their labels, in its pretrained weights, so its Dice "
+        "is too good; train it again without these cases, and until then take "
+        "nnUNetTrainerSupervisedControl."
+    )
 
 
 def test_an_unfinished_training_is_warned_of(write):

@@ -1,3 +1,4 @@
+import json
 import os
 import re
 import shutil
@@ -318,6 +319,21 @@ def test_the_answer_has_a_sentence_a_forest_and_joined_lines(gathered, text):
         f"Dice, {label}: SupervisedControl and SPMC, validation cases"
         for label in ("mean over classes", "organ", "core")
     ]
+
+
+def test_patients_come_from_the_record_of_scans_where_raw_data_is_absent(
+    phantom_runs, tmp_path, monkeypatch
+):
+    monkeypatch.delenv("nnUNet_raw")
+    folder = tmp_path / phantom_runs.raw.name
+    folder.mkdir()
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
+    groups = {f"train_{i:03d}": f"patient{i // 2}" for i in range(5)}
+    record = {"date": "", "groups": groups, "folders": {}}
+    (folder / "spmc_scans.json").write_text(json.dumps(record))
+    runs = [load_run(phantom_runs.control), load_run(phantom_runs.spmc)]
+    (found,) = gather_report(runs, replace(VALIDATION, num_cases=0)).answers
+    assert "3 validation patients, 1 seed each." in found.details
 
 
 def test_only_settings_that_a_run_uses_are_shown_and_marked(gathered, text):
