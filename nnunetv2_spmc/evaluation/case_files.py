@@ -38,20 +38,25 @@ class LabelMap(NamedTuple):
 
 @dataclass(frozen=True)
 class CasePairs:
-    """Cases with a reference and a prediction; those whose prediction is missing; other files."""
+    """Cases with a reference and a prediction; those that lack one of them; notes on left files."""
 
     cases: tuple[str, ...]
-    missing: tuple[str, ...]
+    missing: tuple[str, ...]  # without a prediction
+    surplus: tuple[str, ...]  # without a reference
     notes: tuple[str, ...]
 
 
 def pair_cases(
     reference_folder: Path, prediction_folder: Path, file_ending: str, *, allow_missing: bool
 ) -> CasePairs:
-    """Match references and predictions by name; files of other formats are left out and named.
+    """Match references and predictions by name.
+
+    Files of other formats, and predictions without a reference, such as those of unlabeled scans,
+    are left out and named.
 
     Raises:
-        DataError: If a folder has no such file, or cases are in one of the folders only.
+        DataError: If a folder has no such file, a prediction is missing that must not be, or no
+            case is in both folders.
     """
     references, reference_note = _cases_in(reference_folder, file_ending)
     predictions, prediction_note = _cases_in(prediction_folder, file_ending)
@@ -59,21 +64,19 @@ def pair_cases(
         raise DataError(f"{reference_folder} is given as references and as predictions.")
     missing = sorted(references - predictions)
     surplus = sorted(predictions - references)
-    problems = []
+    without_reference = (
+        f"{reference_folder} has no reference for {len(surplus)} of {len(predictions)} "
+        f"predictions: {name_some(surplus, limit=20)}."
+    )
     if missing and not (allow_missing and references & predictions):
-        problems.append(
+        named_otherwise = f" {without_reference}" if surplus else ""
+        raise DataError(
             f"{prediction_folder} has no prediction for {len(missing)} of {len(references)} "
-            f"cases: {name_some(missing, limit=20)}"
+            f"cases: {name_some(missing, limit=20)}.{named_otherwise}"
         )
-    if surplus:
-        problems.append(
-            f"{reference_folder} has no reference for {len(surplus)} of {len(predictions)} "
-            f"predictions: {name_some(surplus, limit=20)}"
-        )
-    if problems:
-        raise DataError(". ".join(problems) + ".")
-    notes = tuple(note for note in (reference_note, prediction_note) if note)
-    return CasePairs(tuple(sorted(references & predictions)), tuple(missing), notes)
+    surplus_note = f"note: left out: {without_reference}" if surplus else None
+    notes = tuple(note for note in (reference_note, prediction_note, surplus_note) if note)
+    return CasePairs(tuple(sorted(references & predictions)), tuple(missing), tuple(surplus), notes)
 
 
 def _cases_in(folder: Path, file_ending: str) -> tuple[set[str], str | None]:

@@ -138,7 +138,8 @@ def evaluate_folder(
 
     Args:
         reference_folder: Reference segmentations, labelsTs for example.
-        prediction_folder: Predictions of the same names; other files may lie beside them.
+        prediction_folder: Predictions of the same names; other files, and predictions without a
+            reference, may lie beside them.
         dataset_json_file: States the labels or regions, the file ending and the reader.
         num_processes: Worker processes, 0 works in this process; nnU-Net's default number if
             None, but no more than there are CPU cores.
@@ -174,6 +175,7 @@ def evaluate_folder(
         "cases": len(pairs.cases) - len(failed),
         "failed_cases": failed,
         "missing_predictions": list(pairs.missing),
+        "predictions_without_reference": list(pairs.surplus),
         "reader": reader.__name__,
         "file_ending": ending,
         "classes": {label: list(values) for label, values in classes.values.items()},

@@ -194,7 +194,31 @@ def test_missing_and_surplus_predictions_are_named(folders) -> None:
         "no prediction for 1 of 3 cases: b",
         "no reference for 1 of 3 predictions: x",
     )
-    assert_refused(folders, "predictions: x", allow_missing=True)
+    assert evaluate(folders, allow_missing=True).settings["missing_predictions"] == ["b"]
+
+
+def test_predictions_without_a_reference_are_named_and_the_others_measured(
+    folders, write_volume
+) -> None:
+    expected = evaluate(folders).rows
+    for case in ("x", "y"):
+        write_volume(folders / "predictions" / f"{case}.nii.gz", np.ones((4, 5, 6), np.uint8))
+    evaluation = evaluate(folders)
+    assert evaluation.rows == expected
+    assert evaluation.settings["predictions_without_reference"] == ["x", "y"]
+    (note,) = evaluation.notes
+    assert note == (
+        f"note: left out: {folders / 'labels'} has no reference for 2 of 5 predictions: x, y."
+    )
+
+
+@pytest.mark.parametrize("allow_missing", [False, True])
+def test_predictions_of_which_none_has_a_reference_are_refused(folders, allow_missing) -> None:
+    for case in CASES:
+        file = folders / "predictions" / f"{case}.nii.gz"
+        file.rename(file.with_name(f"x{case}.nii.gz"))
+    words = ("no prediction for 3 of 3 cases: a, b, c", "for 3 of 3 predictions: xa, xb, xc")
+    assert_refused(folders, *words, allow_missing=allow_missing)
 
 
 def test_missing_predictions_can_be_allowed_and_are_recorded(folders) -> None:
