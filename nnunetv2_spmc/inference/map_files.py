@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -85,6 +87,7 @@ def write_maps(
                 file = Path(name, f"{case}{file_ending}")
                 write(file, array, reader_writer.write_seg, reader_writer.read_seg)
         written = files_below(root)
+        _give_one_time([root / file for file in written])
     return [output_folder / path for path in written]
 
 
@@ -92,6 +95,8 @@ def read_stored_maps(
     folder: Path, case: str, reader_writer: Any, file_ending: str, newer_than: float = 0
 ) -> StoredMaps | None:
     """Return the maps of a case that `write_maps` has written, None without its confidence.
+
+    A map that is older than the segmentation belongs to an earlier one, and is not read.
 
     Args:
         folder: where the segmentation lies.
@@ -103,19 +108,33 @@ def read_stored_maps(
     Raises:
         DataError: a map is damaged.
     """
-    file = folder / CONFIDENCE / f"{case}{file_ending}"
+    name = f"{case}{file_ending}"
+    oldest = max(newer_than, _time_of(folder / name))
+    file = folder / CONFIDENCE / name
     if not file.is_file():
         file = file.with_name(f"{case}.tif")
-    if not file.is_file() or file.stat().st_mtime < newer_than:
+    if not file.is_file() or _time_of(file) < oldest:
         return None
     if file.suffix == ".tif":
         confidence = _read_map(file, _read_tif)
     else:
         confidence = _read_map(file, lambda name: reader_writer.read_images([name]))
-    difficult = folder / COMMON_DIFFICULTY / f"{case}{file_ending}"
-    if not difficult.is_file():
+    difficult = folder / COMMON_DIFFICULTY / name
+    if not difficult.is_file() or _time_of(difficult) < oldest:
         return StoredMaps(confidence, None)
     return StoredMaps(confidence, _read_map(difficult, reader_writer.read_seg) > 0)
+
+
+def _time_of(file: Path) -> float:
+    return file.stat().st_mtime if file.is_file() else 0
+
+
+def _give_one_time(files: Sequence[Path]) -> None:
+    """Give files the time of the last one, which tells them from those of an earlier prediction."""
+    last = files[-1].stat()
+    for file in files:
+        with suppress(OSError):  # a file system that keeps its own times
+            os.utime(file, ns=(last.st_atime_ns, last.st_mtime_ns))
 
 
 def _read_map(file: Path, read: Reader) -> np.ndarray:

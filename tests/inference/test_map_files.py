@@ -1,4 +1,5 @@
 import errno
+import os
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -179,6 +180,39 @@ def test_maps_that_are_absent_or_too_old_are_not_read(write_volume, tmp_path):
     assert read_stored_maps(tmp_path / "out", "a", reader, ".nii.gz", written) is not None
     assert read_stored_maps(tmp_path / "out", "a", reader, ".nii.gz", written + 1) is None
     assert read_stored_maps(tmp_path / "out", "b", reader, ".nii.gz") is None
+
+
+@pytest.fixture
+def stored(write_volume, tmp_path):
+    """A folder with the maps of case a, and what reads them."""
+    reader = SimpleITKIO()
+    array, properties = reader.read_images([str(write_volume(tmp_path / "a_0000.nii.gz", seed=1))])
+    write_maps(tmp_path / "out", "a", maps_of(array[0], properties), reader, ".nii.gz")
+    return tmp_path / "out", lambda **k: read_stored_maps(
+        tmp_path / "out", "a", reader, ".nii.gz", **k
+    )
+
+
+def test_all_maps_of_a_case_have_one_time(stored):
+    folder, _ = stored
+    assert len({file.stat().st_mtime_ns for file in folder.rglob("a.nii.gz")}) == 1
+
+
+def test_a_difficulty_map_of_an_earlier_model_is_not_read(stored):
+    folder, read = stored
+    written = (folder / "a.nii.gz").stat().st_mtime
+    os.utime(folder / "common_difficulty" / "a.nii.gz", (written - 5, written - 5))
+    maps = read(newer_than=written)
+    assert maps.confidence is not None
+    assert maps.common_difficulty is None
+
+
+def test_maps_of_an_earlier_prediction_are_not_read(stored):
+    folder, read = stored
+    assert read().common_difficulty is not None
+    later = (folder / "a.nii.gz").stat().st_mtime + 5
+    os.utime(folder / "a.nii.gz", (later, later))  # nnUNetv2_predict wrote it again, for example
+    assert read() is None
 
 
 def test_a_damaged_stored_map_is_named(write_volume, tmp_path):
