@@ -172,13 +172,15 @@ def load_model(
         mirroring: average over mirrored images where the training allowed it.
 
     Raises:
-        DataError: a checkpoint is unreadable or has NaN in it, or its trainer or the device
-            cannot be found.
+        DataError: a checkpoint is unreadable or has NaN in it, its trainer or the device cannot be
+            found, or the folds differ in what they predict with.
     """
     check_device(device)
     folders = [folds] if isinstance(folds, Path) else list(folds)
     loaded = [_load_fold(folder, checkpoint_name) for folder in folders]
     first = loaded[0]
+    for folder, fold in zip(folders, loaded, strict=True):
+        _check_alike((folders[0], first), (folder, fold), mirroring)
 
     def predictor(branches: Sequence[nn.Module]) -> nnUNetPredictor:
         with contextlib.redirect_stdout(None):  # on a CPU it prints what only CUDA users can do
@@ -197,13 +199,12 @@ def load_model(
         return made
 
     seconds = [fold.second for fold in loaded if fold.second is not None]
-    has_second = len(seconds) == len(loaded)
     return TrainedModel(
         fold_folder=folders[0],
         trainer_name=first.trainer_name,
         main=predictor([fold.network for fold in loaded]),
-        second=predictor(seconds) if has_second else None,
-        second_name=first.second_name if has_second else "",
+        second=predictor(seconds) if seconds else None,
+        second_name=first.second_name,
         settings=first.settings,
     )
 
@@ -226,6 +227,32 @@ class _Fold:
     second: nn.Module | None
     mirror_axes: Any
     settings: Mapping[str, Any]
+
+
+def _check_alike(first: tuple[Path, _Fold], other: tuple[Path, _Fold], mirroring: bool) -> None:
+    """Raise DataError if two folds differ in what they predict with, and which they do not share.
+
+    nnUNetv2_predict takes all of it from the first fold, and silently.
+    """
+    (folder, one), (other_folder, two) = first, other
+    facts = {
+        "trainer": (one.trainer_name, two.trainer_name),
+        "configuration": (one.configuration, two.configuration),
+        "second branch": (one.second_name or "none", two.second_name or "none"),
+        "setting tau": (one.settings.get("tau"), two.settings.get("tau")),
+    }
+    if mirroring:
+        facts["mirroring axes"] = (_axes(one.mirror_axes), _axes(two.mirror_axes))
+    for what, (ours, theirs) in facts.items():
+        if ours != theirs:
+            raise DataError(
+                f"{folder} and {other_folder.name} differ in the {what} ({ours}; {theirs}), so "
+                "they do not predict together; choose folds with -f that agree."
+            )
+
+
+def _axes(allowed: Any) -> Any:
+    return tuple(allowed) if isinstance(allowed, (list, tuple)) else allowed
 
 
 def _load_fold(fold_folder: Path, checkpoint_name: str) -> _Fold:

@@ -95,6 +95,46 @@ def test_several_folds_predict_together_as_in_nnunetv2_predict(
     assert not any(np.array_equal(seconds[0], second) for second in seconds[1:])
 
 
+def with_changed_fold(model_folder, change):
+    """Return two folds of a model, the second of which has another checkpoint."""
+    other = shutil.copytree(model_folder / "fold_all", model_folder / "fold_1")
+    file = other / "checkpoint_final.pth"
+    checkpoint = torch.load(file, weights_only=False)
+    change(checkpoint)
+    torch.save(checkpoint, file)
+    return find_folds(model_folder, ["all", "1"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda c: c.update(inference_allowed_mirroring_axes=(0,)),
+            r"mirroring axes \(\(0, 1\); \(0,\)\)",
+        ),
+        (lambda c: c["semi_supervised"]["settings"].update(tau=0.9), r"setting tau \(0\.7; 0\.9\)"),
+        (lambda c: c["semi_supervised"]["parts"].clear(), r"second branch \(auxiliary; none\)"),
+        (
+            lambda c: c.update(trainer_name="nnUNetTrainer"),
+            r"trainer \(nnUNetTrainerSPMC; nnUNetTrainer\)",
+        ),
+    ],
+)
+def test_folds_that_predict_otherwise_are_refused(model_folder, change, message):
+    folds = with_changed_fold(model_folder, change)
+    with pytest.raises(DataError, match=rf"fold_all and fold_1 differ in the {message}, so they"):
+        load_model(folds)
+
+
+def test_folds_may_differ_in_what_does_not_predict(model_folder):
+    def change(checkpoint):
+        checkpoint["inference_allowed_mirroring_axes"] = [0]
+        checkpoint["semi_supervised"]["settings"]["seed"] = 5
+
+    folds = with_changed_fold(model_folder, change)
+    assert load_model(folds, mirroring=False).tau == 0.7
+
+
 def test_a_damaged_checkpoint_is_named(model_folder):
     checkpoint = model_folder / "fold_all" / "checkpoint_final.pth"
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
