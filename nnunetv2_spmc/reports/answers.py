@@ -147,10 +147,10 @@ def _compared(
     units: str,
     caution: str,
 ) -> Answer:
-    if not ours.keys() & theirs.keys():
+    classes = [label for label in _classes(theirs) if label in _classes(ours)]
+    if not classes or not ours.keys() & theirs.keys():
         text = f"{method.name} and {baseline.name} have no case in common: no difference to state."
         return Answer(text, "Evaluate them on the same cases." + caution, {})
-    classes = [label for label in _classes(theirs) if label in _classes(ours)]
     names, found = (method.name, baseline.name), {}
     for label, counted in classes_and_mean(classes).items():
         pairs = pair(ours, theirs, patients, counted)

@@ -37,7 +37,7 @@ from nnunetv2_spmc.reports.run_files import (
 )
 from nnunetv2_spmc.reports.run_record import RunRecord
 from nnunetv2_spmc.training.few_labels import validated_and_trained_on
-from nnunetv2_spmc.training.warm_start import has_seen_validation_cases
+from nnunetv2_spmc.training.warm_start import weights_have_seen
 from nnunetv2_spmc.unlabeled.overlap import may_touch_validation
 
 FOLD = re.compile(r"fold_(\d+)")
@@ -114,10 +114,11 @@ class ComparedModel:
         """How it has seen validation cases in training, 'as unlabeled ones'; '' if it has not."""
         found = []
         if any(
-            has_seen_validation_cases(run.pretrained_weights, run.dataset_name, run.fold)
-            for run in self.runs
+            weights_have_seen(run.pretrained_weights, run.dataset_name, fold, set(table["case"]))
+            for fold, tables in self.tables.items()
+            for run, table in zip(self.folds[fold], tables, strict=True)
         ):
-            found.append("with their labels, in its pretrained weights")
+            found.append("through its pretrained weights")
         if any(self.seen.values()):
             found.append("as unlabeled ones")
         elif any(may_touch_validation(run.overlap) for run in self.runs):

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from nnunetv2_spmc.common.errors import SPMCError
 from nnunetv2_spmc.networks.unwrap import unwrapped
 from nnunetv2_spmc.training.checkpoint import (
     CHECKPOINT_KEY,
     CheckpointError,
     all_weights,
     check_finite,
+    own_state,
     read_checkpoint,
 )
 from nnunetv2_spmc.training.weights import MAIN_PREFIX, part_weights
@@ -62,6 +64,34 @@ def has_seen_validation_cases(source: str, dataset_name: str, fold: int | str) -
         f"the pretrained weights come from {folder.name}, which was trained on validation cases of "
         f"fold_{fold} with their labels, so the validation Dice is too good; start from fold_{fold}"
     )
+
+
+def weights_have_seen(
+    source: str, dataset_name: str, fold: int | str, cases: Collection[str]
+) -> bool:
+    """Tell whether weights, or those that they came from in turn, have seen validation cases.
+
+    Args:
+        source: a checkpoint, or ''.
+        dataset_name: whose cases they are.
+        fold: that they are validation cases of.
+        cases: the validation cases; they may have been unlabeled cases of the same fold.
+    """
+    followed: set[str] = set()
+    while source and source not in followed:
+        followed.add(source)
+        if has_seen_validation_cases(source, dataset_name, fold):
+            return True
+        file = Path(source)
+        try:
+            state = own_state(read_checkpoint(file), file)
+        except SPMCError:  # it is gone, or stands elsewhere now
+            return False
+        is_of_dataset = file.parent.parent.parent.name == dataset_name
+        if is_of_dataset and not set(cases).isdisjoint(state.get("unlabeled_cases", ())):
+            return True
+        source = str(state.get("pretrained_weights", ""))
+    return False
 
 
 def watch_loading(main: nn.Module) -> Callable[[], bool]:

@@ -83,6 +83,12 @@ def test_methods_without_a_common_case_are_not_compared():
     assert found.differences == {}
 
 
+def test_methods_without_a_common_class_are_not_compared():
+    tables = {"c": table(BASE[:8]), "s": table(BASE[:8], "other")}
+    (found,) = answers([CONTROL, SPMC], tables, UNKNOWN, kind="validation")
+    assert found.differences == {}
+
+
 def test_a_single_method_is_described():
     tables = {"s": pd.concat([table([0.8, 0.6]), table([0.4, 0.2], "core")])}
     (found,) = answers([SPMC], tables, UNKNOWN, kind="validation")

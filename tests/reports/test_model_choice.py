@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -180,10 +181,29 @@ def test_a_model_whose_pretrained_weights_saw_validation_cases_is_not_recommende
     write(SPMC, pretrained_weights=f"{model}/fold_1/checkpoint_final.pth")
     assert asked().sentence == (
         "No model can be recommended: nnUNetTrainerSPMC (validation cases seen) has seen "
-        "validation cases in training, with their labels, in its pretrained weights, so its Dice "
-        "is too good; train it again without these cases, and until then take "
-        "nnUNetTrainerSupervisedControl."
+        "validation cases in training, through its pretrained weights, so its Dice is too good; "
+        "train it again without these cases, and until then take nnUNetTrainerSupervisedControl."
     )
+
+
+@pytest.mark.parametrize(
+    ("how", "is_seen"),
+    [
+        ({"pretrained_weights": "{model}/fold_all/checkpoint_final.pth"}, True),
+        ({"unlabeled": ["case2"]}, True),
+        ({"unlabeled": ["other"]}, False),
+        ({"pretrained_weights": "{model}/fold_0/checkpoint_final.pth"}, False),  # its own
+    ],
+)
+def test_what_pretrained_weights_started_from_counts_too(write, planned_phantom, how, is_seen):
+    first = write("nnUNetTrainerCPS")
+    change = {"pretrained_weights": how.get("pretrained_weights", "").format(model=first.parent)}
+    shutil.rmtree(first)
+    write("nnUNetTrainerCPS", unlabeled=how.get("unlabeled", ()), **change)
+    write(CONTROL)
+    write(SPMC, pretrained_weights=str(first / "checkpoint_final.pth"))
+    sentence = asked(trainers=(CONTROL, SPMC)).sentence
+    assert sentence.startswith("No model can be recommended: ") == is_seen
 
 
 def test_an_unfinished_training_is_warned_of(write):
