@@ -281,7 +281,9 @@ def test_a_torchvision_that_does_not_fit_is_named(folder, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.supported("trainers", "`nnUNetv2_spmc_train`, bit by bit as `nnUNetv2_train`")
+@pytest.mark.supported(
+    "trainers", "`nnUNetv2_spmc_train`: the same result as `nnUNetv2_train`, bit by bit"
+)
 def test_it_trains_as_the_stock_command_does(folder, monkeypatch, capsys):
     use_threads_for_pools(monkeypatch)
     leave_out_plots(monkeypatch)
