@@ -196,7 +196,7 @@ def _by_folder(files: Iterable[Path]) -> dict[str, Path]:
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_input(parser, "folder with ID/lgemri.nrrd and ID/laendo.nrrd, or ID/mri_norm2.h5")
-    text = "labeled scans, the first of the list; 8 or 16 in papers"
+    text = "number of labeled scans, the first of the list; papers use 8 or 16"
     add_number(parser, "--labeled", LABELED, text)
     add_allow_missing(parser)
 

@@ -42,7 +42,7 @@ def patient_keys(pattern: str, names: Sequence[str]) -> list[str | None]:
         re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
         raise ConversionError(
-            f"--group_by {pattern!r} is no regular expression: {error}."
+            f"--group_by {pattern!r} is not a regular expression: {error}."
         ) from error
     try:
         done = subprocess.run(

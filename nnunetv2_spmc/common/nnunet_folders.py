@@ -53,7 +53,9 @@ def _folder(variable: str, must_exist: bool) -> Path:
             f"export {variable}=/path/to/{variable} as nnU-Net's documentation describes."
         )
     if must_exist and not folder.is_dir():
-        raise DataError(f"The environment variable {variable} names {folder}, which is no folder.")
+        raise DataError(
+            f"The environment variable {variable} names {folder}, which is not a folder."
+        )
     return folder
 
 

@@ -214,7 +214,7 @@ def _evaluate_cases(
             outcomes = run_cases(partial(_evaluate_case, job), cases, num_processes, progress)
     except BrokenProcessPool:
         raise DataError(
-            "A worker process was killed, mostly a sign of too little memory; run it again with "
+            "A worker process was killed, usually a sign of too little memory; run it again with "
             "fewer processes (-np)."
         ) from None
     failed = {case: o for case, o in zip(cases, outcomes, strict=True) if isinstance(o, str)}

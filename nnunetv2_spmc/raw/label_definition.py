@@ -50,7 +50,7 @@ def mistakes(labels: Mapping[str, Any], regions_class_order: Sequence[int]) -> I
             "renumber them, with --map for example."
         )
     if len(values) < 2 or len(labels) < 2 + (IGNORE in labels):
-        yield "The labels need at least one class beside the background."
+        yield "The labels need at least one class besides the background."
     if IGNORE in labels and labels[IGNORE] != max(values):
         yield f"The ignore label must have the highest value, {max(values)}."
     has_regions = any(len(label_values(value)) > 1 for value in labels.values())

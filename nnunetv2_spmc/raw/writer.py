@@ -181,7 +181,7 @@ def _refuse_to_replace(target: Path) -> None:
     is_empty = target.is_dir() and not any(target.iterdir())
     if target.exists() and not is_empty and not is_raw_dataset(target):
         raise ConversionError(
-            f"{target} is no dataset of nnU-Net (it has no dataset.json with labels), so "
+            f"{target} is not a dataset of nnU-Net (it has no dataset.json with labels), so "
             "--overwrite leaves it alone; move it away, or choose another id with -d."
         )
 

@@ -75,7 +75,7 @@ def refusal(path: Path, error: Exception) -> ForeignCodeError | None:
     if named is None:
         return None
     return ForeignCodeError(
-        f"{path} names {named[1]}, which is no part of a checkpoint of nnU-Net: loading it could "
+        f"{path} names {named[1]}, which is not part of a checkpoint of nnU-Net: loading it could "
         "run any program, so it was not loaded. Take a checkpoint that nnU-Net or this package "
         "wrote, from someone you trust."
     )

@@ -105,8 +105,8 @@ def read_checkpoint(path: Path, *, mmap: bool = True) -> dict[str, Any]:
         if foreign := refusal(path, error):
             raise foreign from None
         raise DataError(
-            f"{path} is no whole checkpoint of nnU-Net ({type(error).__name__}); copy it again, or "
-            "name another checkpoint."
+            f"{path} is not a whole checkpoint of nnU-Net ({type(error).__name__}); copy it again, "
+            "or name another checkpoint."
         ) from error
     return content
 
@@ -137,7 +137,11 @@ def unreadable(path: Path, error: Exception) -> CheckpointError:
     is_empty = path.is_file() and path.stat().st_size == 0
     is_other = isinstance(error, (KeyError, TypeError))
     what = (
-        "no checkpoint of nnU-Net" if is_other else "empty" if is_empty else f"damaged ({reason})"
+        "not a checkpoint of nnU-Net"
+        if is_other
+        else "empty"
+        if is_empty
+        else f"damaged ({reason})"
     )
     return CheckpointError(f"{path} is {what}; {_without(path)}.")
 

@@ -286,7 +286,7 @@ def read_settings(file: str) -> Any:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise SettingsError(f"The file of settings {file} cannot be read: {reason}.") from None
     except UnicodeDecodeError as error:
-        raise SettingsError(f"{file} is no text in UTF-8 ({error}).") from None
+        raise SettingsError(f"{file} is not UTF-8 text ({error}).") from None
     return _parsed(text, file)
 
 

@@ -88,7 +88,7 @@ def fill_parts(network: nn.Module, file: Path | None = None) -> str:
     """
     own = part_weights(network)
     if not own:
-        return "Warm start: nothing beside the main branch to fill."
+        return "Warm start: nothing outside the main branch to fill."
     file = pretrained_weights_file() if file is None else file
     stored: Mapping[str, Any] = {}
     if file is not None and file.is_file():
@@ -114,7 +114,7 @@ def fill_parts(network: nn.Module, file: Path | None = None) -> str:
     filled = [f"{number} from {source}" for source, number in counts.items() if number]
     network.load_state_dict(taken, strict=False)
     return (
-        f"Warm start: {len(taken)} of {len(own)} tensors beside the main branch were filled"
+        f"Warm start: {len(taken)} of {len(own)} tensors outside the main branch were filled"
         f"{': ' if filled else ''}{', '.join(filled)}."
     )
 

@@ -38,8 +38,8 @@ class _DataUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in KNOWN:
             raise ForeignPickleError(
-                f"{self.file.name} names {module}.{name}, which is no part of a preprocessed case: "
-                "reading it could run any program"
+                f"{self.file.name} names {module}.{name}, which is not part of a preprocessed "
+                "case: reading it could run any program"
             )
         return super().find_class(module, name)
 

@@ -70,7 +70,7 @@ def process_cases(
         begun = [p.name for p in job.temporary_folder.glob("*")]
         where = f"while it preprocessed one of {name_some(sorted(begun))}" if begun else "at start"
         raise DataError(
-            f"A worker process was killed {where}, mostly a sign of too little memory; finished "
+            f"A worker process was killed {where}, usually a sign of too little memory; finished "
             "cases are kept, run it again with fewer processes (-np)."
         ) from None
 

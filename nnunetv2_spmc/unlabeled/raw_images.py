@@ -173,6 +173,6 @@ def _no_file(file: str | Path) -> str | None:
     if os.path.isfile(file):
         return None
     if os.path.islink(file):
-        return f"{file} is a link to {os.readlink(file)}, which is no file; {REPAIR}"
+        return f"{file} is a link to {os.readlink(file)}, which is not a file; {REPAIR}"
     kind = "a folder" if os.path.isdir(file) else "a pipe or a device"
     return f"{file} is {kind}, expected a file; {REPAIR}"

@@ -507,7 +507,7 @@ def without(key):
         ("plans.json", lambda file: file.write_text("{"), "is not valid JSON"),
         ("plans.json", lambda file: file.write_text("[]"), "holds a list"),
         ("plans.json", without("configurations"), "has no 'configurations'"),
-        ("dataset.json", lambda file: file.write_bytes(b"\xff"), "no text in UTF-8"),
+        ("dataset.json", lambda file: file.write_bytes(b"\xff"), "not UTF-8 text"),
         ("dataset.json", without("labels"), "has no 'labels'"),
         ("dataset.json", without("channel_names"), "has no 'channel_names'"),
         ("fold_all/checkpoint_final.pth", lambda file: file.write_bytes(b""), "no whole checkp"),
