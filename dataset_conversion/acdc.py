@@ -102,7 +102,7 @@ def convert_acdc(
         source: The challenge's training folder, SSL4MIS's data folder, or the one above.
         dataset_id: nnU-Net dataset id.
         name: Dataset name.
-        labeled: The first so many patients of the training list keep their labels.
+        labeled: How many patients, from the first of the training list, keep their labels.
         use_4d_frames: Add the other frames of training patients as unlabeled cases.
         allow_missing: Go on without the patients of the lists that are not on disk.
         options: How to write.

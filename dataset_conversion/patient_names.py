@@ -36,7 +36,7 @@ def patient_keys(pattern: str, names: Sequence[str]) -> list[str | None]:
     """Return the first group, or the whole match, of a regular expression in each name.
 
     Raises:
-        ConversionError: If it is none, or would take years on such names.
+        ConversionError: If it is not one, or would take years on such names.
     """
     try:
         re.compile(pattern)

@@ -129,7 +129,7 @@ def marked_rows(repository: Path) -> Iterator[Row]:
     """Find the markers on the tests, in the order of files and lines.
 
     Raises:
-        ValueError: a marker names an unknown section, or stands on something that is no test.
+        ValueError: a marker names an unknown section, or stands on something that is not a test.
     """
     for file in sorted((repository / "tests").rglob("test_*.py")):
         for function in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):

@@ -84,7 +84,7 @@ def _rgb(file: Path) -> None:
 
 
 def _with_twin(file: Path) -> None:
-    """scan.nii beside scan.nii.gz: ITK reads the first where it is asked for the second."""
+    """scan.nii next to scan.nii.gz: ITK reads the first when asked for the second."""
     file.with_suffix("").write_bytes(gzip.decompress(file.read_bytes())[:400])
 
 

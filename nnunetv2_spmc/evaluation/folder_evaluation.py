@@ -138,7 +138,7 @@ def evaluate_folder(
 
     Args:
         reference_folder: Reference segmentations, labelsTs for example.
-        prediction_folder: Predictions of the same names; other files may lie beside them.
+        prediction_folder: Predictions of the same names; other files may lie in the folder, too.
         dataset_json_file: States the labels or regions, the file ending and the reader.
         num_processes: Worker processes, 0 works in this process; nnU-Net's default number if
             None, but no more than there are CPU cores.
@@ -147,7 +147,7 @@ def evaluate_folder(
 
     Raises:
         DataError: If folders or files do not fit together, or no case can be measured. A case that
-            fails beside others does not raise, it is named with its reason.
+            fails while others do not is named with its reason; it does not raise.
     """
     if num_processes is not None and num_processes < 0:
         raise DataError(f"The number of processes must not be negative, got {num_processes}.")
@@ -187,8 +187,8 @@ def evaluate_folder(
 def _allowed_overlap(dataset_json: Mapping[str, Any], predictions: Path) -> str:
     """Return what the model's unlabeled cases may share with others; '' if nothing was allowed.
 
-    A training that allowed it says so in the dataset.json of the model, which nnU-Net copies beside
-    predictions; those of a validation lie two folders below.
+    A training that allowed it says so in the dataset.json of the model, which nnU-Net copies next
+    to predictions; those of a validation lie two folders below.
     """
     if OVERLAP_KEY in dataset_json:
         return str(dataset_json[OVERLAP_KEY])

@@ -23,7 +23,7 @@ from nnunetv2_spmc.evaluation.case_metrics import (
 from nnunetv2_spmc.raw.cases import name_some
 
 METRICS_CSV = "metrics.csv"
-METRICS_JSON = "metrics.json"  # beside it: means, and how they came about
+METRICS_JSON = "metrics.json"  # next to it: means, and how they were made
 REMEDY = "write it again with nnUNetv2_spmc_evaluate."
 METRICS_COLUMNS = [field.name for field in dataclasses.fields(ClassMetrics)]
 

@@ -155,6 +155,6 @@ def _beside(header: Path, name: str, listed: Sequence[str]) -> tuple[Path, ...]:
 
 
 def _integer(text: str) -> int:
-    """Return a number of a header; 0 for what is none, of which SimpleITK complains."""
+    """Return a number of a header; 0 if it is not a number, and SimpleITK complains of that."""
     match = re.match(r"\s*(-?\d{1,18})", text)
     return int(match[1]) if match else 0

@@ -82,7 +82,7 @@ def _no_values(labels: Mapping[str, Any]) -> Iterator[str]:
 
 
 def label_values(value: Any) -> tuple[int, ...]:
-    """Return the values of a label or region; none where it is no definition at all."""
+    """Return the values of a label or region; none if it is not a definition at all."""
     numbers = value if isinstance(value, (tuple, list)) else (value,)
     try:
         return tuple(int(number) for number in numbers)

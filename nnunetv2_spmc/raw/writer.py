@@ -161,7 +161,7 @@ def _refuse_taken_id(
 
 
 def _has(splits_file: Path, splits: Splits | None) -> bool:
-    """Tell whether splits_final.json is there with these splits, and nothing beside it."""
+    """Tell whether splits_final.json is there with these splits, and nothing else."""
     try:
         others = [name for name in os.listdir(splits_file.parent) if not name.startswith(".")]
         if others != [splits_file.name]:  # plans, or preprocessed cases of another dataset
@@ -241,7 +241,7 @@ def _restored_on_failure(file: Path | None) -> Iterator[None]:
 
 
 def _publish_splits(splits: Splits | None, file: Path | None) -> bool:
-    """Write or remove splits_final.json; return whether preprocessed data lies beside it."""
+    """Write or remove splits_final.json; return whether preprocessed data lies next to it."""
     if file is None:
         return False
     if splits is None:

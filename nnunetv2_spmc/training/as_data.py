@@ -29,7 +29,7 @@ def _numpys_scalar(module: str) -> Callable[..., Any]:
     return made
 
 
-# what nnU-Net stores beside plain types and tensors: losses and Dice as scalars of NumPy
+# what nnU-Net stores besides plain types and tensors: losses and Dice as scalars of NumPy
 STORED_BY_NNUNET: list[Any] = [
     np.dtype,
     *{type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"},  # numbers

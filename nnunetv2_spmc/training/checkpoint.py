@@ -71,7 +71,7 @@ def check_finite(weights: Mapping[str, Any], path: Path, remedy: str) -> None:
 
 
 def all_weights(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the weights of the main branch, and the tensors that this package stored beside."""
+    """Return the weights of the main branch, and the tensors that this package added."""
     own = checkpoint.get(CHECKPOINT_KEY)
     return {**checkpoint["network_weights"], **dict(_tensors_in(own, CHECKPOINT_KEY))}
 
@@ -112,7 +112,7 @@ def read_checkpoint(path: Path, *, mmap: bool = True) -> dict[str, Any]:
 
 
 def _check_content(content: Any) -> None:
-    """Raise a KeyError or a TypeError for what is no checkpoint."""
+    """Raise a KeyError or a TypeError if it is not a checkpoint."""
     kinds = {"network_weights": Mapping, "init_args": Mapping, "trainer_name": str}
     for key, kind in kinds.items():
         if not isinstance(content[key], kind):
@@ -185,7 +185,7 @@ def check_resumed_weights(checkpoint: Mapping[str, Any], path: Path) -> None:
 
 
 def read_extra_state(path: Path) -> dict[str, Any]:
-    """Read what a trainer of this package stored beside the stock content.
+    """Read what a trainer of this package added to the stock content.
 
     Raises:
         CheckpointError: the checkpoint comes from another kind of trainer, or from an

@@ -48,7 +48,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
     step does stands at the top of `training/passes.py`.
 
     `self.network` stays the planned network: nnU-Net validates, checkpoints and predicts with it.
-    `self.joint_network` holds it as its submodule `main`, beside what only training needs.
+    `self.joint_network` holds it as its submodule `main`, with what only training needs.
     """
 
     branches: ClassVar[tuple[str, ...]] = ("main",)  # what `joint_network` returns, in this order
@@ -283,7 +283,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
         write_epoch(self, values)
 
     def on_epoch_end(self) -> None:
-        """Draw progress_semi.png beside nnU-Net's progress.png."""
+        """Draw progress_semi.png, next to nnU-Net's progress.png."""
         super().on_epoch_end()
         plot_epochs(self)
 

@@ -76,7 +76,7 @@ def watch_loading(main: nn.Module) -> Callable[[], bool]:
 
 
 def fill_parts(network: nn.Module, file: Path | None = None) -> str:
-    """Fill what a training network has beside `main`, which is filled already; say from what.
+    """Fill what a training network has besides `main`, which is filled already; say from what.
 
     Parts are taken from the checkpoint if it has the same ones. Else a tensor PART.NAME or
     PART_NAME is taken from NAME of the main branch, the longest there is. Segmentation layers are

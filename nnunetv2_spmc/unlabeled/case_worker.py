@@ -120,7 +120,7 @@ def _preprocess(job: PreprocessingJob, output_truncated: str, files: list[str]) 
         check_scan(Path(file))
     stock_class = job.configuration_manager.preprocessor_class
     preprocessor_class = _checking(stock_class, job.num_channels, files)
-    with contextlib.redirect_stdout(io.StringIO()):  # readers print beside raising
+    with contextlib.redirect_stdout(io.StringIO()):  # readers also print when they raise
         preprocessor_class(verbose=False).run_case_save(
             output_truncated,
             files,

@@ -1,4 +1,4 @@
-"""The images in a folder: whole cases, cases that lack something, and files that are no images."""
+"""The images in a folder: whole cases, cases that lack something, and files that are not images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nnunetv2_spmc.raw.cases import count_of, name_some
 from nnunetv2_spmc.raw.layout import IMAGES_UNLABELED
 
 NATURAL_IMAGE_ENDINGS = (".png", ".bmp", ".tif")  # those of nnU-Net's NaturalImage2DIO
-NO_SCANS = (".json",)  # nnU-Net puts such files beside images
+NO_SCANS = (".json",)  # nnU-Net puts such files next to images
 REPAIR = "add, rename or remove files, or remove the case"
 
 
