@@ -9,9 +9,9 @@ from collections.abc import Mapping
 class SPMCError(Exception):
     """Says in a sentence what is wrong, where, and what to do next.
 
-    Its reason lies in what the user gave or in the machine, so commands show the sentence without
-    a traceback. Every exception of this package that is not a programming mistake derives from it,
-    and from the built-in one that it is most like.
+    The cause lies in the user's input or in the machine, so commands show the sentence without a
+    traceback. Every exception of this package that is not a programming mistake derives from it,
+    and from the built-in exception that it is most like.
     """
 
 

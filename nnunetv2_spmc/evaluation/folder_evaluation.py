@@ -52,7 +52,7 @@ class EvaluationJob:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The metrics of all cases, and how they came about."""
+    """The metrics of all cases, and how they were measured."""
 
     rows: list[ClassMetrics]
     missing: tuple[str, ...]  # cases without a prediction

@@ -38,7 +38,7 @@ class ConversionError(DataError):
 
 
 class ImageSource(Protocol):
-    """Where the voxels of one channel or label come from; has to be picklable.
+    """Where the voxels of one channel or label come from; must be picklable.
 
     Its attributes of type Path are the files and folders it reads. One that is put together has
     `parts`, a tuple of sources.
@@ -53,7 +53,7 @@ class ImageSource(Protocol):
 class RawCase:
     """One case of the dataset: a scan with all its channels and perhaps a label.
 
-    A label of an unlabeled case is written to labelsUn, out of the sight of training.
+    A label of an unlabeled case is written to labelsUn, which is never trained on.
     """
 
     identifier: str

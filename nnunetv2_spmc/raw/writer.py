@@ -81,7 +81,7 @@ def write_raw_dataset(dataset: RawDataset, options: WriteOptions) -> ConversionS
         What was written, or with `dry_run` would be.
 
     Raises:
-        DataError: If anything is wrong with the input. Nothing is left behind then.
+        DataError: If anything is wrong with the input. Nothing has been written then.
     """
     check_dataset(dataset)
     dataset = replace(dataset, unused=unused_files(dataset))

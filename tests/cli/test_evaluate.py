@@ -120,7 +120,9 @@ def test_the_installed_command_works_with_its_defaults(folders) -> None:
 
 
 def test_the_empty_mask_policy_is_in_the_help_which_does_not_wait_for_nnunet() -> None:
-    assert "Dice and Jaccard 0, no distance" in " ".join(build_parser().format_help().split())
+    assert "Dice and Jaccard are 0, and there is no distance" in " ".join(
+        build_parser().format_help().split()
+    )
     code = (
         "import sys; from nnunetv2_spmc.cli.evaluate import build_parser; "
         "build_parser().format_help(); sys.exit('scipy' in sys.modules)"
