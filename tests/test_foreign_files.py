@@ -354,7 +354,7 @@ def test_plans_of_a_model_run_no_program(place, put_model, capsys, command):
 def test_plans_of_a_training_run_no_program(place, capsys):
     let_plans_run_a_program(place.cases().parent / "nnUNetPlans.json", place.marker)
     said = said_by("train", [*TRAIN, *TINY], capsys)
-    assert "nnUNetPlans.json: 'nonlin' is 'subprocess.Popen', which is no module of a n" in said
+    assert "nnUNetPlans.json: 'nonlin' is 'subprocess.Popen', which is not a module of a n" in said
     assert not place.marker.exists()
 
 

@@ -16,7 +16,7 @@ DATASET = {"labels": {"background": 0, "organ": 1}, "file_ending": ".nii.gz"}
 
 @pytest.fixture
 def folders(tmp_path, write_volume):
-    """References, and predictions with the dataset.json that nnU-Net writes beside them."""
+    """References, and predictions with the dataset.json that nnU-Net writes next to them."""
     for case in ("a", "b"):
         write_volume(tmp_path / "labels" / f"{case}.nii.gz")
         write_volume(tmp_path / "predictions" / f"{case}.nii.gz")

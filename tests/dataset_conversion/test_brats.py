@@ -315,7 +315,9 @@ def test_labels_of_too_few_patients_are_refused_without_options_of_others(
         write_case(tmp_path / f"BraTS2021_{i:05d}", i)
         if i > 1:
             (tmp_path / f"BraTS2021_{i:05d}" / f"BraTS2021_{i:05d}_seg.nii.gz").unlink()
-    with pytest.raises(ConversionError, match="has labels of 2 patients: 3 are the") as error:
+    with pytest.raises(
+        ConversionError, match="has labels of 2 patients: a random split needs 3"
+    ) as error:
         convert_brats(tmp_path, labeled=2)
     assert "--" not in str(error.value)
 
