@@ -27,7 +27,7 @@ class Converter:
 
     Attributes:
         summary: What it converts, in one line of the help.
-        add_arguments: Adds the arguments of this converter; those of all converters are there.
+        add_arguments: Adds this converter's own arguments to those that all converters share.
         convert: Converts what the arguments ask for.
         dataset: Dataset id and name where the user gives none; None requires both.
         example: What to type, for the help.

@@ -102,7 +102,7 @@ def convert_acdc(
         source: The challenge's training folder, SSL4MIS's data folder, or the one above.
         dataset_id: nnU-Net dataset id.
         name: Dataset name.
-        labeled: The first so many patients of the training list keep their labels.
+        labeled: How many patients, from the first of the training list, keep their labels.
         use_4d_frames: Add the other frames of training patients as unlabeled cases.
         allow_missing: Go on without the patients of the lists that are not on disk.
         options: How to write.
@@ -273,7 +273,7 @@ def _patients_of_h5(root: Path) -> dict[str, Patient]:
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_input(parser, "folder with training/patientXXX, or data/patientXXX_frameYY.h5")
-    text = "labeled patients, the first of the list; 3, 7 or 14 in papers"
+    text = "number of labeled patients, the first of the list; papers use 3, 7 or 14"
     add_number(parser, "--labeled", LABELED, text)
     text = "add the other frames of training patients as unlabeled cases"
     parser.add_argument("--use-4d-frames", action="store_true", help=text)

@@ -64,13 +64,13 @@ def add_seed(parser: argparse.ArgumentParser, text: str) -> None:
 
 def add_allow_missing(parser: argparse.ArgumentParser) -> None:
     """Add --allow_missing, for converters that follow a published list."""
-    text = "go on without the cases of the lists that are not on disk, and name them"
+    text = "go on without the listed cases that are not on disk, and name them"
     parser.add_argument("--allow_missing", action="store_true", help=text)
 
 
 def add_link(parser: argparse.ArgumentParser) -> None:
     """Add --link, for sources that may hold files as nnU-Net wants them."""
-    text = "link .nii.gz files that are right, copy none"
+    text = "link .nii.gz files that need no change, instead of copying them"
     parser.add_argument("--link", action="store_true", help=text)
 
 

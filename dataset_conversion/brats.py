@@ -192,8 +192,8 @@ def _random_split(
     num_patients = len({patients[name] for name in with_label})
     if num_patients < 3:
         raise ConversionError(
-            f"{source} has labels of {count_of(num_patients, 'patient')}: 3 are the fewest for a "
-            "random split, one each for test, validation and training; add labels."
+            f"{source} has labels of {count_of(num_patients, 'patient')}: a random split needs "
+            "3, one each for test, validation and training; add labels."
         )
     assignment = assign_roles(
         patients,
@@ -245,7 +245,7 @@ def _raw_cases(
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_input(parser, "folder with the cases of one release somewhere below it")
-    text = "labeled cases, for 2019 the first of the list"
+    text = "number of labeled cases; for 2019, the first of the list"
     add_number(parser, "--labeled", LABELED, text)
     parser.add_argument(
         "--modalities",
@@ -254,7 +254,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         default=["flair"],
         metavar="NAME",
         help="channels, by their names until 2021 or since 2023: flair or t2f, t1 or t1n, t1ce or "
-        "t1c, t2 or t2w, or all (default: flair, as in the semi-supervised papers)",
+        "t1c, t2 or t2w, or all of them (default: flair, as in the semi-supervised papers)",
     )
     parser.add_argument(
         "--target",

@@ -133,8 +133,8 @@ def _mask_values(layout: FolderLayout, classes: LabelDefinition) -> dict[str, in
         )
     if classes.label_map:
         raise ConversionError(
-            "--map changes the values of labels, and the masks of --label_files have none of "
-            "theirs: they are 0 outside and 1 or 255 inside; leave --map out."
+            "--map changes the values of labels, but the masks of --label_files are 0 outside and "
+            "1 or 255 inside; leave --map out."
         )
     return values
 

@@ -28,8 +28,8 @@ def _add_channels(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         required=True,
         metavar="NAME",
-        help="channel names; nnU-Net normalizes CT by intensity statistics, others by z-score. May "
-        "be left out where --channel_files names them",
+        help="channel names; nnU-Net normalizes CT by intensity statistics and other channels by "
+        "z-score. Leave this out if --channel_files names the channels",
     )
     add(
         "--channel_files",
@@ -38,39 +38,40 @@ def _add_channels(parser: argparse.ArgumentParser) -> None:
         channels=channels,
         default=(),
         metavar="NAME=PATTERN",
-        help="one folder for each case: file of each channel, as t1='*_t1.nii.gz'",
+        help="for one folder per case: the file of each channel, such as t1='*_t1.nii.gz'",
     )
 
 
 def _add_labels(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    text = "folder of label files, named as the cases (default: the folder of images)"
+    text = "folder of label files, named like the cases (default: the folder of images)"
     add("-l", type=absolute_path, metavar="LABELS", help=text)
     add(
         "--label_suffix",
         metavar="SUFFIX",
-        help="what follows the case's name in the name of its label, as _seg; with a hyphen "
-        "--label_suffix=-seg (default: common ones as _seg, _label, _mask, _gt are found)",
+        help="what follows the case's name in the name of its label, such as _seg; with a hyphen, "
+        "write --label_suffix=-seg (default: common ones such as _seg, _label, _mask, _gt)",
     )
     add(
         "--label_file",
         metavar="PATTERN",
-        help="the label of a case: a file in its folder in -l, or beside its images without -l; "
-        "or, with the case's name for the first *, a file of -l itself, as '*_seg.nii.gz'",
+        help="the label of a case: a file in the case's folder in -l or, without -l, next to its "
+        "images; or a file in -l itself, such as '*_seg.nii.gz', where the case's name replaces "
+        "the first *",
     )
     add(
         "--label_files",
         nargs="+",
         default=(),
         metavar="NAME=PATTERN",
-        help="one mask for each class, 0 outside and 1 or 255 inside, found as by --label_file: "
-        "liver='segmentations/liver.nii.gz'",
+        help="one mask for each class, 0 outside and 1 or 255 inside, found as with --label_file, "
+        "such as liver='segmentations/liver.nii.gz'",
     )
-    text = "where masks of --label_files overlap, the later one counts (default: refused)"
+    text = "if masks of --label_files overlap, let the later one count (default: refuse them)"
     add("--later_mask_counts", action="store_true", help=text)
-    text = "change label values, as 255=1"
+    text = "change label values, for example 255=1"
     add("--map", nargs="+", default=(), metavar="OLD=NEW", help=text)
-    text = "labels of their image's shape lie on it, whatever their header says: take the image's"
+    text = "give a label its image's header if the shapes agree, whatever its own header says"
     add("--trust_label_grid", action="store_true", help=text)
 
 
@@ -80,7 +81,7 @@ def _add_classes(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         required=True,
         metavar="NAME=VALUE",
-        help="classes, as background=0 liver=1; a region as whole=1,2,3",
+        help="classes, for example background=0 liver=1; a region has several values: whole=1,2,3",
     )
     parser.add_argument(
         "--regions_class_order",
@@ -88,7 +89,7 @@ def _add_classes(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=(),
         metavar="VALUE",
-        help="label value each region is written as, in order (with regions only)",
+        help="the label value that each region is written as, in order (only with regions)",
     )
 
 
@@ -118,7 +119,9 @@ def parse_labels(items: Iterable[str]) -> dict[str, int | tuple[int, ...]]:
         try:
             numbers = tuple(int(number) for number in value.split(","))
         except ValueError as error:
-            raise ConversionError(f"--labels {name}={value}: {value!r} is no integer.") from error
+            raise ConversionError(
+                f"--labels {name}={value}: {value!r} is not an integer."
+            ) from error
         labels[name] = numbers[0] if len(numbers) == 1 else numbers
     return labels
 

@@ -22,7 +22,7 @@ class FolderLayout:
 
     Attributes:
         images: Folder of image files, of DICOM folders, or with `channel_files` of case folders.
-        labels: Folder of label files named as the cases; None if labels lie beside the images.
+        labels: Folder of label files named as the cases; None if labels lie with the images.
         channels: Channel names, in order.
         channel_files: Glob pattern of each channel inside a case's folder.
         label_file: Glob pattern of the label: inside a case's folder, or with the case's name in

@@ -109,7 +109,7 @@ def _without(suffix: str, stem: str) -> str:
 def _labels_by_name(layout: FolderLayout, cases: Collection[str]) -> dict[str, ImageFile]:
     files = volume_files(layout.label_folder)
     suffix = _suffix(layout, files, cases)
-    # Beside images, and where the user says so, a file without the suffix is no label.
+    # Next to images, and where the user says so, a file without the suffix is not a label.
     has_to = bool(suffix) and (layout.label_suffix is not None or layout.labels_beside_images)
     labels: dict[str, Path] = {}
     orphans = []

@@ -2,7 +2,7 @@
 
 Source: https://www.cardiacatlas.org/atriaseg2018-challenge/ (terms of use there).
 Label map: 255 -> 1 (left atrium) in the challenge's files; 0/1 already in the h5 files.
-Counts: 100 scans; 80 for training, of which the first N of the list are labeled, and 20 for test.
+Counts: 100 scans; 80 for training (the first N of the list are labeled) and 20 for test.
 
 Expected input, one of
 
@@ -89,7 +89,7 @@ def convert_la(
         source: The folder of the scans, or the one above.
         dataset_id: nnU-Net dataset id.
         name: Dataset name.
-        labeled: The first so many scans of the training list keep their label.
+        labeled: How many scans, from the first of the training list, keep their label.
         allow_missing: Go on without the scans of the lists that are not on disk.
         options: How to write.
 
@@ -196,7 +196,7 @@ def _by_folder(files: Iterable[Path]) -> dict[str, Path]:
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_input(parser, "folder with ID/lgemri.nrrd and ID/laendo.nrrd, or ID/mri_norm2.h5")
-    text = "labeled scans, the first of the list; 8 or 16 in papers"
+    text = "number of labeled scans, the first of the list; papers use 8 or 16"
     add_number(parser, "--labeled", LABELED, text)
     add_allow_missing(parser)
 

@@ -36,13 +36,13 @@ def patient_keys(pattern: str, names: Sequence[str]) -> list[str | None]:
     """Return the first group, or the whole match, of a regular expression in each name.
 
     Raises:
-        ConversionError: If it is none, or would take years on such names.
+        ConversionError: If it is not one, or would take years on such names.
     """
     try:
         re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
         raise ConversionError(
-            f"--group_by {pattern!r} is no regular expression: {error}."
+            f"--group_by {pattern!r} is not a regular expression: {error}."
         ) from error
     try:
         done = subprocess.run(

@@ -14,7 +14,7 @@ class PublishedSplit:
     """Training, validation and test units in the protocol's order.
 
     Attributes:
-        train: Names of which the first N are labeled, the rest unlabeled.
+        train: Names; the first N are labeled, the rest unlabeled.
         test: Names held out for the test.
         validation: Names held out for validation.
         unit: What a name stands for: a scan, a patient, a case.

@@ -17,7 +17,7 @@ from nnunetv2_spmc.raw.cases import ConversionError, count_of, safe_identifier
 from nnunetv2_spmc.raw.splits import ListedCases, Selection
 
 CASES = (
-    "a number, a fraction like 0.2, names joined by commas, or a file with one case a line "
+    "a number, a fraction like 0.2, names joined by commas, or a file with one case per line "
     "(for names that are numbers)"
 )
 
@@ -45,7 +45,7 @@ class SplitRequest:
         """Return the patient of each case.
 
         Raises:
-            ConversionError: If `group_by` is no regular expression, takes too long, or does not
+            ConversionError: If `group_by` is not a regular expression, takes too long, or does not
                 match a case.
         """
         names = list(identifiers)
@@ -108,26 +108,26 @@ def add_split(parser: argparse.ArgumentParser) -> None:
     add(
         "--test",
         metavar="CASES",
-        help=f"test cases, chosen first: {CASES}. Numbers and fractions are drawn from those with "
-        "a label; with --group_by a number counts patients",
+        help=f"test cases, chosen first: {CASES}. Numbers and fractions are drawn from cases "
+        "with a label; with --group_by, a number counts patients",
     )
     add(
         "--val",
         metavar="CASES",
-        help="validation cases, chosen from the rest in the same ways",
+        help="validation cases, chosen from the rest in the same way",
     )
     add(
         "--labeled",
         metavar="CASES",
-        help="keep only these labels for training, chosen from the rest in the same ways, but a "
-        "number counts cases; others go to labelsUn (default: keep all)",
+        help="keep only these labels for training, chosen from the rest in the same way, but a "
+        "number counts cases; the others go to labelsUn (default: keep all)",
     )
     add(
         "--group_by",
         metavar="REGEX",
-        help="first group (or match) in a case's name is the patient; patients stay together",
+        help="the first group (or match) in a case's name is the patient; patients stay together",
     )
-    add_seed(parser, "seed of numbers and fractions")
+    add_seed(parser, "seed of the draws for numbers and fractions")
 
 
 def split_request(arguments: argparse.Namespace) -> SplitRequest:

@@ -46,7 +46,7 @@ def build_sdist(sdist_directory: str, config_settings: Any = None) -> str:
 
 
 def bring_viewer() -> None:
-    """Put the viewer into the package, beside its licence; end the build if it cannot be had."""
+    """Put the viewer and its licence into the package; end the build if it cannot be had."""
     try:
         found = find_niivue()
         if found != BUNDLED_FILE:

@@ -1,7 +1,7 @@
 """What mkdocs does to the links of a page: those that leave docs/ become names of files.
 
 On a page of the repository they lead to the file; the site has no such file. One that is not there
-stays a link, of which mkdocs warns.
+stays a link, and mkdocs warns about it.
 """
 
 from __future__ import annotations

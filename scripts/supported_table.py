@@ -48,26 +48,31 @@ SECTIONS = (
 INTRODUCTION = """\
 # What is supported
 
-Written by `python scripts/supported_table.py` from the tests; a test fails when the two differ.
+`python scripts/supported_table.py` writes this page from the tests. A test fails if the two differ.
 
-- *Works*: the named test passes. A training in it is a few iterations on tiny phantoms, nnU-Net's
-  final validation, and a prediction by stock nnU-Net. It says that things run, not that they help:
-  accuracy is in [benchmarks.md](benchmarks.md).
-- *Refused*: one sentence that says what to use instead, before data is loaded.
-- *Tested only where there is ...*: the test skips without that device, so on other machines nothing
-  has been shown.
+- *Works*: the named test passes. A training in it consists of a few iterations on tiny phantoms,
+  nnU-Net's final validation, and a prediction by stock nnU-Net. The test shows that things run, not
+  that they help: [benchmarks.md](benchmarks.md) has the accuracy.
+- *Refused*: before data is loaded, one sentence says what to use instead.
+- *Tested only where there is ...*: the test skips without that device. On other machines it shows
+  nothing.
 """
 GRID_HEAD = f"""\
 ## Configurations, plans, labels, channels, numbered folds
 
-The plans are nnU-Net's, with fewer features; anisotropic ones have flat kernels and strides. Each
+The plans are nnU-Net's, with fewer features. Anisotropic plans have flat kernels and strides. Each
 cell is a test: `{GRID_TEST}[ROW-CONFIGURATION-PLANNER]`.
 
-Asserted in each: every loss term is finite; encoder and decoder of every branch moved by more than
-weight decay alone moves them; the network that stock nnU-Net builds from the plans takes the
-checkpoint and gives the same output; a scan that stock nnU-Net predicts has the geometry, the
-labels and the probabilities that it should have. That the loss falls is asserted for every method,
-on one batch, in `tests/methods/test_contract.py`.
+Each test asserts that:
+
+- every loss term is finite;
+- encoder and decoder of every branch moved by more than weight decay alone would move them;
+- the network that stock nnU-Net builds from the plans takes the checkpoint and gives the same
+  output;
+- a scan that stock nnU-Net predicts has the geometry, the labels and the probabilities that it
+  should have.
+
+`tests/methods/test_contract.py` asserts for every method that the loss falls on one batch.
 
 """
 
@@ -124,7 +129,7 @@ def marked_rows(repository: Path) -> Iterator[Row]:
     """Find the markers on the tests, in the order of files and lines.
 
     Raises:
-        ValueError: a marker names an unknown section, or stands on something that is no test.
+        ValueError: a marker names an unknown section, or stands on something that is not a test.
     """
     for file in sorted((repository / "tests").rglob("test_*.py")):
         for function in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):

@@ -168,7 +168,7 @@ def test_a_command_names_what_a_model_would_run_and_does_not_run_it(
     file = put_model()
     inject(file, place.marker)
     said = said_by(command, arguments_of(command, place), capsys)
-    assert f"{file} names {os.mkdir.__module__}.mkdir, which is no part of a checkpoint" in said
+    assert f"{file} names {os.mkdir.__module__}.mkdir, which is not part of a checkpoint" in said
     assert not place.marker.exists()
     assert not (place.root / "out").exists()
 
@@ -347,14 +347,14 @@ def test_plans_of_a_model_run_no_program(place, put_model, capsys, command):
     file = put_model().parents[1] / "plans.json"
     let_plans_run_a_program(file, place.marker)
     said = said_by(command, arguments_of(command, place), capsys)
-    assert f"{file}: 'nonlin' is 'subprocess.Popen', which is no module of a network" in said
+    assert f"{file}: 'nonlin' is 'subprocess.Popen', which is not a module of a network" in said
     assert not place.marker.exists()
 
 
 def test_plans_of_a_training_run_no_program(place, capsys):
     let_plans_run_a_program(place.cases().parent / "nnUNetPlans.json", place.marker)
     said = said_by("train", [*TRAIN, *TINY], capsys)
-    assert "nnUNetPlans.json: 'nonlin' is 'subprocess.Popen', which is no module of a n" in said
+    assert "nnUNetPlans.json: 'nonlin' is 'subprocess.Popen', which is not a module of a n" in said
     assert not place.marker.exists()
 
 
@@ -378,7 +378,7 @@ def test_a_training_does_not_run_what_a_labeled_case_holds(place, capsys, monkey
         main([*TRAIN, *options, *settings])
     said = str(ended.value)
     assert ".pkl names " in said
-    assert "mkdir, which is no part of a preprocessed case" in said
+    assert "mkdir, which is not part of a preprocessed case" in said
     assert not place.marker.exists()
 
 
@@ -391,7 +391,7 @@ def test_a_training_does_not_run_what_an_unlabeled_case_holds(place, capsys, mon
         inject_properties(folder, case, place.marker)
     said = said_by("train", [*TRAIN, *TINY], capsys)
     assert ".pkl names " in said
-    assert "mkdir, which is no part of a preprocessed case" in said
+    assert "mkdir, which is not part of a preprocessed case" in said
     assert not place.marker.exists()
 
 

@@ -29,7 +29,7 @@ LAYERS = (  # from top to bottom
     "raw",
     "common",
 )
-ABOVE_ALL = ("__init__", "train")  # modules beside the folders: load_run, the name of a command
+ABOVE_ALL = ("__init__", "train")  # modules next to the folders: load_run, the name of a command
 STRANGERS = {("networks", "losses")}  # below, and yet they know nothing of each other
 
 PARTS = {  # of a trainer: they name it in their type hints, and import nothing of it

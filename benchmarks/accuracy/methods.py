@@ -35,7 +35,7 @@ DOUBLE = "_2x"  # ending of the configuration with twice the labeled batch
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset of which few cases keep their labels."""
+    """A dataset in which few cases keep their labels."""
 
     id: int
     name: str

@@ -102,7 +102,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--double-batch", action="store_true", help="twice the labeled batch")
     add("--epochs", type=int, help="default: those of the vehicle")
     add("--longer", type=int, default=1, metavar="N", help="N times as many epochs")
-    add("--times", type=int, default=0, help="measure the test cases at so many times")
+    add("--times", type=int, default=0, help="measure the test cases this many times")
     add("--seconds", type=float, help="expected (default: by the results of the same method)")
     add("--queue", type=Path, default=QUEUE)
     add("--results", type=Path, default=long_csv.RESULTS)

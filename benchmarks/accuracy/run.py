@@ -84,7 +84,7 @@ def train(asked: Run, data: Path, output: Path, device: str) -> tuple[Path, list
 
 
 def environment(asked: Run, output: Path) -> dict[str, str]:
-    """Return what its commands need beside nnU-Net's other two folders."""
+    """Return what its commands need besides nnU-Net's other two folders."""
     results = output / "runs" / asked.run / "results"
     results.mkdir(parents=True, exist_ok=True)
     return {"nnUNet_results": str(results), "nnUNet_spmc_settings": asked.environment()}

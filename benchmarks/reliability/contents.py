@@ -119,7 +119,7 @@ def _record_of_files(file: Path, content: bytes) -> bytes:
     """Replace what a record says of preprocessed files: whether it is true of those that lie there.
 
     Raises:
-        TornError: it is no JSON.
+        TornError: it is not JSON.
     """
     try:
         record = json.loads(content)

@@ -24,7 +24,7 @@ DEFINITIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("background in capitals", "--labels Background=0 a=1 b=2", ("background",)),
     ("background alone", "--labels background=0", ("class",)),
     ("a value below zero", "--labels background=0 a=-1", ("-1",)),
-    ("a value that is no number", "--labels background=0 a=one", ("one",)),
+    ("a value that is not a number", "--labels background=0 a=one", ("one",)),
     ("a class without a name", "--labels background=0 =1 b=2", ("=1",)),
     ("a value that no label may have", "--labels background=0 a=1", ("2",)),
     ("regions without an order", "--labels background=0 w=1,2 c=2", ("order",)),
@@ -57,7 +57,7 @@ def definitions() -> Iterator[BadInput]:
         ("a fraction of 2.5", ("--val", "2.5"), ("2.5",)),
         ("a list that does not exist", ("--test", "gone.txt"), ("gone.txt",)),
         ("an unknown case", ("--labeled", "no_such_case,train_000"), ("no_such_case",)),
-        ("a pattern that is none", ("--group_by", "(train"), ("(train",)),
+        ("a pattern that is not one", ("--group_by", "(train"), ("(train",)),
         ("a pattern that matches nothing", ("--group_by", "patient"), ("patient",)),
         ("processes below zero", ("-np", "-3"), ("-3",)),
     ):
@@ -117,7 +117,9 @@ def layouts() -> Iterator[BadInput]:
         ("an empty image folder", _nothing, ("images",)),
     ):
         yield BadInput(name, "convert", _changed(change), names)
-    yield BadInput("--overwrite over a folder that is no dataset", "convert", _no_dataset, ("X",))
+    yield BadInput(
+        "--overwrite over a folder that is not a dataset", "convert", _no_dataset, ("X",)
+    )
     yield BadInput("a dataset that exists", "convert", _exists, ("overwrite",))
     for converter in ("la", "acdc", "brats"):
         yield BadInput(

@@ -84,7 +84,7 @@ def _rgb(file: Path) -> None:
 
 
 def _with_twin(file: Path) -> None:
-    """scan.nii beside scan.nii.gz: ITK reads the first where it is asked for the second."""
+    """scan.nii next to scan.nii.gz: ITK reads the first when asked for the second."""
     file.with_suffix("").write_bytes(gzip.decompress(file.read_bytes())[:400])
 
 
@@ -108,7 +108,7 @@ FILE_FAULTS = (
     FileFault("a voxel missing at the end", _raw_bytes(lambda content: content[:-2])),
     FileFault("a folder of that name", _folder),
     FileFault("a dangling link", _dangling),
-    FileFault("a broken .nii beside the .nii.gz", _with_twin),
+    FileFault("a broken .nii next to the .nii.gz", _with_twin),
     FileFault("one NaN", _voxels(_one(np.nan))),
     FileFault("one infinite voxel", _voxels(_one(np.inf))),
     FileFault("one value everywhere", _voxels(lambda a: np.full_like(a, 7)), labels=False),

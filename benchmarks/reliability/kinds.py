@@ -53,7 +53,7 @@ class Kind:
         repeats: two runs give the same bytes; otherwise checkpoints have the same form.
         grows: files that may be otherwise after a kill; JSON and checkpoints must be whole.
         environment: variables to set.
-        main: what runs, if it is none of the package's commands.
+        main: what runs, if it is not one of the package's commands.
     """
 
     command: str

@@ -57,7 +57,7 @@ def trainings() -> Iterator[BadInput]:
         ("no unlabeled cases at all", _no_unlabeled, ("imagesUn",)),
         ("no labeled cases preprocessed", _no_labeled, ("preprocess",)),
         ("a labeled case cut short", _cut_labeled, ("train_00",)),
-        ("splits that are no JSON", _broken_splits, ("splits_final.json",)),
+        ("splits that are not JSON", _broken_splits, ("splits_final.json",)),
         ("splits that name another case", _other_splits, ("nobody",)),
     ):
         yield BadInput(name, "train", _changed(change), names)

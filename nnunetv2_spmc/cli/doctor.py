@@ -17,10 +17,11 @@ def build_parser() -> Parser:
     """Return the parser of the command."""
     parser = Parser(
         prog="nnUNetv2_spmc_doctor",
-        description="Say what is wrong with this installation and, with -d, with a dataset: leaks, "
-        "sites, damaged files, folds, memory and time of a training; and what to do. It changes "
-        "nothing; what it reads of scans is kept beside the plans, as preprocessing does. The exit "
-        "status is 1 if there is an error, 0 if there is nothing worse than a warning.",
+        description="Say what is wrong with this installation and what to do. With -d, also check "
+        "a dataset: leaks, sites, damaged files, folds, and the memory and time of a training. The "
+        "doctor changes nothing; it keeps what it read from the scans next to the plans, as "
+        "preprocessing does. The exit status is 1 if there is an error, and 0 if there is nothing "
+        "worse than a warning.",
         example="nnUNetv2_spmc_doctor\nnnUNetv2_spmc_doctor -d 510 --html doctor.html",
     )
     add = parser.add_argument
@@ -31,11 +32,11 @@ def build_parser() -> Parser:
     text = "where the training will run (default: the GPU if there is one)"
     add("-device", choices=("cuda", "cpu", "mps"), default="", help=text)
     processes = min(4, usable_cores())
-    text = "processes that open files, 0 works without worker processes (default: %(default)s)"
+    text = "processes that open files; 0: no worker processes (default: %(default)s)"
     add("-np", type=int, default=processes, metavar="N", help=text)
-    text = "write JSON into FILE; without FILE, to stdout instead of the table"
+    text = "write JSON into FILE; without FILE, print JSON instead of the table"
     add("--json", nargs="?", const=STDOUT, metavar="FILE", help=text)
-    text = "write a page with pictures of labeled and unlabeled scans, too"
+    text = "also write a page with pictures of labeled and unlabeled scans"
     add("--html", type=Path, metavar="FILE", help=text)
     add("--no_pbar", action="store_true", help="no progress bar")
     return parser
@@ -43,7 +44,7 @@ def build_parser() -> Parser:
 
 @command("nothing was changed")
 def main(argv: Sequence[str] | None = None) -> int | None:
-    """Examine, then show what was found; 1 if there is an error among it."""
+    """Examine, then show what was found; return 1 if there is an error."""
     parser = build_parser()
     arguments = parser.parse_args(argv)
     if arguments.np < 0:

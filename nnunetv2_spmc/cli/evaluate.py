@@ -15,13 +15,13 @@ def build_parser() -> Parser:
     parser = Parser(
         prog="nnUNetv2_spmc_evaluate",
         description="Measure predictions against references: Dice, Jaccard, HD95 and ASD per case "
-        "and class or region, as MedPy defines them; distances in millimetres and in voxels. "
-        "Writes metrics.csv and metrics.json.",
-        epilog="A class in neither mask is counted and enters no mean. A class in one of the two "
-        "only is a failure: Dice and Jaccard 0, no distance. Voxels under the ignore label of the "
-        "reference are left out. Formats without a voxel size (png) have one of 1 mm. Cases that "
-        "cannot be measured, of which a file is truncated for example, are named and left out; the "
-        "exit status is 1 then.",
+        "and class or region, as MedPy defines them. Distances are in millimetres and in voxels. "
+        "The command writes metrics.csv and metrics.json.",
+        epilog="If a class is in neither mask, the case is counted but left out of every mean. If "
+        "a class is in only one of the two masks, that is a failure: Dice and Jaccard are 0, and "
+        "there is no distance. Voxels under the ignore label of the reference are left out. For "
+        "formats without a voxel size (png), 1 mm is assumed. Cases that cannot be measured, for "
+        "example because a file is truncated, are named and left out, and the exit status is 1.",
         example="nnUNetv2_spmc_evaluate -ref Dataset510_Liver/labelsTs -pred predictions",
     )
     add = parser.add_argument
@@ -38,13 +38,13 @@ def build_parser() -> Parser:
         "-np",
         type=int,
         metavar="N",
-        help="processes; lower it if memory runs out, 0 works without worker processes "
+        help="number of processes; lower it if memory runs out; 0: no worker processes "
         "(default: nnU-Net's, but at most one per CPU core)",
     )
     add(
         "--chill",
         action="store_true",
-        help="evaluate the predictions that are there if some are missing, as for the validation "
+        help="if some predictions are missing, evaluate the others, for example the validation "
         "cases of a fold; the missing ones are named",
     )
     add("--no_pbar", action="store_true", help="no progress bar")

@@ -15,8 +15,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Export a model folder."""
     parser = Parser(
         prog="nnUNetv2_spmc_export",
-        description="Write a model folder that a machine with stock nnU-Net alone can use: "
-        "trainer nnUNetTrainer, main branch only, no optimizer. Equal logits are checked first.",
+        description="Write a model folder that needs only stock nnU-Net. It holds the main branch, "
+        "with the trainer nnUNetTrainer and no optimizer. The command first checks that the "
+        "logits are equal.",
         epilog="On the other machine: nnUNetv2_predict_from_modelfolder -m OUT -i IMAGES "
         "-o PREDICTIONS",
         example="nnUNetv2_spmc_export -d 510 -c 3d_fullres -o exported",

@@ -29,8 +29,8 @@ def add_model(
         type=Path,
         nargs=number,
         metavar="MODEL_FOLDER",
-        help="trained model: nnUNet_results/DatasetXXX_Name/TRAINER__PLANS__CONFIGURATION; or, as "
-        "in nnUNetv2_predict, -d -c -tr -p",
+        help="trained model: nnUNet_results/DatasetXXX_Name/TRAINER__PLANS__CONFIGURATION; "
+        "instead, -d -c -tr -p name it as in nnUNetv2_predict",
     )
     add("-d", metavar="ID", help=dataset)
     add("-c", metavar="CONFIG", help="configuration, 3d_fullres for example, instead of -m")
@@ -63,7 +63,7 @@ def model_folder(parser: Parser, arguments: argparse.Namespace, *, needs_dataset
     Args:
         parser: with the options of `add_model`.
         arguments: what it parsed.
-        needs_dataset: the command needs -d beside -m, too.
+        needs_dataset: the command needs -d in addition to -m.
 
     Raises:
         DataError: nnUNet_results has no such dataset or model; says which models there are.

@@ -23,7 +23,7 @@ class Parser(argparse.ArgumentParser):
     """An ArgumentParser that refuses, by name, what argparse guesses at or leaves to its caller.
 
     argparse reads -d as -device, --out as --output and -out as `-o ut`; `allow_abbrev` forbids the
-    second only. Here a value may follow a one-letter option at once only where it is no word:
+    second only. Here a value may follow a one-letter option directly only if it is not a word:
     -d500. The parsers of subcommands are of this class, too.
 
     Args:

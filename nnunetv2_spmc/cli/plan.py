@@ -13,7 +13,7 @@ def build_parser() -> Parser:
     """Return the parser of the command."""
     parser = Parser(
         prog="nnUNetv2_spmc_plan",
-        description="Add a configuration to the plans that nnU-Net has made of a dataset.",
+        description="Add a configuration to the plans that nnU-Net made for a dataset.",
         example="nnUNetv2_spmc_plan small -d 510 -c 3d_fullres",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="KIND")
@@ -25,11 +25,11 @@ def _add_small(commands: argparse._SubParsersAction[Parser]) -> None:
     parser = commands.add_parser(
         "small",
         help="a configuration that trains in minutes on a CPU",
-        description="Add CONFIG_small, a configuration that trains in minutes on a CPU. It "
-        "inherits everything from CONFIG, so the preprocessed data is shared, but the number of "
-        "features and, where given, the patch size and the batch size.",
-        epilog="For first runs, tests and laptops; train real models with the plans as nnU-Net "
-        "made them.",
+        description="Add CONFIG_small, a configuration that trains in minutes on a CPU. It has its "
+        "own number of features and, if you give them, its own patch size and batch size. It "
+        "inherits everything else from CONFIG, so the two share the preprocessed data.",
+        epilog="Use it for first runs, tests and laptops. Train real models with the plans as "
+        "nnU-Net made them.",
         example="nnUNetv2_spmc_plan small -d 510 -c 3d_fullres --batch_size 2",
     )
     add = parser.add_argument
@@ -49,7 +49,7 @@ def _add_small(commands: argparse._SubParsersAction[Parser]) -> None:
         type=int,
         nargs="+",
         metavar="N",
-        help="voxels per axis, in the order of the plans: 3D first the slices (default: as "
+        help="voxels per axis, in the order of the plans: in 3D the slices come first (default: as "
         "planned)",
     )
     add("--batch_size", type=int, metavar="N", help="patches per step (default: as planned)")
@@ -57,7 +57,7 @@ def _add_small(commands: argparse._SubParsersAction[Parser]) -> None:
         "--coarser",
         type=float,
         metavar="N",
-        help="voxels N times as long; such a configuration is preprocessed by itself",
+        help="make voxels N times as long; such a configuration needs its own preprocessing",
     )
     add("--name", help="name of the new configuration (default: CONFIG_small)")
 

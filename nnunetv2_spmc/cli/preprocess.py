@@ -25,21 +25,23 @@ def build_parser() -> Parser:
     add("-d", nargs="+", required=True, metavar="ID", help="dataset ids or names")
     add("-c", nargs="+", required=True, metavar="CONFIG", help="configurations, 3d_fullres ...")
     add("-p", default="nnUNetPlans", metavar="PLANS", help="plans (default: %(default)s)")
-    text = "processes; lower it if memory runs out, 0 works without worker processes "
+    text = "number of processes; lower it if memory runs out; 0: no worker processes "
     add("-np", type=int, metavar="N", help=f"{text}(default: 8 for 2d and 3d_lowres, 4 otherwise)")
-    text = "share the cases among K runs, on several computers for example (default: %(default)s)"
+    text = "share the cases among K runs, for example on several computers (default: %(default)s)"
     add("-num_parts", type=int, default=1, metavar="K", help=text)
-    text = "the part this run does, from 0 to K-1 (default: %(default)s)"
+    text = "the part that this run does, from 0 to K-1 (default: %(default)s)"
     add("-part_id", type=int, default=0, metavar="I", help=text)
     add("--verify", action="store_true", help="decompress the finished cases and redo broken ones")
     add(
-        "--overwrite", action="store_true", help="make all cases again, after a change of the plans"
+        "--overwrite",
+        action="store_true",
+        help="make all cases again, after the plans have changed",
     )
     text = "accept unlabeled cases that are labeled or test cases as well"
     add(
         "--allow_overlap",
         action="store_true",
-        help=f"{text}; numbers measured on those will be too good",
+        help=f"{text}; numbers measured on these will be too good",
     )
     add("--no_pbar", action="store_true", help="no progress bar")
     return parser

@@ -14,17 +14,18 @@ from nnunetv2_spmc.cli.runner import command
 # as in inference.ranking, which takes seconds to import
 SCORES = ("difficulty", "common_difficulty", "disagreement", "entropy", "random")
 EPILOG = """\
-Scores, over the region R: voxels that either branch calls foreground, or of which both are unsure.
-  common_difficulty  share of voxels of which both branches are unsure (confidence <= tau)
+Scores are computed over a region: voxels that either branch calls foreground, or about which both
+are unsure.
+  common_difficulty  share of voxels about which both branches are unsure (confidence <= tau)
   disagreement       share of voxels that the branches label differently
   difficulty         mean of the two (default)
-  entropy            mean entropy of the main branch, over its maximum; works with any model
+  entropy            mean entropy of the main branch, divided by its maximum; works with any model
   random             a baseline, see --seed
-With -k the first K are marked with * and chosen in turn: the next is the one with the largest score
-times distance to those before it, so a lower score may stand above a higher one. The others follow
+With -k, the first K are marked with * and chosen one by one: each is the one with the largest score
+times distance to those before it. So a lower score may stand above a higher one. The others follow
 by score.
-Cases of which nothing was predicted have no score and come last. Cases that cannot be read, of
-which a file is truncated for example, are named and left out; the exit status is 1 then."""
+Cases in which nothing was predicted have no score and come last. Cases that cannot be read, for
+example because a file is truncated, are named and left out, and the exit status is 1."""
 
 
 def build_parser() -> Parser:
@@ -48,11 +49,11 @@ def build_parser() -> Parser:
         type=int,
         default=0,
         metavar="K",
-        help="choose the first K so that they also differ from each other (weighted greedy "
+        help="choose the first K cases so that they also differ from each other (weighted greedy "
         "k-center on bottleneck features)",
     )
-    add("--by_patient", action="store_true", help="rank patients: means over their cases")
-    add("--seed", type=int, default=0, help="of the random score (default: %(default)s)")
+    add("--by_patient", action="store_true", help="rank patients, by means over their cases")
+    add("--seed", type=int, default=0, help="seed of the random score (default: %(default)s)")
     add("--disable_tta", action="store_true", help="no mirroring: faster, less precise")
     return parser
 

@@ -13,15 +13,16 @@ from nnunetv2_spmc.cli.parser import Parser
 from nnunetv2_spmc.cli.runner import command
 
 EPILOG = """\
-The page begins with the answer: the difference in Dice of each method to the supervised control, or
-without one to the first run, with its 95 % interval. Pictures, metrics, curves and settings follow.
-Runs that differ in seed or fold only are trainings of one method.
+The page begins with the answer: the difference in Dice between each method and the supervised
+control, with its 95 % interval. Without a control, the first run takes its place. Pictures,
+metrics, curves and settings follow. Runs that differ only in seed or fold are trainings of one
+method.
 
-Where nnUNet_raw has labeled test cases, the page judges by them, else by the validation cases. Test
-cases that are not predicted yet are predicted, with their maps, into RUN/test, where the next
+If nnUNet_raw has labeled test cases, the page judges by them, otherwise by the validation cases.
+Test cases that are not predicted yet are predicted, with their maps, into RUN/test, where the next
 report finds them. Validation cases are predicted again only for the maps of the cases that are
-shown. Images are read from nnUNet_raw, references from nnUNet_raw and nnUNet_preprocessed: set both
-as for nnU-Net."""
+shown. Images are read from nnUNet_raw, and references from nnUNet_raw and nnUNet_preprocessed: set
+both as for nnU-Net."""
 
 
 def build_parser() -> Parser:
@@ -29,9 +30,9 @@ def build_parser() -> Parser:
     parser = Parser(
         prog="nnUNetv2_spmc_report",
         description="Write one HTML page about trainings: which one is better and by how much, "
-        "worst and best cases, a viewer, metrics, curves, what was trained on what. It needs no "
-        "network. Unfinished trainings are shown as far as they got. What is damaged is left out "
-        "and named; the exit status is 1 then.",
+        "the worst and best cases, a viewer, metrics, curves, and what was trained on what. It "
+        "needs no network. Unfinished trainings are shown as far as they got. Damaged parts are "
+        "left out and named, and the exit status is 1.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         example="nnUNetv2_spmc_report -d 510 -c 3d_fullres -f 0 -o report.html "
@@ -44,10 +45,10 @@ def build_parser() -> Parser:
         type=Path,
         metavar="RUN",
         help="fold folder: nnUNet_results/DatasetXXX_Name/TRAINER__PLANS__CONFIGURATION/fold_0; "
-        "or name models by -m, or -d -c -tr",
+        "or name models with -m, or -d -c -tr",
     )
     add_model(parser, several=True)
-    add("-f", nargs="+", metavar="FOLD", help="folds of these models (default: all that are there)")
+    add("-f", nargs="+", metavar="FOLD", help="folds of these models (default: all that exist)")
     add("-o", type=Path, required=True, metavar="REPORT.html", help="file to write")
     add(
         "-pred",
@@ -55,13 +56,13 @@ def build_parser() -> Parser:
         nargs="+",
         default=[],
         metavar="FOLDER",
-        help="predictions of the test cases that are there, one folder for each run in their "
-        "order, as nnUNetv2_predict or nnUNetv2_spmc_uncertainty writes them (default: RUN/test)",
+        help="existing predictions of the test cases, one folder for each run, in the same order, "
+        "as nnUNetv2_predict or nnUNetv2_spmc_uncertainty writes them (default: RUN/test)",
     )
     add(
         "--validation",
         action="store_true",
-        help="judge by the validation cases although there are test cases",
+        help="judge by the validation cases even if there are test cases",
     )
     add(
         "--cases",
@@ -73,21 +74,21 @@ def build_parser() -> Parser:
     add(
         "--no_maps",
         action="store_true",
-        help="predict nothing: only test cases and maps that are stored are shown",
+        help="predict nothing: show only test cases and maps that are already stored",
     )
     add("--no_viewer", action="store_true", help="leave out the interactive viewer (some MB)")
     add("--title", help="heading of the page (default: the names of the datasets)")
     add(
         "-device",
         choices=DEVICES,
-        help="device to predict on (default: cuda where there is one, else cpu)",
+        help="device to predict on (default: cuda if there is one, otherwise cpu)",
     )
     add(
         "-np",
         type=int,
         metavar="N",
-        help="processes that measure surface distances; lower it if memory runs out, 0 works "
-        "without worker processes (default: nnU-Net's, but at most one per CPU core)",
+        help="processes that measure surface distances; lower it if memory runs out; 0: no worker "
+        "processes (default: nnU-Net's, but at most one per CPU core)",
     )
     return parser
 

@@ -1,4 +1,4 @@
-"""nnUNetv2_spmc_train: nnUNetv2_train that says what is wrong in a sentence, and takes settings.
+"""nnUNetv2_spmc_train: nnUNetv2_train that takes settings, and says what is wrong in a sentence.
 
     nnUNetv2_spmc_train 510 3d_fullres 0 --set epochs=200 tau=0.65
 
@@ -50,9 +50,9 @@ def build_parser() -> Parser:
     """Return the parser: the arguments of nnUNetv2_train, and settings."""
     parser = Parser(
         prog="nnUNetv2_spmc_train",
-        description="Train and validate a fold. The arguments are those of nnUNetv2_train, which "
-        "does the same; this command needs no nnUNet_extTrainer, takes settings, and says what is "
-        "wrong in a sentence. torchrun starts it as -m nnunetv2_spmc.train.",
+        description="Train and validate a fold, with the arguments of nnUNetv2_train. Unlike "
+        "nnUNetv2_train, this command needs no nnUNet_extTrainer, takes settings, and says what "
+        "is wrong in a sentence. torchrun starts it as -m nnunetv2_spmc.train.",
         example="nnUNetv2_spmc_train 510 3d_fullres 0 --set epochs=200",
     )
     add = parser.add_argument
@@ -61,16 +61,16 @@ def build_parser() -> Parser:
     add("fold", metavar="FOLD", help='0 to 4, or "all"')
     add("-tr", default="nnUNetTrainerSPMC", metavar="TRAINER", help="default: %(default)s")
     add("-p", default="nnUNetPlans", metavar="PLANS", help="plans (default: %(default)s)")
-    text = "settings of the training, as KEY=VALUE; they win over all others"
+    text = "settings of the training, as KEY=VALUE; they override all others"
     add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=text)
-    text = "JSON file with settings; they win over dataset.json and $nnUNet_spmc_settings"
+    text = "JSON file with settings, which override dataset.json and $nnUNet_spmc_settings"
     add("--settings", metavar="FILE", help=text)
     add("-pretrained_weights", type=Path, metavar="FILE", help="checkpoint for a warm start")
     add("-num_gpus", type=int, metavar="N", help="GPUs of this machine to train on (default: 1)")
-    add("--npz", action="store_true", help="save the probabilities of the validation cases, too")
-    text = "go on from the last checkpoint; the setting epochs may grow"
+    add("--npz", action="store_true", help="also save the probabilities of the validation cases")
+    text = "go on from the last checkpoint; the setting epochs may be larger than before"
     add("--c", action="store_true", help=text)
-    add("--val", action="store_true", help="only validate a training that is done")
+    add("--val", action="store_true", help="only validate a training that is finished")
     add("--val_best", action="store_true", help="validate with checkpoint_best")
     add("--disable_checkpointing", action="store_true", help="write no checkpoint")
     text = "default: %(default)s; CUDA_VISIBLE_DEVICES chooses the GPU"

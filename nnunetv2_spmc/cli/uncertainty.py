@@ -12,20 +12,23 @@ from nnunetv2_spmc.cli.parser import Parser
 from nnunetv2_spmc.cli.runner import command
 
 EPILOG = """\
-OUT/CASE.nii.gz is the segmentation that nnUNetv2_predict gives. The other maps have the same
-name in subfolders: confidence (float32, 0 to 1), and with the training checkpoint of
-nnUNetTrainerSPMC also auxiliary (segmentation of the auxiliary branch), suspicious (1 the main
-branch is unsure, 2 the auxiliary, 3 both) and common_difficulty (1 both are).
-With regions the confidence is that of the region the model is least sure of.
-Cases that cannot be read, of which a file is truncated for example, are named and left out; the
-exit status is 1 then."""
+OUT/CASE.nii.gz is the segmentation that nnUNetv2_predict gives. The maps have the same name, in
+subfolders:
+  confidence         float32, 0 to 1; with regions, that of the region the model is least sure of
+and, with the training checkpoint of nnUNetTrainerSPMC,
+  auxiliary          segmentation of the auxiliary branch
+  suspicious         1: the main branch is unsure, 2: the auxiliary branch is, 3: both are
+  common_difficulty  1: both branches are unsure
+Cases that cannot be read, for example because a file is truncated, are named and left out, and the
+exit status is 1."""
 
 
 def build_parser() -> Parser:
     """Return the parser of the command."""
     parser = Parser(
         prog="nnUNetv2_spmc_uncertainty",
-        description="Segment images and write where the model is unsure, in the images' geometry.",
+        description="Segment images, and write maps of where the model is unsure, in the geometry "
+        "of the images.",
         epilog=EPILOG,
         example="nnUNetv2_spmc_uncertainty -i images -o maps -d 510 -c 3d_fullres -f 0",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -36,7 +39,11 @@ def build_parser() -> Parser:
     add_model(parser)
     add_folds(parser, "the only one that is finished")
     add_device(parser)
-    add("--tau", type=float, help="suspicious at confidence <= TAU (default: as in the training)")
+    add(
+        "--tau",
+        type=float,
+        help="a voxel is suspicious if confidence <= TAU (default: as in the training)",
+    )
     add("--disable_tta", action="store_true", help="no mirroring: faster, less precise")
     add("--continue_prediction", action="store_true", help="skip cases that are in OUT already")
     return parser

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 class SPMCError(Exception):
     """Says in a sentence what is wrong, where, and what to do next.
 
-    Its reason lies in what the user gave or in the machine, so commands show the sentence without
-    a traceback. Every exception of this package that is no mistake of a programmer derives from it,
-    and from the built-in one that it is most like.
+    The cause lies in the user's input or in the machine, so commands show the sentence without a
+    traceback. Every exception of this package that is not a programming mistake derives from it,
+    and from the built-in exception that it is most like.
     """
 
 
@@ -42,7 +42,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def failure_lines(failed: Mapping[str, str], num_cases: int) -> str:
-    """Say which of so many cases failed and why, one line each, and in the last how many."""
+    """Say which cases failed and why, one line each, and in the last line how many of all."""
     lines = [one_line(f"failed: {case}: {reason}") for case, reason in failed.items()]
     return "\n".join([*lines, f"{len(failed)} of {num_cases} cases failed."])
 

@@ -44,7 +44,7 @@ def read_any_json(file: Path, remedy: str) -> Any:
     try:
         text = file.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"{file} is not valid JSON (no text in UTF-8); {remedy}.") from error
+        raise DataError(f"{file} is not valid JSON (not UTF-8 text); {remedy}.") from error
     except IsADirectoryError as error:
         raise DataError(f"{file} is a folder instead of a file; {remedy}.") from error
     except OSError as error:

@@ -53,7 +53,9 @@ def _folder(variable: str, must_exist: bool) -> Path:
             f"export {variable}=/path/to/{variable} as nnU-Net's documentation describes."
         )
     if must_exist and not folder.is_dir():
-        raise DataError(f"The environment variable {variable} names {folder}, which is no folder.")
+        raise DataError(
+            f"The environment variable {variable} names {folder}, which is not a folder."
+        )
     return folder
 
 
@@ -94,7 +96,7 @@ def dataset_names(folder: Path) -> list[str]:
 
 
 def number_of(name: str) -> int | None:
-    """Return the number in the name of a dataset, None where it is no name of a dataset."""
+    """Return the number in the name of a dataset, None if it is not the name of a dataset."""
     match = re.match(r"Dataset([0-9]+)", name)
     return int(match[1]) if match else None
 

@@ -25,7 +25,7 @@ def is_utf8(name: str | Path) -> bool:
 
 
 def check_name(path: Path, error: type[DataError] = DataError) -> None:
-    """Raise an error if a path is no text: SimpleITK would end the process."""
+    """Raise an error if a path is not text: SimpleITK would end the process."""
     if not is_utf8(path):
         shown = os.fsencode(path).decode("utf-8", "backslashreplace")
         raise error(f"The name {shown} is not UTF-8; rename the file or the folder")
@@ -35,7 +35,7 @@ def read_text(file: Path) -> str:
     """Return what is in a file of text: UTF-8, or whatever its byte order mark says.
 
     Raises:
-        DataError: it is no text, or in another encoding.
+        DataError: it is not text, or is in another encoding.
     """
     content = file.read_bytes()
     encoding = next((e for mark, e in BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf8")
@@ -46,7 +46,7 @@ def read_text(file: Path) -> str:
             f"{file} is not UTF-8 ({_place(content, error)}); save it as UTF-8."
         ) from error
     if "\0" in text:
-        raise DataError(f"{file} is no text: it has NUL bytes; save it as UTF-8.")
+        raise DataError(f"{file} is not text: it has NUL bytes; save it as UTF-8.")
     return text
 
 

@@ -62,7 +62,7 @@ def whole_file(path: Path, check: Check | None = None) -> Iterator[Path]:
     What killed runs left in its folder is removed.
 
     Args:
-        path: the file; its folder exists. The temporary one has the same name, in a folder beside.
+        path: the file; its folder exists. The temporary file has its name, in a folder next to it.
         check: called with the written file, raises if that is not whole; for writers that do not
             raise themselves.
 
@@ -118,8 +118,8 @@ def refuse_another_file(path: Path, start: str, what: str) -> None:
 def whole_files(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder; what is in it moves to `folder` if nothing is raised.
 
-    Files in subfolders move first, into subfolders of the same names: one beside them says that all
-    are there. Nothing stays otherwise, and what killed runs left in the folder is removed.
+    Files in subfolders move first, into subfolders of the same names: a file next to them says that
+    all are there. Nothing stays otherwise, and what killed runs left in the folder is removed.
 
     Args:
         folder: exists; no other file may be written into it meanwhile with `whole_file`.

@@ -125,7 +125,7 @@ class DatasetToCheck:
                 return run_cases(work, items, processes, progress)
         except (BrokenProcessPool, MemoryError):
             raise DataError(
-                f"{what}: a worker process was killed, mostly a sign of too little memory; run it "
+                f"{what}: a worker process was killed, usually a sign of too little memory; run it "
                 "again with fewer processes (-np)."
             ) from None
 

@@ -37,7 +37,7 @@ def check_folder(variable: str) -> Iterator[Finding]:
     if not folder.is_dir():
         if os.path.lexists(folder):
             advice = "Remove it, or let the variable name a folder."
-            yield Finding(variable, "error", f"{folder} is no folder.", advice=advice)
+            yield Finding(variable, "error", f"{folder} is not a folder.", advice=advice)
             return
         severity = "note" if variable == RESULTS else "error"  # nnU-Net makes it
         make = f"mkdir -p {shlex.quote(str(folder))}"
@@ -76,7 +76,7 @@ def check_trainer_variable() -> Iterator[Finding]:
         return
     for folder in filter(None, value.split(os.pathsep)):
         if not Path(folder).is_dir():
-            what = f"{TRAINER_VARIABLE} names {folder}, which is no folder."
+            what = f"{TRAINER_VARIABLE} names {folder}, which is not a folder."
             yield Finding(TRAINER_VARIABLE, "error", what, command=SET_TRAINERS)
     try:
         found = _found_trainer()

@@ -117,7 +117,7 @@ def _draw_box(axes: Any, position: float, values: Any, width: float, color: str)
         whiskerprops={"color": color},
         capprops={"color": color},
     )
-    # beside each other where several cases have the same value; not random, so that figures repeat
+    # next to each other where several cases have the same value; not random, so that figures repeat
     offsets = [(number % 5 - 2) / 5 * width * 0.5 for number in range(len(values))]
     axes.plot([position + o for o in offsets], values, ".", color=color, markersize=4)
 

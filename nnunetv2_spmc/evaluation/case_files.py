@@ -24,7 +24,7 @@ from nnunetv2_spmc.raw.checks import (
 from nnunetv2_spmc.raw.scan import check_scan
 from nnunetv2_spmc.unlabeled.raw_images import left_out_note, other_files
 
-# What nnU-Net and this package write beside predictions, folders of maps among it.
+# What nnU-Net and this package write next to predictions, including folders of maps.
 BESIDE_PREDICTIONS = (".csv", ".npz", ".pkl", "/")
 
 

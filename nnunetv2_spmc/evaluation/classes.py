@@ -41,7 +41,7 @@ def read_classes(dataset_json: Mapping[str, Any], file: Path) -> Classes:
         raise DataError(f"{file}: the labels need 'background': 0.")
     foreground = {name: value for name, value in values.items() if set(value) != {0}}
     if not foreground:
-        raise DataError(f"{file}: the labels have no class beside the background.")
+        raise DataError(f"{file}: the labels have no class besides the background.")
     mixed = [name for name, value in foreground.items() if 0 in value]
     if mixed:
         raise DataError(f"{file}: the region {mixed[0]!r} holds the background, take out the 0.")

@@ -52,7 +52,7 @@ class EvaluationJob:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The metrics of all cases, and how they came about."""
+    """The metrics of all cases, and how they were measured."""
 
     rows: list[ClassMetrics]
     missing: tuple[str, ...]  # cases without a prediction
@@ -138,8 +138,12 @@ def evaluate_folder(
 
     Args:
         reference_folder: Reference segmentations, labelsTs for example.
+<<<<<<< HEAD
         prediction_folder: Predictions of the same names; other files, and predictions without a
             reference, may lie beside them.
+=======
+        prediction_folder: Predictions of the same names; other files may lie in the folder, too.
+>>>>>>> words
         dataset_json_file: States the labels or regions, the file ending and the reader.
         num_processes: Worker processes, 0 works in this process; nnU-Net's default number if
             None, but no more than there are CPU cores.
@@ -148,7 +152,7 @@ def evaluate_folder(
 
     Raises:
         DataError: If folders or files do not fit together, or no case can be measured. A case that
-            fails beside others does not raise, it is named with its reason.
+            fails while others do not is named with its reason; it does not raise.
     """
     if num_processes is not None and num_processes < 0:
         raise DataError(f"The number of processes must not be negative, got {num_processes}.")
@@ -189,8 +193,8 @@ def evaluate_folder(
 def _allowed_overlap(dataset_json: Mapping[str, Any], predictions: Path) -> str:
     """Return what the model's unlabeled cases may share with others; '' if nothing was allowed.
 
-    A training that allowed it says so in the dataset.json of the model, which nnU-Net copies beside
-    predictions; those of a validation lie two folders below.
+    A training that allowed it says so in the dataset.json of the model, which nnU-Net copies next
+    to predictions; those of a validation lie two folders below.
     """
     if OVERLAP_KEY in dataset_json:
         return str(dataset_json[OVERLAP_KEY])
@@ -216,7 +220,7 @@ def _evaluate_cases(
             outcomes = run_cases(partial(_evaluate_case, job), cases, num_processes, progress)
     except BrokenProcessPool:
         raise DataError(
-            "A worker process was killed, mostly a sign of too little memory; run it again with "
+            "A worker process was killed, usually a sign of too little memory; run it again with "
             "fewer processes (-np)."
         ) from None
     failed = {case: o for case, o in zip(cases, outcomes, strict=True) if isinstance(o, str)}

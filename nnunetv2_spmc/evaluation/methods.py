@@ -136,7 +136,7 @@ def _seeds(folder: Path) -> list[Seed]:
         files = sorted(folder.glob(f"*/{METRICS_CSV}"))
     if not files:
         raise DataError(
-            f"{folder} has no {METRICS_CSV}, nor has a subfolder; write it with "
+            f"{folder} has no {METRICS_CSV}, and no subfolder has one; write it with "
             f"nnUNetv2_spmc_evaluate -pred PREDICTIONS -o {folder}."
         )
     return [

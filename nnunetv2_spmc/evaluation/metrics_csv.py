@@ -23,7 +23,7 @@ from nnunetv2_spmc.evaluation.case_metrics import (
 from nnunetv2_spmc.raw.cases import name_some
 
 METRICS_CSV = "metrics.csv"
-METRICS_JSON = "metrics.json"  # beside it: means, and how they came about
+METRICS_JSON = "metrics.json"  # next to it: means, and how they were made
 REMEDY = "write it again with nnUNetv2_spmc_evaluate."
 METRICS_COLUMNS = [field.name for field in dataclasses.fields(ClassMetrics)]
 
@@ -77,7 +77,7 @@ def _row(path: Path, line: int, values: Mapping[str, str]) -> ClassMetrics:
         if None in values:  # more fields than columns
             raise ValueError
     except (ValueError, TypeError, StopIteration) as error:
-        raise DataError(f"{path}: line {line} is no row of metrics; {REMEDY}") from error
+        raise DataError(f"{path}: line {line} is not a row of metrics; {REMEDY}") from error
     wrong = _impossible(row)
     if wrong:
         raise DataError(
@@ -93,7 +93,7 @@ def _impossible(row: ClassMetrics) -> str:
         if metric in OVERLAPS and not (0 <= value <= 1 or math.isnan(value)):
             return f"{metric} {value:g}, which is not between 0 and 1"
         if metric in DISTANCES and (value < 0 or math.isinf(value)):
-            return f"{metric} {value:g}, which is no distance"
+            return f"{metric} {value:g}, which is not a distance"
         if metric in OVERLAPS and math.isnan(value) != (row.status == "both_empty"):
             return f"{metric} {value:g} with the status {row.status}"
     for count in ("reference_voxels", "predicted_voxels"):

@@ -144,7 +144,7 @@ def _read(model: TrainedModel, images: Sequence[Path]) -> tuple[np.ndarray, dict
         check_scan(image)
     reader = model.main.plans_manager.image_reader_writer_class()
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # readers print beside raising
+        with contextlib.redirect_stdout(io.StringIO()):  # readers also print when they raise
             data, properties = reader.read_images([str(path) for path in images])
     except MemoryError as error:
         raise DataError(f"{images[0]} cannot be read: {NO_MEMORY}.") from error

@@ -97,7 +97,7 @@ def stock_checkpoint(path: Path, dataset_json: dict[str, Any]) -> dict[str, Any]
     """Read a checkpoint and keep what stock nnU-Net needs for prediction.
 
     Raises:
-        DataError: it is damaged, or the plans beside it.
+        DataError: it is damaged, or the plans next to it are.
         ExportError: the checkpoint lacks something, or has NaN in it.
     """
     checkpoint = read_checkpoint(path)

@@ -33,7 +33,7 @@ def input_cases(folder: Path, model: TrainedModel) -> ImageFolder:
     """
     ending = model.file_ending
     if not folder.is_dir():
-        raise DataError(f"{folder} is no folder; give one with images CASE_0000{ending}.")
+        raise DataError(f"{folder} is not a folder; give one with images CASE_0000{ending}.")
     images = find_images(folder, ending, model.channels)
     if not images.all_cases:
         there = f" (there is {name_some(images.left_out)})" if images.left_out else ""

@@ -120,7 +120,7 @@ def rank(
         measured: from `measure_cases`.
         features: of the same.
         score: see `with_scores`.
-        diverse: choose the first so many with regard to diversity, see `diverse_order`.
+        diverse: how many of the first to choose for diversity, see `diverse_order`.
         by_patient: rank patients instead of cases.
         seed: of the random score.
     """

@@ -17,7 +17,7 @@ def check_properties(file: Path) -> None:
     """Read a .pkl file as data, if this process has not read it before.
 
     Raises:
-        ForeignPickleError: it names what is no part of a preprocessed case.
+        ForeignPickleError: it names something that is not part of a preprocessed case.
         Exception: it is damaged; of any type.
     """
     stat = os.stat(file)

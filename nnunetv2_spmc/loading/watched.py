@@ -150,7 +150,7 @@ class InThisProcess(SingleThreadedAugmenter):
 
 
 class Workers(NonDetMultiThreadedAugmenter):
-    """Workers on a loader, of which one that dies says which case it had.
+    """Workers on a loader; a worker that dies says which case it had.
 
     Args:
         loader: a labeled or a paired loader.

@@ -1,6 +1,6 @@
 """CDPS, common difficulty pixel screening, Eq. (6)-(11).
 
-Voxels of labeled scans of which both branches are unsure are corrected by their labels.
+Voxels of labeled scans about which both branches are unsure are corrected by their labels.
 """
 
 from __future__ import annotations

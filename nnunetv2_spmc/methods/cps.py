@@ -26,7 +26,7 @@ class nnUNetTrainerCPS(nnUNetTrainerSemiSupervised):
 
     @staticmethod
     def training_network(main: nn.Module, settings: Any) -> nn.Module:
-        """Put a second network of the same plans beside the planned one."""
+        """Add a second network of the same plans to the planned one."""
         return TwinNetwork(main)
 
     def pseudo_labels(self, unlabeled: Unlabeled) -> dict[str, Tensor]:

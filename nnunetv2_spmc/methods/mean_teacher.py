@@ -49,7 +49,7 @@ class nnUNetTrainerMeanTeacher(nnUNetTrainerSemiSupervised):
 
     @staticmethod
     def training_network(main: nn.Module, settings: Any) -> nn.Module:
-        """Put the teacher beside the planned network."""
+        """Add the teacher to the planned network."""
         return EMATeacherNetwork(main)
 
     def pseudo_labels(self, unlabeled: Unlabeled) -> dict[str, Tensor]:

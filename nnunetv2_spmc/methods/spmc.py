@@ -53,7 +53,7 @@ class nnUNetTrainerSPMC(nnUNetTrainerSemiSupervised):
 
     @staticmethod
     def training_network(main: nn.Module, settings: SPMCSettings) -> nn.Module:
-        """Put the auxiliary branch beside the planned network, Eq. (1)-(2)."""
+        """Add the auxiliary branch to the planned network, Eq. (1)-(2)."""
         return DualBranchNetwork(
             main,
             shared_encoder=settings.shared_encoder,

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from nnunetv2_spmc.methods.spmc import nnUNetTrainerSPMC
 
 # What the paper states, and its literal reading where it leaves a choice; not tau, which differs
-# between its datasets, nor the encoder, of which its text and its equations say different things.
+# between its datasets, nor the encoder, about which its text and its equations disagree.
 PAPER: dict[str, Any] = {
     "lambda_max": 0.1,
     "ramp_start": 0.0,

@@ -1,4 +1,4 @@
-"""SPMC's training network: the planned nnU-Net with an auxiliary branch beside it."""
+"""SPMC's training network: the planned nnU-Net and an auxiliary branch."""
 
 from __future__ import annotations
 

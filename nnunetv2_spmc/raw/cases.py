@@ -38,7 +38,7 @@ class ConversionError(DataError):
 
 
 class ImageSource(Protocol):
-    """Where the voxels of one channel or label come from; has to be picklable.
+    """Where the voxels of one channel or label come from; must be picklable.
 
     Its attributes of type Path are the files and folders it reads. One that is put together has
     `parts`, a tuple of sources.
@@ -53,7 +53,7 @@ class ImageSource(Protocol):
 class RawCase:
     """One case of the dataset: a scan with all its channels and perhaps a label.
 
-    A label of an unlabeled case is written to labelsUn, out of the sight of training.
+    A label of an unlabeled case is written to labelsUn, which is never trained on.
     """
 
     identifier: str
@@ -122,7 +122,7 @@ class RawDataset:
     missing: tuple[str, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)  # identifier -> reason
     label_source: str = ""  # the folder of the labels, where it is not below `source`
-    also_read: tuple[Path, ...] = ()  # files of `source` that are no scans
+    also_read: tuple[Path, ...] = ()  # files of `source` that are not scans
     unused: tuple[str, ...] = ()  # what else lies there; the writer finds it
     notes: tuple[str, ...] = ()
 
@@ -144,7 +144,7 @@ class RawDataset:
         )
 
     def without_unused_labels(self, used: Collection[int]) -> RawDataset:
-        """Leave out the optional classes of which no label holds a voxel."""
+        """Leave out the optional classes that have no voxel in any label."""
         labels = {
             name: value
             for name, value in self.labels.items()

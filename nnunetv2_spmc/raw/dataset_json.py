@@ -1,4 +1,4 @@
-"""The records beside the images: dataset.json for nnU-Net, split.json for people."""
+"""The records next to the images: dataset.json for nnU-Net, split.json for people."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def split_json(dataset: RawDataset) -> dict[str, Any]:
         "converter": dataset.converter,
         "version": __version__,
         "source": os.path.basename(os.path.abspath(root)) if root else dataset.source,
-        "paths": "relative to the folder given with -i, of which source is the name",
+        "paths": "relative to the folder given with -i, whose name is source",
         "protocol": dataset.protocol,
         "options": dict(dataset.options),
         "seed": dataset.seed,

@@ -144,16 +144,17 @@ def _beside(header: Path, name: str, listed: Sequence[str]) -> tuple[Path, ...]:
         if part in ("", ".", "..") or re.search(r"[/\\]", part):
             raise DataError(
                 f"{header} keeps its voxels in {part or 'no file'}, and a header may name only a "
-                "file beside it; put both into one folder and correct the header"
+                "file in its own folder; put both into one folder and correct the header"
             )
         if not (header.parent / part).is_file():
             raise DataError(
-                f"{header} keeps its voxels in {part}, which is not there; put it beside it"
+                f"{header} keeps its voxels in {part}, which is not there; put it next to the "
+                "header"
             )
     return tuple(header.parent / part for part in names)
 
 
 def _integer(text: str) -> int:
-    """Return a number of a header; 0 for what is none, of which SimpleITK complains."""
+    """Return a number of a header; 0 if it is not a number, and SimpleITK complains of that."""
     match = re.match(r"\s*(-?\d{1,18})", text)
     return int(match[1]) if match else 0

@@ -105,7 +105,7 @@ def _series_of(folder: Path) -> list[FoundSeries]:
 
 
 def _check_others(others: Iterable[Path], images: Iterable[DicomFile]) -> None:
-    """Raise if what is no DICOM file is named like the images beside it."""
+    """Raise if a file that is not DICOM is named like the images next to it."""
     names = {_without_numbers(image.name) for image in images}
     lost = [
         path

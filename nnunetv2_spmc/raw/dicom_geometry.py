@@ -22,8 +22,8 @@ from nnunetv2_spmc.raw.dicom_slices import CONVERT, Slice
 
 # Share of the slice distance by which a gap may differ from the others, and a slice from its place.
 MAX_SLICE_DEVIATION = 0.1
-# Share of a pixel by which a slice may lie beside the others; over a long scan the drift may also
-# be as large as the tolerance of its direction.
+# Share of a pixel by which a slice may lie to the side of the others; over a long scan the drift
+# may also be as large as the tolerance of its direction.
 MAX_SIDEWAYS = 0.1
 # Share of the mean distance of neighbors below which two images lie at one position.
 SAME_POSITION = 0.01

@@ -50,7 +50,7 @@ def mistakes(labels: Mapping[str, Any], regions_class_order: Sequence[int]) -> I
             "renumber them, with --map for example."
         )
     if len(values) < 2 or len(labels) < 2 + (IGNORE in labels):
-        yield "The labels need at least one class beside the background."
+        yield "The labels need at least one class besides the background."
     if IGNORE in labels and labels[IGNORE] != max(values):
         yield f"The ignore label must have the highest value, {max(values)}."
     has_regions = any(len(label_values(value)) > 1 for value in labels.values())
@@ -82,7 +82,7 @@ def _no_values(labels: Mapping[str, Any]) -> Iterator[str]:
 
 
 def label_values(value: Any) -> tuple[int, ...]:
-    """Return the values of a label or region; none where it is no definition at all."""
+    """Return the values of a label or region; none if it is not a definition at all."""
     numbers = value if isinstance(value, (tuple, list)) else (value,)
     try:
         return tuple(int(number) for number in numbers)

@@ -79,5 +79,5 @@ def lookalike_warnings(pairs: Sequence[Pair], patients: Mapping[str, str]) -> li
     named = name_some([f"{one} and {other} ({value:.2f})" for one, other, value in others])
     text = f"Scans look alike (1 would be the same scan): {named}"
     if patients:
-        return [f"{text}; they have different patient keys: look whether one is a copy."]
+        return [f"{text}; they have different patient keys: check whether one is a copy."]
     return [f"{text}; probably one patient: use --group_by."]

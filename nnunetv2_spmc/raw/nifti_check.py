@@ -2,7 +2,7 @@
 
 ITK fills the missing end of such a file with zeros, replaces NaN and infinite voxels by zero, takes
 a spacing of 0 for 1 and a factor of NaN for none, and reads scan.nii where it is asked for a
-scan.nii.gz beside it, all without a word; a scan would then be trained on that is not the scan.
+scan.nii.gz next to it, all without a word; a scan would then be trained on that is not the scan.
 """
 
 from __future__ import annotations

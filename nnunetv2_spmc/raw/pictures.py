@@ -32,14 +32,14 @@ def check_picture(file: Path, *, kind: Kind) -> None:
         raise DataError(f"{file} is truncated or damaged ({lines[-1]}); get it again") from error
     if array.dtype.kind not in "bui" and array.dtype not in (np.float16, np.float32, np.float64):
         raise DataError(
-            f"{file} has voxels of type {array.dtype}, of which nnU-Net makes no image; convert "
+            f"{file} has voxels of type {array.dtype}, from which nnU-Net makes no image; convert "
             "them to float32"
         )
     has_colors = array.ndim == 3 and array.shape[-1] in (3, 4)
     if not (array.ndim == 2 or has_colors or (is_tif and array.ndim == 3)):
         raise DataError(
-            f"{file} has the shape {array.shape}; nnU-Net reads pictures, with three or four "
-            "colors or none, and from a tif volumes"
+            f"{file} has the shape {array.shape}; nnU-Net reads gray pictures, pictures with three "
+            "or four colors, and volumes in tif files"
         )
     check_values(array, str(file), kind)
 

@@ -122,8 +122,8 @@ def check_network(manager: ConfigurationManager, file: Path, remedy: str) -> Non
         found = _located(name)
         if found is not None and not (isinstance(found, type) and issubclass(found, nn.Module)):
             raise DataError(
-                f"{file}: {key!r} is {name!r}, which is no module of a network: calling it could "
-                f"run any program; {remedy}."
+                f"{file}: {key!r} is {name!r}, which is not a module of a network: calling it "
+                f"could run any program; {remedy}."
             )
 
 

@@ -70,7 +70,7 @@ def is_unread(name: str) -> bool:
 def unused_files(dataset: RawDataset) -> tuple[str, ...]:
     """Return what lies in the input folder, or that of the labels, and is no part of the dataset.
 
-    A folder of which nothing is used is one entry that ends in a slash. Hidden files are passed
+    An unused folder is one entry that ends in a slash. Hidden files are passed
     over.
     """
     root = input_folder(dataset)

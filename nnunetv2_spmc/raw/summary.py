@@ -94,8 +94,7 @@ class ConversionSummary:
             )
         if other:
             notes.append(
-                f"not used of what lies in the input, {len(other)} (all in split.json): "
-                f"{name_some(other)}"
+                f"not used from the input, {len(other)} (all in split.json): {name_some(other)}"
             )
         return notes
 

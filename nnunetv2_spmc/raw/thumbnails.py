@@ -29,7 +29,7 @@ Window = tuple[float, float]  # begin and end along an axis, fractions of the fi
 
 
 def thumbnail(image: sitk.Image) -> np.ndarray | None:
-    """Return a volume as SIDE**3 grey levels, uint8; None for what is no volume or picture."""
+    """Return a volume as SIDE**3 grey levels, uint8; None if it is not a volume or picture."""
     array = canonical_array(image)
     if image.GetNumberOfComponentsPerPixel() != 1:
         return None
@@ -95,7 +95,7 @@ def similarity(one: np.ndarray, other: np.ndarray, start: int) -> float:
     """Return the correlation of two fine structures at the best windows, at most 1.
 
     Args:
-        one: Of which windows are compared with the whole of the other.
+        one: Its windows are compared with the whole of the other.
         other: The other.
         start: Which of the 125 moves of `moved` fits best.
     """

@@ -81,7 +81,7 @@ def write_raw_dataset(dataset: RawDataset, options: WriteOptions) -> ConversionS
         What was written, or with `dry_run` would be.
 
     Raises:
-        DataError: If anything is wrong with the input. Nothing is left behind then.
+        DataError: If anything is wrong with the input. Nothing has been written then.
     """
     check_dataset(dataset)
     dataset = replace(dataset, unused=unused_files(dataset))
@@ -161,7 +161,7 @@ def _refuse_taken_id(
 
 
 def _has(splits_file: Path, splits: Splits | None) -> bool:
-    """Tell whether splits_final.json is there with these splits, and nothing beside it."""
+    """Tell whether splits_final.json is there with these splits, and nothing else."""
     try:
         others = [name for name in os.listdir(splits_file.parent) if not name.startswith(".")]
         if others != [splits_file.name]:  # plans, or preprocessed cases of another dataset
@@ -181,7 +181,7 @@ def _refuse_to_replace(target: Path) -> None:
     is_empty = target.is_dir() and not any(target.iterdir())
     if target.exists() and not is_empty and not is_raw_dataset(target):
         raise ConversionError(
-            f"{target} is no dataset of nnU-Net (it has no dataset.json with labels), so "
+            f"{target} is not a dataset of nnU-Net (it has no dataset.json with labels), so "
             "--overwrite leaves it alone; move it away, or choose another id with -d."
         )
 
@@ -241,7 +241,7 @@ def _restored_on_failure(file: Path | None) -> Iterator[None]:
 
 
 def _publish_splits(splits: Splits | None, file: Path | None) -> bool:
-    """Write or remove splits_final.json; return whether preprocessed data lies beside it."""
+    """Write or remove splits_final.json; return whether preprocessed data lies next to it."""
     if file is None:
         return False
     if splits is None:

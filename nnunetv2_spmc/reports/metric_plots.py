@@ -85,7 +85,7 @@ def _join(axes: Any, table: pd.DataFrame, metric: str, title: str) -> None:
     if len(positions) > 1:
         for _, row in table.iterrows():
             axes.plot(positions, row.to_numpy(), "-", color="0.65", linewidth=0.7, zorder=1)
-    # beside each other where several have the same value; not random, so that figures repeat
+    # next to each other where several have the same value; not random, so that figures repeat
     spread = JITTER if len(positions) == 1 else 0
     offsets = (np.arange(len(table)) % 5 - 2) / 2 * spread
     for number, name in enumerate(table.columns):

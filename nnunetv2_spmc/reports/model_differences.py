@@ -1,4 +1,4 @@
-"""In what trained models differ beside their method, which a difference in Dice may come from."""
+"""How trained models differ besides their method, which may explain a difference in Dice."""
 
 from __future__ import annotations
 

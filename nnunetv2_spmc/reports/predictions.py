@@ -75,7 +75,7 @@ class Predictions:
         return _test_label(self.run, case)
 
     def stored_maps(self, case: str) -> StoredMaps | None:
-        """Return the maps that nnUNetv2_spmc_uncertainty has left beside a prediction.
+        """Return the maps that nnUNetv2_spmc_uncertainty has left next to a prediction.
 
         Raises:
             DataError: they are damaged.

@@ -79,7 +79,7 @@ def metric_rows(report: Report) -> list[dict[str, Any]]:
 
 
 def case_rows(report: Report) -> list[dict[str, Any]]:
-    """Return one row per case, class and run, cases beside each other."""
+    """Return one row per case, class and run, cases next to each other."""
     rows = [
         {
             "case": row["case"],

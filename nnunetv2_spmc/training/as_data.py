@@ -29,7 +29,7 @@ def _numpys_scalar(module: str) -> Callable[..., Any]:
     return made
 
 
-# what nnU-Net stores beside plain types and tensors: losses and Dice as scalars of NumPy
+# what nnU-Net stores besides plain types and tensors: losses and Dice as scalars of NumPy
 STORED_BY_NNUNET: list[Any] = [
     np.dtype,
     *{type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"},  # numbers
@@ -75,7 +75,7 @@ def refusal(path: Path, error: Exception) -> ForeignCodeError | None:
     if named is None:
         return None
     return ForeignCodeError(
-        f"{path} names {named[1]}, which is no part of a checkpoint of nnU-Net: loading it could "
+        f"{path} names {named[1]}, which is not part of a checkpoint of nnU-Net: loading it could "
         "run any program, so it was not loaded. Take a checkpoint that nnU-Net or this package "
         "wrote, from someone you trust."
     )

@@ -63,7 +63,7 @@ def run_passes(
 
 
 def unreached(loss: Tensor, network: nn.Module) -> list[nn.Parameter]:
-    """Return the learning parameters of a network of which a loss has no gradient."""
+    """Return the learning parameters of a network for which a loss has no gradient."""
     reached: set[Any] = set()
     seen: set[Any] = set()
     waiting = [loss.grad_fn]

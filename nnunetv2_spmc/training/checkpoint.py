@@ -71,7 +71,7 @@ def check_finite(weights: Mapping[str, Any], path: Path, remedy: str) -> None:
 
 
 def all_weights(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the weights of the main branch, and the tensors that this package stored beside."""
+    """Return the weights of the main branch, and the tensors that this package added."""
     own = checkpoint.get(CHECKPOINT_KEY)
     return {**checkpoint["network_weights"], **dict(_tensors_in(own, CHECKPOINT_KEY))}
 
@@ -105,14 +105,14 @@ def read_checkpoint(path: Path, *, mmap: bool = True) -> dict[str, Any]:
         if foreign := refusal(path, error):
             raise foreign from None
         raise DataError(
-            f"{path} is no whole checkpoint of nnU-Net ({type(error).__name__}); copy it again, or "
-            "name another checkpoint."
+            f"{path} is not a whole checkpoint of nnU-Net ({type(error).__name__}); copy it again, "
+            "or name another checkpoint."
         ) from error
     return content
 
 
 def _check_content(content: Any) -> None:
-    """Raise a KeyError or a TypeError for what is no checkpoint."""
+    """Raise a KeyError or a TypeError if it is not a checkpoint."""
     kinds = {"network_weights": Mapping, "init_args": Mapping, "trainer_name": str}
     for key, kind in kinds.items():
         if not isinstance(content[key], kind):
@@ -137,7 +137,11 @@ def unreadable(path: Path, error: Exception) -> CheckpointError:
     is_empty = path.is_file() and path.stat().st_size == 0
     is_other = isinstance(error, (KeyError, TypeError))
     what = (
-        "no checkpoint of nnU-Net" if is_other else "empty" if is_empty else f"damaged ({reason})"
+        "not a checkpoint of nnU-Net"
+        if is_other
+        else "empty"
+        if is_empty
+        else f"damaged ({reason})"
     )
     return CheckpointError(f"{path} is {what}; {_without(path)}.")
 
@@ -181,7 +185,7 @@ def check_resumed_weights(checkpoint: Mapping[str, Any], path: Path) -> None:
 
 
 def read_extra_state(path: Path) -> dict[str, Any]:
-    """Read what a trainer of this package stored beside the stock content.
+    """Read what a trainer of this package added to the stock content.
 
     Raises:
         CheckpointError: the checkpoint comes from another kind of trainer, or from an

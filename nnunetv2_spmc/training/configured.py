@@ -329,7 +329,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
     # ---- checkpoints ---------------------------------------------------------------------------
 
     def extra_state(self) -> dict[str, Any]:
-        """Return what the checkpoint holds beside nnU-Net's own content."""
+        """Return what the checkpoint holds in addition to nnU-Net's own content."""
         average = self.average.state()
         state = {
             "version": __version__,

@@ -99,7 +99,7 @@ def what_a_step_needs(trainer: nnUNetTrainerSemiSupervised) -> list[str]:
 
 
 def memory_estimate(trainer: nnUNetTrainerSemiSupervised, labeled: int, unlabeled: int) -> str:
-    """Say in a sentence what a step of so many patches needs, or why that is not known."""
+    """Say in a sentence what a step with these patches needs, or why that is not known."""
     try:
         memory = step_memory(trainer, labeled, unlabeled, activation_type(trainer.device))
     except Exception as error:  # a method's losses may raise anything without data
@@ -113,7 +113,7 @@ def activation_type(device: torch.device) -> torch.dtype:
 
 
 def describe(memory: StepMemory, labeled: int, unlabeled: int, device: torch.device) -> str:
-    """Say in a sentence what a step of so many patches needs, and what the device has."""
+    """Say in a sentence what a step with these patches needs, and what the device has."""
     patches = [f"{labeled} labeled"]
     if unlabeled:
         patches.insert(0, f"{unlabeled} unlabeled")

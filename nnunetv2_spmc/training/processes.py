@@ -60,7 +60,7 @@ def end_process_group() -> None:
 def entries_of_all_processes(selected: Tensor, valid: Tensor) -> Tensor:
     """Share the selected entries of all processes out by the number of valid ones.
 
-    The caller weighs a process by its valid voxels: the mean over processes so weighed is that over
+    The caller weighs a process by its valid voxels: then the mean over processes is the mean over
     the selected voxels of all of them, where a mean of means would count a process with three
     selected voxels like one with thousands.
 
@@ -79,7 +79,7 @@ def entries_of_all_processes(selected: Tensor, valid: Tensor) -> Tensor:
 
 
 def run_in_processes(work: Callable[..., None], number: int, *arguments: Any) -> None:
-    """Call `work(rank, *arguments)` in so many processes, and wait for all of them.
+    """Call `work(rank, *arguments)` in each of `number` processes, and wait for all of them.
 
     Raises:
         SPMCError: with the sentence of the first process that had one, or if one was killed.

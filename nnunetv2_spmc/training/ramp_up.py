@@ -27,7 +27,7 @@ def gaussian_ramp_up(iteration: int, total_iterations: int, maximum: float) -> f
 def ramp_up_weight(
     iteration: int, num_epochs: int, steps: int, settings: TrainingSettings
 ) -> float:
-    """Return lambda of an iteration of the training, of so many epochs of so many steps."""
+    """Return lambda for an iteration of a training with these epochs and steps per epoch."""
     start, end = ramp_up_epochs(num_epochs, settings.ramp_start, settings.ramp_end)
     return gaussian_ramp_up(iteration - start * steps, (end - start) * steps, settings.lambda_max)
 

@@ -48,7 +48,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
     step does stands at the top of `training/passes.py`.
 
     `self.network` stays the planned network: nnU-Net validates, checkpoints and predicts with it.
-    `self.joint_network` holds it as its submodule `main`, beside what only training needs.
+    `self.joint_network` holds it as its submodule `main`, with what only training needs.
     """
 
     branches: ClassVar[tuple[str, ...]] = ("main",)  # what `joint_network` returns, in this order
@@ -98,7 +98,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
         return sum(others, main), values
 
     def pseudo_labels(self, unlabeled: Unlabeled) -> dict[str, Tensor]:
-        """Return what a teacher thinks of unlabeled patches, before they are seen through a view.
+        """Return what a teacher predicts for unlabeled patches, before a view is applied to them.
 
         Called without gradient and with the training network in evaluation mode.
 
@@ -111,9 +111,9 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
     def labels_as_pseudo_labels(self, name: str, target: Tensor) -> Tensor:
         """Return what labels in a pasted box are among the pseudo-labels of a name: one-hot.
 
-        A method whose pseudo-labels hold something else than probabilities, such as an uncertainty,
-        says here what that is where labels are known, in as many channels. `target` are labels of
-        their resolution, as `LabelSpace.one_hot` takes them.
+        A method whose pseudo-labels hold something other than probabilities, such as an
+        uncertainty, says here what that is where labels are known, in as many channels. `target`
+        holds labels at their resolution, as `LabelSpace.one_hot` takes them.
         """
         return self.label_space.one_hot(target)
 
@@ -283,7 +283,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
         write_epoch(self, values)
 
     def on_epoch_end(self) -> None:
-        """Draw progress_semi.png beside nnU-Net's progress.png."""
+        """Draw progress_semi.png, next to nnU-Net's progress.png."""
         super().on_epoch_end()
         plot_epochs(self)
 

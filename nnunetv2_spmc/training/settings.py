@@ -68,7 +68,7 @@ class TrainingSettings:
     ramp_start: float = 0.0  # share of the epochs that is supervised only
     ramp_end: float = 1.0  # share of the epochs after which the weight is lambda_max
     unlabeled_batch_size: int | None = None  # patches per step; None: the plans' batch size
-    unlabeled_every: int = 1  # only every so many steps learn from unlabeled patches
+    unlabeled_every: int = 1  # N: only every Nth step learns from unlabeled patches
     learn_from_ignored: bool = True  # labeled cases: voxels under the ignore label are unlabeled
     pseudo_label_cases: int = 4  # withheld cases to log the pseudo-label Dice on; 0: none
     allow_overlap: bool = False  # transductive: unlabeled cases may be test or validation cases
@@ -286,7 +286,7 @@ def read_settings(file: str) -> Any:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise SettingsError(f"The file of settings {file} cannot be read: {reason}.") from None
     except UnicodeDecodeError as error:
-        raise SettingsError(f"{file} is no text in UTF-8 ({error}).") from None
+        raise SettingsError(f"{file} is not UTF-8 text ({error}).") from None
     return _parsed(text, file)
 
 

@@ -94,7 +94,7 @@ def _check_numbers(
     batch_size: int | None,
     coarser: float | None,
 ) -> None:
-    """Raise DataError for numbers of which nnU-Net makes no network, or no patch."""
+    """Raise DataError for numbers from which nnU-Net makes no network, or no patch."""
     for option, numbers in (
         ("--features", features),
         ("--patch_size", patch_size or ()),

@@ -114,7 +114,7 @@ def check_device(kind: str, processes: int = 1) -> None:
 
 
 def add_trainer_folder(folder: Path) -> None:
-    """Let nnU-Net find the trainers of a folder, beside those of other folders."""
+    """Let nnU-Net find the trainers of a folder, in addition to those of other folders."""
     folders = [name for name in os.environ.get(TRAINER_VARIABLE, "").split(os.pathsep) if name]
     if not any(Path(name).resolve() == folder.resolve() for name in folders):
         os.environ[TRAINER_VARIABLE] = os.pathsep.join([*folders, str(folder)])

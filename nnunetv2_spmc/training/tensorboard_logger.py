@@ -1,4 +1,4 @@
-"""Curves in TensorBoard, beside nnU-Net's own loggers."""
+"""Curves in TensorBoard, in addition to nnU-Net's own loggers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stream of unlabeled patches beside nnU-Net's labeled ones."""
+"""The stream of unlabeled patches, in addition to nnU-Net's labeled ones."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ class UnlabeledStream:
             return
         if not self.overlap:
             log("Overlap allowed: no unlabeled case is a labeled, validation or test case.")
-        # nnU-Net writes it beside the model, and from there beside every prediction
+        # nnU-Net writes it next to the model, and from there next to every prediction
         trainer.dataset_json[OVERLAP_KEY] = self.overlap or "none found"
 
     def paired(self, labeled: nnUNetDataLoader) -> Loader:

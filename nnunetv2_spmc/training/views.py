@@ -194,7 +194,7 @@ def draw_source(patches: int, others: int, device: torch.device, *, same: bool) 
         patches: how many patches there are.
         others: how many there are to draw from.
         device: of the patches.
-        same: both are the same patches, of which none fills its own box (but a single one).
+        same: both are the same patches; then no patch fills its own box, unless it is the only one.
     """
     if not same:
         return torch.randint(others, (patches,), device=device)

@@ -106,7 +106,7 @@ def watch_loading(main: nn.Module) -> Callable[[], bool]:
 
 
 def fill_parts(network: nn.Module, file: Path | None = None) -> str:
-    """Fill what a training network has beside `main`, which is filled already; say from what.
+    """Fill what a training network has besides `main`, which is filled already; say from what.
 
     Parts are taken from the checkpoint if it has the same ones. Else a tensor PART.NAME or
     PART_NAME is taken from NAME of the main branch, the longest there is. Segmentation layers are
@@ -118,7 +118,7 @@ def fill_parts(network: nn.Module, file: Path | None = None) -> str:
     """
     own = part_weights(network)
     if not own:
-        return "Warm start: nothing beside the main branch to fill."
+        return "Warm start: nothing outside the main branch to fill."
     file = pretrained_weights_file() if file is None else file
     stored: Mapping[str, Any] = {}
     if file is not None and file.is_file():
@@ -144,7 +144,7 @@ def fill_parts(network: nn.Module, file: Path | None = None) -> str:
     filled = [f"{number} from {source}" for source, number in counts.items() if number]
     network.load_state_dict(taken, strict=False)
     return (
-        f"Warm start: {len(taken)} of {len(own)} tensors beside the main branch were filled"
+        f"Warm start: {len(taken)} of {len(own)} tensors outside the main branch were filled"
         f"{': ' if filled else ''}{', '.join(filled)}."
     )
 

@@ -1,4 +1,4 @@
-"""What the training network has beside the planned one: its parts, in and out of checkpoints."""
+"""What the training network has besides the planned one: its parts, in and out of checkpoints."""
 
 from __future__ import annotations
 

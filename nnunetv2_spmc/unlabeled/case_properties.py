@@ -9,7 +9,7 @@ from typing import Any
 
 from nnunetv2_spmc.common.errors import DataError
 
-# what nnU-Net's readers and its preprocessor store beside plain types: arrays and numbers of NumPy
+# what nnU-Net's readers and its preprocessor store besides plain types: arrays and numbers of NumPy
 KNOWN = {
     ("numpy", "dtype"),
     ("numpy", "ndarray"),
@@ -38,8 +38,8 @@ class _DataUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in KNOWN:
             raise ForeignPickleError(
-                f"{self.file.name} names {module}.{name}, which is no part of a preprocessed case: "
-                "reading it could run any program"
+                f"{self.file.name} names {module}.{name}, which is not part of a preprocessed "
+                "case: reading it could run any program"
             )
         return super().find_class(module, name)
 
@@ -48,7 +48,7 @@ def read_properties(file: Path) -> Any:
     """Return what a .pkl file of a preprocessed case holds.
 
     Raises:
-        ForeignPickleError: it names what is no part of a case; nothing was called.
+        ForeignPickleError: it names something that is not part of a case; nothing was called.
         Exception: it is damaged; of any type.
     """
     return _DataUnpickler(file.read_bytes(), file).load()

@@ -70,7 +70,7 @@ def process_cases(
         begun = [p.name for p in job.temporary_folder.glob("*")]
         where = f"while it preprocessed one of {name_some(sorted(begun))}" if begun else "at start"
         raise DataError(
-            f"A worker process was killed {where}, mostly a sign of too little memory; finished "
+            f"A worker process was killed {where}, usually a sign of too little memory; finished "
             "cases are kept, run it again with fewer processes (-np)."
         ) from None
 
@@ -120,7 +120,7 @@ def _preprocess(job: PreprocessingJob, output_truncated: str, files: list[str]) 
         check_scan(Path(file))
     stock_class = job.configuration_manager.preprocessor_class
     preprocessor_class = _checking(stock_class, job.num_channels, files)
-    with contextlib.redirect_stdout(io.StringIO()):  # readers print beside raising
+    with contextlib.redirect_stdout(io.StringIO()):  # readers also print when they raise
         preprocessor_class(verbose=False).run_case_save(
             output_truncated,
             files,

@@ -1,4 +1,4 @@
-"""The unlabeled cases on disk: raw files in imagesUn, preprocessed files beside the labeled ones.
+"""The unlabeled cases on disk: raw files in imagesUn, preprocessed files near the labeled ones.
 
 nnUNet_preprocessed/Dataset510_Liver/
   nnUNetPlans_3d_fullres/                stock
@@ -154,7 +154,7 @@ def _is_whole_pickle(file: Path, verify: bool, labeled: bool) -> bool:
 def failed_cases(folder: Path, cases: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """Return the cases whose last preprocessing failed, with the reason.
 
-    A case of which a raw file has been replaced since then is left out: it deserves a new try.
+    A case with a raw file that was replaced since then is left out: it deserves a new try.
 
     Args:
         folder: The folder of preprocessed unlabeled cases.

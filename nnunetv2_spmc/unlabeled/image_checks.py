@@ -50,7 +50,7 @@ def reading_problem(files: Sequence[str | Path], reader: Any) -> str | None:
     grids = {}
     for file in files:
         try:
-            with contextlib.redirect_stdout(io.StringIO()):  # readers print beside raising
+            with contextlib.redirect_stdout(io.StringIO()):  # readers also print when they raise
                 data, properties = reader.read_images([str(file)])
         except Exception as error:  # readers raise all kinds
             return f"{file} cannot be read ({reason_of(error)})"

@@ -1,6 +1,6 @@
 """The record of the plans that the preprocessed unlabeled cases were made with.
 
-It lies beside their folder, because nnU-Net allows only case files inside. Cases made with other
+It lies next to their folder, because nnU-Net allows only case files inside. Cases made with other
 plans must not be trained on: another spacing or intensity scale would go unnoticed.
 """
 
@@ -64,7 +64,7 @@ def check_record(target: UnlabeledTarget, finished: Collection[str]) -> None:
     """Raise if the finished cases of a target were made with other plans.
 
     Raises:
-        DataError: If the record differs from the plans, is damaged, or is absent beside cases.
+        DataError: If the record differs from the plans, is damaged, or is absent where cases exist.
     """
     file, remedy = record_file(target.folder), f"{target.command} --overwrite"
     if not file.is_file():

@@ -1,7 +1,7 @@
 """Tell whether the preprocessed unlabeled cases are still those that were made from their scans.
 
 A preprocessed case has nothing of its scan's name inside: a validation case under the name of an
-unlabeled one would be trained on. What was written is kept beside the plans, in the record of the
+unlabeled one would be trained on. What was written is kept next to the plans, in the record of the
 folder; a file of another size or time is compared by samples of its bytes.
 """
 

@@ -1,4 +1,4 @@
-"""The images in a folder: whole cases, cases that lack something, and files that are no images."""
+"""The images in a folder: whole cases, cases that lack something, and files that are not images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nnunetv2_spmc.raw.cases import count_of, name_some
 from nnunetv2_spmc.raw.layout import IMAGES_UNLABELED
 
 NATURAL_IMAGE_ENDINGS = (".png", ".bmp", ".tif")  # those of nnU-Net's NaturalImage2DIO
-NO_SCANS = (".json",)  # nnU-Net puts such files beside images
+NO_SCANS = (".json",)  # nnU-Net puts such files next to images
 REPAIR = "add, rename or remove files, or remove the case"
 
 
@@ -173,6 +173,6 @@ def _no_file(file: str | Path) -> str | None:
     if os.path.isfile(file):
         return None
     if os.path.islink(file):
-        return f"{file} is a link to {os.readlink(file)}, which is no file; {REPAIR}"
+        return f"{file} is a link to {os.readlink(file)}, which is not a file; {REPAIR}"
     kind = "a folder" if os.path.isdir(file) else "a pipe or a device"
     return f"{file} is {kind}, expected a file; {REPAIR}"

@@ -1,6 +1,6 @@
 """The record of a dataset's scans by content: labeled, validation, unlabeled and test cases.
 
-It lies in nnUNet_preprocessed/DATASET beside the plans, so that a training can compare its cases
+It lies in nnUNet_preprocessed/DATASET with the plans, so that a training can compare its cases
 where nnUNet_raw is absent. Where that is there, only new and changed files are read: those whose
 size or time of change is not as recorded.
 """

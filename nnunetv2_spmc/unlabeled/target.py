@@ -101,7 +101,7 @@ class UnlabeledTarget:
         if len(endings) > 1:
             raise DataError(
                 f"{folder} has files that end in {' and '.join(sorted(endings))}, so nnU-Net "
-                "cannot tell how its cases are stored; move those away that are none."
+                "cannot tell how its cases are stored; move away the files that are not cases."
             )
         cases: list[str] = []
         if endings <= {".b2nd", ".npz"} and endings:

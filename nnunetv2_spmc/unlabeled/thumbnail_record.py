@@ -1,4 +1,4 @@
-"""The thumbnails of a dataset's scans beside its plans, and which of them look alike.
+"""The thumbnails of a dataset's scans, next to its plans, and which of them look alike.
 
 They are known by the digests of the scans, so that a scan under several names is compared once.
 """

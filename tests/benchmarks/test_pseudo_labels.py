@@ -23,7 +23,7 @@ def voxels(*foreground: float) -> torch.Tensor:
 
 def test_voxels_are_counted_where_they_matter() -> None:
     counts = voxel_counts.Counts(classes=2, tau=0.7, temperature=0.1)
-    # sure and right; unsure and wrong beside a right teacher; unsure and right beside an unsure
+    # sure and right; unsure and wrong with a right teacher; unsure and right with an unsure
     # teacher, whose sharpened 0.5 is not trusted; sure and wrong
     main, auxiliary = voxels(0.9, 0.4, 0.6, 0.95), voxels(0.8, 0.8, 0.5, 0.9)
     counts.add(main, auxiliary, torch.tensor([1, 1, 1, 0]))

@@ -16,7 +16,7 @@ DATASET = {"labels": {"background": 0, "organ": 1}, "file_ending": ".nii.gz"}
 
 @pytest.fixture
 def folders(tmp_path, write_volume):
-    """References, and predictions with the dataset.json that nnU-Net writes beside them."""
+    """References, and predictions with the dataset.json that nnU-Net writes next to them."""
     for case in ("a", "b"):
         write_volume(tmp_path / "labels" / f"{case}.nii.gz")
         write_volume(tmp_path / "predictions" / f"{case}.nii.gz")
@@ -120,7 +120,9 @@ def test_the_installed_command_works_with_its_defaults(folders) -> None:
 
 
 def test_the_empty_mask_policy_is_in_the_help_which_does_not_wait_for_nnunet() -> None:
-    assert "Dice and Jaccard 0, no distance" in " ".join(build_parser().format_help().split())
+    assert "Dice and Jaccard are 0, and there is no distance" in " ".join(
+        build_parser().format_help().split()
+    )
     code = (
         "import sys; from nnunetv2_spmc.cli.evaluate import build_parser; "
         "build_parser().format_help(); sys.exit('scipy' in sys.modules)"

@@ -184,7 +184,11 @@ def spoil_unlabeled(folder, monkeypatch):
             "",
             r"1 of the labeled .* \(train_002\), though .* nnUNetv2_preprocess",
         ),
-        (spoil_stray_file, "", r"has files that end in \.b2nd and \.db, so .* move those away"),
+        (
+            spoil_stray_file,
+            "",
+            r"has files that end in \.b2nd and \.db, so .* move away the files that are not cases",
+        ),
         (spoil_unlabeled, "", f"no unlabeled case: .* run nnUNetv2_spmc_preprocess -d {NAME} -c 2"),
     ],
 )
@@ -231,7 +235,7 @@ def other(file):
         ),
         (cut, r"checkpoint_latest\.pth is damaged \(.*\); move it away, and --c goes on from"),
         (flip, r"checkpoint_latest\.pth is damaged \(.*\); move it away, and --c goes on from"),
-        (other, r"checkpoint_latest\.pth is no checkpoint of nnU-Net; move it away, and --c"),
+        (other, r"checkpoint_latest\.pth is not a checkpoint of nnU-Net; move it away, and --c"),
     ],
 )
 def test_a_damaged_checkpoint_is_named(put_checkpoint, capsys, damage, sentence):
@@ -256,7 +260,7 @@ def test_pretrained_weights_that_are_none_are_named(folder, capsys):
     torch.save([1, 2, 3], "w.pth")
     arguments = ["500", "2d_small", "0", *CPU, "-pretrained_weights", "w.pth"]
     said = refused(arguments, capsys)
-    assert said.startswith("error: w.pth is no whole checkpoint of nnU-Net (")
+    assert said.startswith("error: w.pth is not a whole checkpoint of nnU-Net (")
 
 
 def test_a_mistake_of_the_program_keeps_its_traceback(folder, monkeypatch):
@@ -281,7 +285,9 @@ def test_a_torchvision_that_does_not_fit_is_named(folder, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.supported("trainers", "`nnUNetv2_spmc_train`, bit by bit as `nnUNetv2_train`")
+@pytest.mark.supported(
+    "trainers", "`nnUNetv2_spmc_train`: the same result as `nnUNetv2_train`, bit by bit"
+)
 def test_it_trains_as_the_stock_command_does(folder, monkeypatch, capsys):
     use_threads_for_pools(monkeypatch)
     leave_out_plots(monkeypatch)

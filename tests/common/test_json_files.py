@@ -21,8 +21,8 @@ def problem(file, keys=None):
     [
         (b"", "it is empty"),
         (b"{", "is not valid JSON (Expecting"),
-        (b"\xff\xfe{}", "no text in UTF-8"),
-        (bytes(range(256)), "no text in UTF-8"),
+        (b"\xff\xfe{}", "not UTF-8 text"),
+        (bytes(range(256)), "not UTF-8 text"),
         (b"[" * 100_000, "is not valid JSON (nested too deeply)"),
         (b"[1]", "holds a list instead of an object"),
         (b"null", "holds null instead of an object"),

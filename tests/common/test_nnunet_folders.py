@@ -51,7 +51,7 @@ def test_a_tilde_which_nnunet_does_not_expand_is_refused_in_any_of_them(
 def test_a_file_in_place_of_the_results_is_named(monkeypatch, tmp_path) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv(RESULTS, str(tmp_path / "file"))
-    with pytest.raises(DataError, match=f"{RESULTS} names {tmp_path}/file, which is no folder"):
+    with pytest.raises(DataError, match=f"{RESULTS} names {tmp_path}/file, which is not a folder"):
         results_folder()
 
 
@@ -70,7 +70,7 @@ def test_a_variable_that_is_not_set_is_named(variable, folder, value, monkeypatc
 @pytest.mark.parametrize(("variable", "folder"), list(FOLDERS.items())[:2])
 def test_a_folder_that_must_exist_is_named(variable, folder, monkeypatch, tmp_path) -> None:
     monkeypatch.setenv(variable, str(tmp_path / "gone"))
-    with pytest.raises(DataError, match=f"{variable} names {tmp_path}/gone, which is no folder"):
+    with pytest.raises(DataError, match=f"{variable} names {tmp_path}/gone, which is not a folder"):
         folder(must_exist=True)
 
 

@@ -53,7 +53,7 @@ def test_files_that_are_not_used_are_named(challenge, write_volume, nnunet_folde
         "training/patient001/patient001_4d.nii.gz",
         "training/patient002/patient002_frame07.nii.gz",
     }
-    assert "not used of what lies in the input, 3 (all in split.json): testing/" in str(summary)
+    assert "not used from the input, 3 (all in split.json): testing/" in str(summary)
 
 
 def test_lists_are_the_literature_s(shared_data) -> None:
@@ -89,7 +89,7 @@ def test_the_earlier_frame_is_end_diastole_without_info(challenge, nnunet_folder
     ("content", "message"),
     [
         (bytes(range(256)), "Info.cfg is not UTF-8"),
-        (b"ED: 11\0", "Info.cfg is no text"),
+        (b"ED: 11\0", "Info.cfg is not text"),
         (b"", "Info.cfg does not say which frame is end-diastole"),
         (b"ED: eleven\n", "Info.cfg does not say which frame is end-diastole"),
     ],

@@ -77,7 +77,7 @@ def test_contrasts_and_files_that_are_not_used_are_named(
     surplus = [f"{c}/{c}_{contrast}.nii.gz" for c in cases for contrast in ("t1", "t1ce", "t2")]
     assert sorted(summary.dataset.unused) == sorted([*surplus, "BraTS2021_00000/more.PAR"])
     assert "1 file of formats that are not read" in str(summary)
-    assert "not used of what lies in the input, 12 (all in split.json): " in str(summary)
+    assert "not used from the input, 12 (all in split.json): " in str(summary)
 
 
 def test_lists_are_the_literature_s(shared_data) -> None:
@@ -315,7 +315,9 @@ def test_labels_of_too_few_patients_are_refused_without_options_of_others(
         write_case(tmp_path / f"BraTS2021_{i:05d}", i)
         if i > 1:
             (tmp_path / f"BraTS2021_{i:05d}" / f"BraTS2021_{i:05d}_seg.nii.gz").unlink()
-    with pytest.raises(ConversionError, match="has labels of 2 patients: 3 are the") as error:
+    with pytest.raises(
+        ConversionError, match="has labels of 2 patients: a random split needs 3"
+    ) as error:
         convert_brats(tmp_path, labeled=2)
     assert "--" not in str(error.value)
 

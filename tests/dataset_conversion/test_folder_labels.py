@@ -238,10 +238,7 @@ def test_masks_of_classes_become_one_label(organs, nnunet_folders, capsys) -> No
     )
     assert content["cases"]["unlabeled"] == ["s5"]
     assert content["unused"] == [f"s{n}/segmentations/lung.nii.gz" for n in range(5)]
-    assert (
-        "note: not used of what lies in the input, 5 (all in split.json): s0/seg"
-        in capsys.readouterr().out
-    )
+    assert "note: not used from the input, 5 (all in split.json): s0/seg" in capsys.readouterr().out
 
 
 def test_masks_of_classes_may_lie_in_a_folder_for_each_class(
@@ -336,7 +333,7 @@ def test_scans_in_formats_that_are_not_read_are_named(make, nnunet_folders, caps
     main([*FOLDER, "-i", str(layout.images), "-l", str(layout.labels)])
     text = capsys.readouterr().out
     assert "note: 5 files of formats that are not read (all in split.json): g.mgz, h.PAR" in text
-    assert "note: not used of what lies in the input, 1 (all in split.json): notes.txt" in text
+    assert "note: not used from the input, 1 (all in split.json): notes.txt" in text
     content = json.loads((nnunet_folders.raw / "Dataset510_Organs" / "split.json").read_text())
     assert content["unused"][-1] == "../labels/f.mgz"
 

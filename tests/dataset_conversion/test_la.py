@@ -96,7 +96,7 @@ def test_scans_of_no_list_and_other_masks_are_named(
     unused = [f"{LA_TRAIN[1]}/scan.mgz", f"{LA_TRAIN[0]}/lawall.nrrd", "UNLISTED/"]
     assert sorted(content["unused"]) == sorted(unused)
     assert f"1 file of formats that are not read (all in split.json): {unused[0]};" in str(summary)
-    assert "not used of what lies in the input, 2 (" in str(summary)
+    assert "not used from the input, 2 (" in str(summary)
 
 
 def test_missing_scans_are_named(challenge, nnunet_folders) -> None:

@@ -247,7 +247,7 @@ def test_the_variable_for_trainers_is_looked_at(healthy, monkeypatch):
     assert finding.command == 'export nnUNet_extTrainer="$(nnUNetv2_spmc_trainers)"'
     monkeypatch.setenv("nnUNet_extTrainer", str(healthy / "gone"))
     first, second = machine.check_trainer_variable()
-    assert "gone, which is no folder" in first.what
+    assert "gone, which is not a folder" in first.what
     assert second.severity == "error"
     monkeypatch.delenv("nnUNet_extTrainer")
     assert only(machine.check_trainer_variable()).severity == "warning"

@@ -36,7 +36,7 @@ def test_classes_are_those_of_nnunet_s_label_manager(labels, order) -> None:
     ("content", "message"),
     [
         ({}, "no 'labels'"),
-        ({"labels": {"background": 0}}, "no class beside the background"),
+        ({"labels": {"background": 0}}, "no class besides the background"),
         ({"labels": {"organ": 1}}, "need 'background': 0"),
         ({"labels": {"0": "background", "1": "organ"}}, "label '0' must be a whole number"),
         ({"labels": {"background": 0, "all": [0, 1]}}, "region 'all' holds the background"),

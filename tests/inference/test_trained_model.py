@@ -138,7 +138,7 @@ def test_folds_may_differ_in_what_does_not_predict(model_folder):
 def test_a_damaged_checkpoint_is_named(model_folder):
     checkpoint = model_folder / "fold_all" / "checkpoint_final.pth"
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    with pytest.raises(DataError, match=r"checkpoint_final\.pth is no whole checkpoint"):
+    with pytest.raises(DataError, match=r"checkpoint_final\.pth is not a whole checkpoint"):
         load_model(model_folder / "fold_all")
 
 

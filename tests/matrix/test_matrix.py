@@ -302,7 +302,7 @@ def test_no_mirroring_by_a_setting(train, check):
 )
 @pytest.mark.parametrize("variant", [nnUNetTrainerNoMirroring, nnUNetTrainerNoDeepSupervision])
 def test_a_trainer_variant_of_nnunet_by_inheritance(variant, train, check, tmp_path, monkeypatch):
-    """A user's own module beside ours: nnUNet_extTrainer takes several folders."""
+    """A user's own module next to ours: nnUNet_extTrainer takes several folders."""
     folder = tmp_path / "my_trainers"
     folder.mkdir()
     (folder / "mine.py").write_text(

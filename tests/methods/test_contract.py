@@ -151,7 +151,7 @@ BASE = nnUNetTrainerSemiSupervised
     "method", [m for m in EXAMPLES if m.trainer.passes is BASE.passes], ids=lambda m: m.name
 )
 def test_the_pass_before_the_labeled_one_learns_alone(make_started, method, monkeypatch):
-    """Where a dead unlabeled loss would not show beside the supervised one."""
+    """Where a dead unlabeled loss would be hidden by the supervised one."""
     trainer = make_started(method, initial_lr=0.01)
     passes = trainer.passes
     monkeypatch.setattr(trainer, "passes", lambda step: passes(step)[:-1])

@@ -50,7 +50,9 @@ def test_a_folder_without_dicom_is_an_error(tmp_path) -> None:
         read(tmp_path)
 
 
-@pytest.mark.supported("DICOM series", "DICOMDIR, notes and objects without an image beside it")
+@pytest.mark.supported(
+    "DICOM series", "DICOMDIR, notes and objects without an image, next to a series"
+)
 @pytest.mark.parametrize("name", ["DICOMDIR", "structures.dcm", "notes.txt", "Thumbs.db"])
 def test_what_is_no_image_is_passed_over(tmp_path, name) -> None:
     voxels = random_slices(3)

@@ -189,7 +189,7 @@ def test_a_slope_of_zero_is_refused(tmp_path) -> None:
         read(tmp_path)
 
 
-@pytest.mark.supported("DICOM series", "pictures in colors", refused=True)
+@pytest.mark.supported("DICOM series", "color images", refused=True)
 @pytest.mark.parametrize(
     ("samples", "photometric"), [(3, "RGB"), (3, "YBR_FULL"), (1, "PALETTE COLOR")]
 )

@@ -191,11 +191,11 @@ def test_zeros_that_fill_a_block_are_no_mistake(tmp_path, ending) -> None:
     ("ending", "key"), [(".mhd", "ElementDataFile = "), (".nhdr", "data file: ")]
 )
 @pytest.mark.parametrize("place", ["{folder}/scan.raw", "../inner/scan.raw", "sub/scan.raw", ".."])
-def test_a_header_may_name_only_a_file_beside_it(tmp_path, ending, key, place) -> None:
+def test_a_header_may_name_only_a_file_in_its_own_folder(tmp_path, ending, key, place) -> None:
     inner = tmp_path / "inner"
     inner.mkdir()
     file = changed_header(inner, ending, f"^{key}.*$", key + place.format(folder=inner))
-    assert "may name only a file beside it" in refusal(file)
+    assert "may name only a file in its own folder" in refusal(file)
 
 
 @pytest.mark.parametrize("ending", [".mhd", ".nhdr", ".hdr"])

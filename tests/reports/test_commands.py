@@ -176,7 +176,7 @@ def test_bad_input_of_uncertainty_gets_a_sentence(model, phantom_runs, tmp_path)
 
 @pytest.fixture
 def odd_images(test_image, tmp_path):
-    """A whole scan beside cases that lack something, and files that are no images."""
+    """A whole scan, cases that lack something, and files that are not images."""
     folder = tmp_path / "images"
     folder.mkdir()
     for name in ("whole_0000", "two_0000", "two_0001", "unnamed"):
@@ -507,11 +507,11 @@ def without(key):
         ("plans.json", lambda file: file.write_text("{"), "is not valid JSON"),
         ("plans.json", lambda file: file.write_text("[]"), "holds a list"),
         ("plans.json", without("configurations"), "has no 'configurations'"),
-        ("dataset.json", lambda file: file.write_bytes(b"\xff"), "no text in UTF-8"),
+        ("dataset.json", lambda file: file.write_bytes(b"\xff"), "not UTF-8 text"),
         ("dataset.json", without("labels"), "has no 'labels'"),
         ("dataset.json", without("channel_names"), "has no 'channel_names'"),
-        ("fold_all/checkpoint_final.pth", lambda file: file.write_bytes(b""), "no whole checkp"),
-        ("fold_all/checkpoint_final.pth", lambda f: torch.save([1], f), "no whole checkpoint"),
+        ("fold_all/checkpoint_final.pth", lambda file: file.write_bytes(b""), "not a whole ch"),
+        ("fold_all/checkpoint_final.pth", lambda f: torch.save([1], f), "not a whole checkpoint"),
     ],
 )
 def test_a_damaged_model_folder_is_one_sentence_in_every_command(

@@ -1,4 +1,4 @@
-"""Programs that tests run beside themselves."""
+"""Programs that tests run in other processes."""
 
 import os
 import socket

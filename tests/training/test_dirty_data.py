@@ -118,7 +118,9 @@ def test_when_none_is_left_the_last_one_is_named(data, unlabeled_loader):
 # ---- labeled cases ------------------------------------------------------------------------------
 
 
-@pytest.mark.supported("stability", "a labeled case that cannot be read stops with its name")
+@pytest.mark.supported(
+    "stability", "a labeled case that cannot be read stops the training and is named"
+)
 @pytest.mark.slow
 @WORKERS
 @pytest.mark.parametrize("trainer", [nnUNetTrainerSPMC, nnUNetTrainerSupervisedControl])

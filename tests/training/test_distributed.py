@@ -100,7 +100,7 @@ def test_torchrun_trains_resumes_and_validates_on_two_nodes(
     first, _ = train("-pretrained_weights", str(source))
     assert "The world size is 2" in first
     assert "Each step: 1 labeled and 1 unlabeled patches; 4 unlabeled cases." in first
-    assert "tensors beside the main branch were filled" in first
+    assert "tensors outside the main branch were filled" in first
     folder = Path(pretrained.output_folder)
     assert torch.load(folder / "checkpoint_final.pth", weights_only=False)["current_epoch"] == 2
     assert (folder / "validation" / "summary.json").is_file()

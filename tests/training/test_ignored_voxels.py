@@ -96,7 +96,7 @@ def terms(trainer, outputs, where):
     "sparse annotation", "voxels under the ignore label as unlabeled ones, for labels and regions"
 )
 @pytest.mark.parametrize("labels", [LABELS, REGIONS], ids=["labels", "regions"])
-@pytest.mark.parametrize("unlabeled", [True, False], ids=["beside unlabeled cases", "alone"])
+@pytest.mark.parametrize("unlabeled", [True, False], ids=["with unlabeled cases", "alone"])
 @pytest.mark.parametrize("reduction", ["all", "masked"])
 def test_all_unlabeled_voxels_of_a_step_count_alike(
     make_started, monkeypatch, labels, unlabeled, reduction

@@ -181,7 +181,7 @@ def test_a_bad_environment_variable_is_refused(value, message):
 def test_a_file_of_settings_in_another_encoding_is_named(tmp_path):
     file = tmp_path / "settings.json"
     file.write_bytes('{"epochs": 7}'.encode("utf-16"))
-    with pytest.raises(SettingsError, match=r"settings\.json is no text in UTF-8"):
+    with pytest.raises(SettingsError, match=r"settings\.json is not UTF-8 text"):
         resolve(environment=str(file))
 
 

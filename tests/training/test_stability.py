@@ -200,7 +200,7 @@ def test_a_skipped_step_leaves_the_weights_and_says_so(make_trainer):
 
 
 @pytest.mark.slow
-@pytest.mark.supported("stability", "fp16 steps that the gradient scaler skips: a line an epoch")
+@pytest.mark.supported("stability", "fp16 steps that the gradient scaler skips: one line per epoch")
 def test_a_training_goes_on_after_skipped_steps(make_trainer):
     trainer = make_trainer(Float16, epochs=2, iterations_per_epoch=5)
     trainer.grad_scaler = scaler(2.0**60)
@@ -226,7 +226,7 @@ def test_an_epoch_without_any_step_leaves_gaps_in_the_curves(make_trainer):
 
 
 @pytest.mark.slow
-@pytest.mark.supported("stability", "more than half of the last steps skipped: training stops")
+@pytest.mark.supported("stability", "more than half of the last steps are skipped: training stops")
 @pytest.mark.parametrize("base", [nnUNetTrainerSPMC, nnUNetTrainerSupervisedControl])
 def test_steps_that_are_skipped_for_good_stop_the_training(make_trainer, base):
     class Overflowing(base):

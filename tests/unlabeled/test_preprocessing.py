@@ -512,7 +512,7 @@ def put_a_pipe(images):
         (lose_a_channel, "u1", "the channels 0001, expected 0000, 0001 (T1, CT); add"),
         (add_a_channel, "u1", "the channels 0000, 0001, 0002, expected 0000, 0001 (T1, CT); add"),
         (add_a_file_without_channel, "u1.nii.gz", "/u1.nii.gz has no channel suffix; rename"),
-        (break_a_link, "u1", "/u1_0001.nii.gz is a link to gone.nii.gz, which is no file; add"),
+        (break_a_link, "u1", "/u1_0001.nii.gz is a link to gone.nii.gz, which is not a file; add"),
         (put_a_pipe, "u1", "/u1_0001.nii.gz is a pipe or a device, expected a file; add"),
         (put_a_folder, "u1", "/u1_0001.nii.gz is a folder, expected a file; add"),
     ],
