@@ -9,6 +9,7 @@ from pathlib import Path
 from nnunetv2_spmc.cli.parser import Parser
 from nnunetv2_spmc.cli.runner import command
 from nnunetv2_spmc.common.cores import usable_cores
+from nnunetv2_spmc.training.devices import DEVICES
 
 STDOUT = "-"
 
@@ -30,7 +31,7 @@ def build_parser() -> Parser:
     add("-c", nargs="+", default=[], metavar="CONFIG", help=text)
     add("-p", default="nnUNetPlans", metavar="PLANS", help="plans (default: %(default)s)")
     text = "where the training will run (default: the GPU if there is one)"
-    add("-device", choices=("cuda", "cpu", "mps"), default="", help=text)
+    add("-device", choices=DEVICES, default="", help=text)
     processes = min(4, usable_cores())
     text = "processes that open files; 0: no worker processes (default: %(default)s)"
     add("-np", type=int, default=processes, metavar="N", help=text)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_spmc.cli.parser import Parser
+from nnunetv2_spmc.training.devices import DEVICES
 
-DEVICES = ("cuda", "cpu", "mps")
 DEFAULTS = {"tr": "nnUNetTrainerSPMC", "p": "nnUNetPlans"}
 
 

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from nnunetv2_spmc.cli.model_options import DEVICES, add_model, model_folders
+from nnunetv2_spmc.cli.model_options import add_model, model_folders
 from nnunetv2_spmc.cli.parser import Parser
 from nnunetv2_spmc.cli.runner import command
+from nnunetv2_spmc.training.devices import DEVICES
 
 EPILOG = """\
 The page begins with the answer: the difference in Dice between each method and the supervised
@@ -81,7 +82,7 @@ def build_parser() -> Parser:
     add(
         "-device",
         choices=DEVICES,
-        help="device to predict on (default: cuda if there is one, otherwise cpu)",
+        help="device to predict on (default: the GPU if there is one)",
     )
     add(
         "-np",
@@ -125,10 +126,10 @@ def main(argv: Sequence[str] | None = None) -> int | None:
 
 
 def _write(arguments: argparse.Namespace, folders: Sequence[Path]) -> int | None:
-    from nnunetv2_spmc.inference.trained_model import best_device, check_device
     from nnunetv2_spmc.reports.page import write_page
     from nnunetv2_spmc.reports.report import Options, default_title, gather_report
     from nnunetv2_spmc.reports.run_record import RunRecord
+    from nnunetv2_spmc.training.devices import best_device, check_device
 
     device = arguments.device or best_device()
     check_device(device)

@@ -33,6 +33,7 @@ from nnunetv2_spmc.cli.runner import command
 from nnunetv2_spmc.common.cores import usable_cores
 from nnunetv2_spmc.common.signals import termination_raises
 from nnunetv2_spmc.methods import TRAINERS
+from nnunetv2_spmc.training.devices import DEVICES
 from nnunetv2_spmc.training.processes import end_process_group, run_in_processes
 from nnunetv2_spmc.training.settings import OPTIONS_VARIABLE, read_settings
 from nnunetv2_spmc.training.start import (
@@ -74,7 +75,7 @@ def build_parser() -> Parser:
     add("--val_best", action="store_true", help="validate with checkpoint_best")
     add("--disable_checkpointing", action="store_true", help="write no checkpoint")
     text = "default: %(default)s; CUDA_VISIBLE_DEVICES chooses the GPU"
-    add("-device", choices=("cuda", "cpu", "mps"), default="cuda", help=text)
+    add("-device", choices=DEVICES, default=DEVICES[0], help=text)
     return parser
 
 

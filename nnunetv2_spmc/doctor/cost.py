@@ -16,6 +16,7 @@ from typing import Any
 from nnunetv2_spmc.common.errors import DataError, one_line
 from nnunetv2_spmc.common.nnunet_folders import RESULTS, number_of
 from nnunetv2_spmc.doctor.finding import Finding, Severity
+from nnunetv2_spmc.training.devices import check_device
 from nnunetv2_spmc.unlabeled.target import UnlabeledTarget
 
 TIMEOUT_S = 180
@@ -25,7 +26,12 @@ GIB = 1 << 30
 
 
 def check_cost(target: UnlabeledTarget, device: str) -> Iterator[Finding]:
-    """Say what a step of a training needs on a device, and how long all steps take."""
+    """Say what a step of a training needs on a device, and how long all steps take.
+
+    Raises:
+        DataError: there is no such device, or the step failed.
+    """
+    check_device(device)
     yield from cost_findings(target, measured(target, device), device)
 
 

@@ -15,7 +15,7 @@ from nnunetv2_spmc.doctor.finding import Check, Finding, Severity, run_checks
 from nnunetv2_spmc.doctor.installation import (
     IMPORTED,
     check_compiler,
-    check_device,
+    check_gpus,
     check_package,
     check_python,
 )
@@ -85,7 +85,7 @@ def machine_checks() -> list[tuple[str, Check]]:
     return [
         ("Python", check_python),
         *((package, partial(check_package, package, name)) for package, name in IMPORTED),
-        ("device", check_device),
+        ("device", check_gpus),
         ("compiler", check_compiler),
         *((variable, partial(check_folder, variable)) for variable in FOLDERS),
         ("nnUNet_extTrainer", check_trainer_variable),
@@ -226,6 +226,7 @@ def _configuration_checks(
     dataset: DatasetToCheck, target: Any, device: str
 ) -> list[tuple[str, Check]]:
     from nnunetv2_spmc.doctor import cost, preprocessed
+    from nnunetv2_spmc.training.devices import best_device
 
     name = target.configuration_name
     return [
@@ -233,12 +234,3 @@ def _configuration_checks(
         (name, partial(preprocessed.check_unlabeled, dataset, target)),
         (name, partial(cost.check_cost, target, device or best_device())),
     ]
-
-
-def best_device() -> str:
-    """Return what a training would best run on here."""
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"

@@ -110,11 +110,13 @@ def _plain(name: str) -> str:
 # ---- device ------------------------------------------------------------------------------------
 
 
-def check_device() -> Iterator[Finding]:
+def check_gpus() -> Iterator[Finding]:
     """Look for what PyTorch can train on, and compute something there."""
     import torch
 
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    from nnunetv2_spmc.training.devices import best_device
+
+    gpus = torch.cuda.device_count()
     for number in range(gpus):
         properties = torch.cuda.get_device_properties(number)
         name = f"{properties.name}, {properties.total_memory / (1 << 30):.0f} GiB"
@@ -129,7 +131,7 @@ def check_device() -> Iterator[Finding]:
             yield Finding("device", "ok", f"GPU {number}: {name}.")
     if gpus:
         return
-    if torch.backends.mps.is_available():
+    if best_device() == "mps":
         yield Finding("device", "ok", "An Apple GPU: train with -device mps.")
     elif shutil.which("nvidia-smi"):
         built = f"is built for CUDA {torch.version.cuda}" if torch.version.cuda else "has no CUDA"

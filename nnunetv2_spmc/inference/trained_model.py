@@ -29,6 +29,7 @@ from nnunetv2_spmc.training.checkpoint import (
     own_state,
     read_checkpoint,
 )
+from nnunetv2_spmc.training.devices import check_device
 from nnunetv2_spmc.training.weights import MAIN_PREFIX
 
 FINAL_CHECKPOINT = "checkpoint_final.pth"
@@ -288,24 +289,6 @@ def _load_fold(fold_folder: Path, checkpoint_name: str) -> _Fold:
         mirror_axes=checkpoint.get("inference_allowed_mirroring_axes"),
         settings=state.get("settings", {}),
     )
-
-
-def check_device(device: str) -> None:
-    """Raise DataError if this machine has no such device."""
-    there = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not there[device]:
-        raise DataError(
-            f"This machine has no {device.upper()} device that torch can use; take -device cpu."
-        )
-
-
-def best_device() -> str:
-    """Return "cuda" where there is a GPU that torch can use, else "cpu"."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def read_model_plans(model_folder: Path, configuration: str) -> PlansManager:

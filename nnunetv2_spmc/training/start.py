@@ -29,6 +29,7 @@ from nnunetv2_spmc.training.checkpoint import (
     read_resumable,
 )
 from nnunetv2_spmc.training.configured import nnUNetTrainerConfigured
+from nnunetv2_spmc.training.devices import check_device
 from nnunetv2_spmc.training.few_labels import check_fold
 from nnunetv2_spmc.training.settings import options_in
 from nnunetv2_spmc.training.warm_start import load_pretrained_main_branch
@@ -91,23 +92,6 @@ def check_request(request: TrainingRequest, own_trainers: Collection[str]) -> Un
     if weights is not None and not request.validates_only and not weights.is_file():
         raise CheckpointError(f"{weights} does not exist; give -pretrained_weights a checkpoint.")
     return target
-
-
-def check_device(kind: str, processes: int = 1) -> None:
-    """Raise DataError if this machine does not have what it takes."""
-    if kind == "mps" and not torch.backends.mps.is_available():
-        raise DataError("There is no Apple GPU that PyTorch can use; train on the CPU: -device cpu")
-    if kind != "cuda":
-        return
-    gpus = torch.cuda.device_count()
-    if gpus == 0:
-        reason = "" if torch.version.cuda else " (it is built without CUDA)"
-        raise DataError(
-            f"There is no GPU that PyTorch can use{reason}; train on the CPU with -device cpu, or "
-            "see what nvidia-smi says and install a PyTorch that fits."
-        )
-    if processes > gpus and "LOCAL_RANK" not in os.environ:
-        raise DataError(f"-num_gpus {processes} is more than the {gpus} that this machine has.")
 
 
 # ---- trainers ----------------------------------------------------------------------------------

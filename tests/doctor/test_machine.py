@@ -128,20 +128,19 @@ def test_a_newer_python_is_a_note(monkeypatch):
 
 
 def test_a_driver_without_a_gpu_for_torch_is_a_warning(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
-    finding = only(installation.check_device())
+    finding = only(installation.check_gpus())
     assert (finding.severity, finding.command) == ("warning", "nvidia-smi")
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    finding = only(installation.check_device())
+    finding = only(installation.check_gpus())
     assert finding.severity == "note"
     assert "train with -device cpu" in finding.what
 
 
 def test_a_gpu_that_torch_was_not_built_for_is_an_error(monkeypatch):
     properties = namedtuple("Properties", "name total_memory")("Card", 8 * GIB)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: properties)
 
@@ -149,7 +148,7 @@ def test_a_gpu_that_torch_was_not_built_for_is_an_error(monkeypatch):
         raise RuntimeError("no kernel image is available for execution on the device")
 
     monkeypatch.setattr(torch, "zeros", fail)
-    finding = only(installation.check_device())
+    finding = only(installation.check_gpus())
     assert finding.severity == "error"
     assert "GPU 0 (Card, 8 GiB) cannot compute" in finding.what
     assert "no kernel image" in finding.what

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from functools import partial
 from pathlib import Path
@@ -373,13 +374,13 @@ def test_wrong_options_of_report_end_with_status_2(phantom_runs, tmp_path, wrong
     assert ended.value.code == 2
 
 
-@pytest.mark.parametrize("device", ["cuda", "mps"])
-def test_a_device_that_is_not_there_is_a_sentence(phantom_runs, tmp_path, monkeypatch, device):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+@pytest.mark.parametrize(("device", "gpu"), [("cuda", "GPU"), ("mps", "Apple GPU")])
+def test_a_device_that_is_not_there_is_a_sentence(phantom_runs, tmp_path, monkeypatch, device, gpu):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     page = tmp_path / "report.html"
     message = refused(report, phantom_runs.spmc, "-o", page, "-device", device)
-    assert f"has no {device.upper()} device that torch can use; take -device cpu" in message
+    assert re.search(f"There is no {gpu} that PyTorch can use.*; take -device cpu", message)
 
 
 def test_report_predicts_on_the_device_that_is_asked_for(copied_run, tmp_path, monkeypatch):
@@ -392,7 +393,7 @@ def test_report_predicts_on_the_device_that_is_asked_for(copied_run, tmp_path, m
         return original(*arguments, device="cpu")
 
     monkeypatch.setattr(run_record, "load_model", load)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     options = ("-o", tmp_path / "report.html", "-np", 0, "--no_viewer")
     run(report, fold, *options, "-device", "cuda")
     assert devices == ["cuda"]
