@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from nnunetv2_spmc.unlabeled.target import REMEDY, UnlabeledTarget, find_trainin
 
 @dataclass(frozen=True)
 class DatasetToCheck:
-    """A dataset and how to look at it.
+    """A dataset and how to look at it; its folders and plans are read once.
 
     Attributes:
         name: Of the dataset.
@@ -62,7 +63,7 @@ class DatasetToCheck:
         """The names of the channels of a case."""
         return channel_names(self.dataset_json)
 
-    @property
+    @cached_property
     def images(self) -> ImageFolder | None:
         """The unlabeled scans, those with a label by now too; None without imagesUn."""
         if self.raw is None or not (self.raw / IMAGES_UNLABELED).is_dir():
@@ -70,7 +71,7 @@ class DatasetToCheck:
         folder = self.raw / IMAGES_UNLABELED
         return find_images(folder, self.dataset_json["file_ending"], self.channels)
 
-    @property
+    @cached_property
     def annotated(self) -> list[str]:
         """The unlabeled scans that have a label by now."""
         images = self.images
@@ -78,7 +79,7 @@ class DatasetToCheck:
             return []
         return annotated_since(self.raw, self.dataset_json, images.all_cases)
 
-    @property
+    @cached_property
     def labeled(self) -> Cases:
         """The labeled scans in nnUNet_raw; none where that is absent."""
         if self.raw is None or not (
@@ -87,7 +88,7 @@ class DatasetToCheck:
             return {}
         return labeled_cases(self.raw, self.dataset_json)
 
-    @property
+    @cached_property
     def plans_content(self) -> dict[str, Any]:
         """What is planned; nothing where no plans are."""
         if self.preprocessed is None:

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nnunetv2_spmc.common.errors import DataError
+from nnunetv2_spmc.common.setting_checks import SettingsError
 from nnunetv2_spmc.doctor.finding import Check, Finding, Severity, run_checks
 from nnunetv2_spmc.doctor.installation import (
     IMPORTED,
@@ -29,6 +30,7 @@ from nnunetv2_spmc.doctor.machine import (
 
 if TYPE_CHECKING:
     from nnunetv2_spmc.doctor.dataset import DatasetToCheck
+    from nnunetv2_spmc.unlabeled.scan_record import ScanRecord
 
 BAD = ("error", "warning")
 
@@ -132,20 +134,26 @@ def _examine_scans(dataset: DatasetToCheck, examination: Examination) -> Iterato
         show_progress=dataset.show_progress,
     )
     yield from (Finding("scans", "note", note.removeprefix("note: ")) for note in notes)
-    is_allowed = False
-    with contextlib.suppress(Exception):  # what is wrong with the settings is said elsewhere
-        is_allowed = _settings(dataset).training.allow_overlap
     yield from run_checks(
         [
             ("cases", partial(scans.check_counts, dataset, record)),
-            ("leaks", partial(scans.check_leaks, dataset, record, is_allowed=is_allowed)),
+            ("leaks", partial(_check_leaks, dataset, record)),
             ("sites", partial(_compare_sites, dataset, record, examination)),
         ]
     )
 
 
+def _check_leaks(dataset: DatasetToCheck, record: ScanRecord) -> Iterator[Finding]:
+    from nnunetv2_spmc.doctor.scans import check_leaks
+
+    is_allowed = False
+    with contextlib.suppress(SettingsError):  # _check_settings says it
+        is_allowed = _settings(dataset).training.allow_overlap
+    yield from check_leaks(dataset, record, is_allowed=is_allowed)
+
+
 def _compare_sites(
-    dataset: DatasetToCheck, record: Any, examination: Examination
+    dataset: DatasetToCheck, record: ScanRecord, examination: Examination
 ) -> Iterator[Finding]:
     from nnunetv2_spmc.doctor.scans import site_findings
     from nnunetv2_spmc.raw.layout import IMAGES_TRAIN, IMAGES_UNLABELED

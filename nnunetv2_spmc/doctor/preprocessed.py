@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -107,7 +108,9 @@ def check_folds(dataset: DatasetToCheck, identifiers: Sequence[str]) -> Iterator
     if folds and (left_out := sorted(set(identifiers) - known)):
         what = f"{file} leaves labeled cases out."
         advice = "Delete the file to make new folds, or add them."
-        yield Finding("folds", "warning", what, tuple(left_out), advice, f"rm {file}")
+        yield Finding(
+            "folds", "warning", what, tuple(left_out), advice, shlex.join(["rm", str(file)])
+        )
     same = [str(i) for i, fold in enumerate(folds or ()) if fold["train"] == fold["val"]]
     if same or len(identifiers) == 1:
         which = f"Fold {name_some(same or ['0'])} trains and validates"

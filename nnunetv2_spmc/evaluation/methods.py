@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,7 +138,7 @@ def _seeds(folder: Path) -> list[Seed]:
     if not files:
         raise DataError(
             f"{folder} has no {METRICS_CSV}, and no subfolder has one; write it with "
-            f"nnUNetv2_spmc_evaluate -pred PREDICTIONS -o {folder}."
+            f"nnUNetv2_spmc_evaluate -pred PREDICTIONS -o {shlex.quote(str(folder))}."
         )
     return [
         Seed(file.parent, {Key(row.case, row.label): row for row in read_metrics_csv(file)})

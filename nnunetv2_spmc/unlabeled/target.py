@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,18 +127,15 @@ class UnlabeledTarget:
     @property
     def labeled_command(self) -> str:
         """The command that preprocesses the labeled cases."""
-        return (
-            f"nnUNetv2_preprocess -d {number_of(self.dataset_name)} -plans_name "
-            f"{self.plans_identifier} -c {self.configuration_name}"
-        )
+        number, configuration = str(number_of(self.dataset_name)), self.configuration_name
+        words = ["nnUNetv2_preprocess", "-d", number, "-plans_name", self.plans_identifier]
+        return shlex.join([*words, "-c", configuration])
 
     @property
     def command(self) -> str:
         """The command that preprocesses the cases ahead of time."""
-        return (
-            f"nnUNetv2_spmc_preprocess -d {self.dataset_name} -c {self.configuration_name} "
-            f"-p {self.plans_identifier}"
-        )
+        words = ["nnUNetv2_spmc_preprocess", "-d", self.dataset_name]
+        return shlex.join([*words, "-c", self.configuration_name, "-p", self.plans_identifier])
 
     def check(self) -> None:
         """Raise DataError if the configuration cannot be preprocessed."""

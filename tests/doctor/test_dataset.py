@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from nnunetv2_spmc.doctor import dataset, examination
 from nnunetv2_spmc.doctor.examination import Question, examine
 
 pytestmark = pytest.mark.usefixtures("no_machine")
@@ -288,6 +291,36 @@ def test_one_fault_does_not_hide_another(phantom):
     findings = {f.check: f for f in reversed(examined()) if f.severity == "error"}
     assert findings.keys() == {"plans", "scans", "leaks"}
     assert list(findings["scans"].cases) == cut
+
+
+def test_the_folder_of_unlabeled_scans_is_listed_once(phantom, monkeypatch):
+    listed = []
+    original = dataset.find_images
+    monkeypatch.setattr(
+        dataset, "find_images", lambda folder, *of: listed.append(folder) or original(folder, *of)
+    )
+    examined()
+    assert listed == [phantom.raw / "imagesUn"]
+
+
+def test_settings_that_cannot_be_read_are_named_and_other_checks_go_on(phantom, monkeypatch):
+    def fail(_):
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr(examination, "_settings", fail)
+    findings = examined()
+    failed = [f.check for f in findings if "torchvision::nms" in f.what]
+    assert failed == ["leaks", "settings"]
+    assert {"cases", "sites", "2d"} <= {f.check for f in findings}
+
+
+def test_a_command_quotes_a_folder_with_spaces(phantom, monkeypatch):
+    moved = replace(phantom, root=phantom.root.rename(phantom.root.with_name("it's my data")))
+    for kept, name in ((moved.raw, "nnUNet_raw"), (moved.preprocessed, "nnUNet_preprocessed")):
+        monkeypatch.setenv(name, str(kept.parent))
+    fold_without_a_case(moved)
+    (finding,) = [f for f in examined() if "leaves labeled cases out" in f.what]
+    assert shlex.split(finding.command) == ["rm", str(moved.preprocessed / "splits_final.json")]
 
 
 def test_without_raw_data_the_last_record_is_compared(phantom, monkeypatch):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import shlex
 
 import matplotlib.image
 import numpy as np
@@ -260,6 +261,8 @@ def test_a_file_in_place_of_its_folder_is_named(write_run) -> None:
 
 def test_a_folder_without_metrics_is_named(tmp_path) -> None:
     assert_refused([str(tmp_path / "gone")], "gone has no metrics.csv", "nnUNetv2_spmc_evaluate")
+    spaced = str(tmp_path / "my data")
+    assert_refused([spaced], f"PREDICTIONS -o {shlex.quote(spaced)}")
 
 
 @pytest.mark.parametrize(
