@@ -30,6 +30,10 @@ class ListedCases(tuple[str, ...]):
         made.lines, made.file = lines, file
         return made
 
+    def __getnewargs__(self) -> tuple[Mapping[str, int], str]:
+        """Let a worker process that is spawned make it again."""
+        return self.lines, self.file
+
     def where(self, names: Iterable[str]) -> str:
         """Say in which lines cases stand."""
         numbers = [str(self.lines[name]) for name in names]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import assume, given
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 
 from nnunetv2_spmc.raw.cases import ConversionError, RawCase, check_groups
 from nnunetv2_spmc.raw.splits import (
+    ListedCases,
     assign_roles,
     draw,
     final_splits,
@@ -165,3 +168,10 @@ def test_folds_keep_patients_together() -> None:
 def test_validation_cases_make_the_one_fold() -> None:
     cases = [*labeled_cases(singles(2)), RawCase("v", (), "validation"), RawCase("t", (), "test")]
     assert final_splits(cases) == [{"train": ["case00", "case01"], "val": ["v"]}]
+
+
+def test_listed_cases_come_whole_out_of_another_process():
+    cases = ListedCases({"b": 1, "a": 3}, "test.txt")
+    copy = pickle.loads(pickle.dumps(cases))
+    assert (type(copy), copy) == (ListedCases, ("b", "a"))
+    assert copy.where(["a"]) == cases.where(["a"]) == "line 3 of test.txt"
