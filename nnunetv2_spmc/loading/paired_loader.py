@@ -185,7 +185,7 @@ class UnlabeledDataLoader(nnUNetDataLoader):
 
 
 class PairedDataLoader:
-    """One item = one labeled batch and, under "unlabeled", one unlabeled batch.
+    """One item = one labeled batch and, in every Nth item, one unlabeled batch ("unlabeled").
 
     Both are made by the same worker, so the number of worker processes stays what
     nnUNet_n_proc_DA says. Instances are picklable, for workers that are spawned.
@@ -193,11 +193,16 @@ class PairedDataLoader:
     Args:
         labeled: nnU-Net's loader of the labeled training cases.
         unlabeled: the loader of the unlabeled cases.
+        every: N. Each worker counts its own items, and its first one has both.
     """
 
-    def __init__(self, labeled: nnUNetDataLoader, unlabeled: UnlabeledDataLoader) -> None:
+    def __init__(
+        self, labeled: nnUNetDataLoader, unlabeled: UnlabeledDataLoader, every: int = 1
+    ) -> None:
         self.labeled = labeled
         self.unlabeled = unlabeled
+        self.every = every
+        self.number = 0  # of the coming item
 
     def set_thread_id(self, thread_id: int) -> None:
         """Pass the number of the worker on, as batchgenerators' workers do."""
@@ -209,7 +214,9 @@ class PairedDataLoader:
 
     def __next__(self) -> dict[str, Any]:
         batch = next(self.labeled)
-        batch["unlabeled"] = next(self.unlabeled)
+        if self.number % self.every == 0:
+            batch["unlabeled"] = next(self.unlabeled)
+        self.number += 1
         return batch
 
 
@@ -233,7 +240,7 @@ def single_process_loading() -> Iterator[None]:
 
 def started(
     loader: Any, seeds: Sequence[int | None], num_cached: int, pin_memory: bool
-) -> InThisProcess | Workers:
+) -> tuple[InThisProcess | Workers, dict[str, Any]]:
     """Start workers on a loader, as nnU-Net does.
 
     Args:
@@ -242,8 +249,12 @@ def started(
         num_cached: how many batches may wait.
         pin_memory: put them into memory from which a GPU can copy.
 
+    Returns:
+        What gives the batches, and the first one, which is drawn so that errors come before
+        training.
+
     Raises:
-        RuntimeError: the first batch failed, so that errors come before training.
+        RuntimeError: the first batch failed.
         DataError: a labeled case of it cannot be read.
     """
     augmenter: InThisProcess | Workers
@@ -254,5 +265,4 @@ def started(
         augmenter = Workers(loader, seeds, **options)
         with signals_deferred():  # a worker that is forked but not yet noted would be left behind
             augmenter._start()
-    next(augmenter)
-    return augmenter
+    return augmenter, next(augmenter)

@@ -111,10 +111,7 @@ def _without_data(trainer: nnUNetTrainerSemiSupervised, dtype: torch.dtype) -> A
             lambda _module, _images, logits: tree_map_only(Tensor, Tensor.float, logits)
         )
     twin.device, twin.is_ddp, twin.divisor = META, False, own_entries
-    steps = trainer.num_epochs * trainer.num_iterations_per_epoch
-    twin.iteration = (
-        steps * trainer.settings.unlabeled_every
-    )  # at full weight, and with unlabeled patches
+    twin.iteration = trainer.num_epochs * trainer.num_iterations_per_epoch  # at full weight
     twin._do_i_compile = trainer._do_i_compile  # by the trainer's device
     return twin
 

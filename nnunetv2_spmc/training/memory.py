@@ -91,10 +91,11 @@ def what_a_step_needs(trainer: nnUNetTrainerSemiSupervised) -> list[str]:
     sentences = []
     if trainer.uses_unlabeled_data:
         unlabeled = trainer.stream.batch_size
-        sentences.append(
-            f"Each step: {labeled} labeled and {unlabeled} unlabeled patches; "
-            f"{len(trainer.stream.cases)} unlabeled cases."
-        )
+        every = trainer.settings.unlabeled_every
+        patches = f"{labeled} labeled and {unlabeled} unlabeled patches"
+        if every > 1:
+            patches = f"{labeled} labeled patches; one step in {every}: {unlabeled} unlabeled ones"
+        sentences.append(f"Each step: {patches}; {len(trainer.stream.cases)} unlabeled cases.")
     return [*sentences, memory_estimate(trainer, labeled, unlabeled)]
 
 

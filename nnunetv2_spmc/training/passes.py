@@ -46,8 +46,7 @@ def step_of(trainer: Trainer, batch: Mapping[str, Any]) -> Step:
     if trainer.learns_from_ignored and weight > 0:
         ignored = trainer.label_space.ignored(full_resolution(target))
     unlabeled = None
-    is_due = trainer.iteration % trainer.settings.unlabeled_every == 0
-    if weight > 0 and "unlabeled" in batch and is_due:
+    if weight > 0 and "unlabeled" in batch:
         drawn = on_device(batch["unlabeled"], trainer.device)
         unlabeled = Unlabeled(drawn["data"], weak=drawn.get("weak"), valid=drawn.get("valid"))
     return Step(Labeled(images, target, ignored), unlabeled, weight, trainer.iteration)

@@ -41,7 +41,7 @@ from nnunetv2_spmc.training.weights import load_parts, optimize_parts, part_weig
 
 
 class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
-    """nnU-Net's trainer with unlabeled patches in every step.
+    """nnU-Net's trainer with unlabeled patches in its steps.
 
     A method derives from it and defines some of the hooks below. The base does the rest: settings,
     unlabeled data stream, views, ramp-up, backward passes, logging, checkpoints, resume. What a
@@ -238,9 +238,8 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
 
         Returns scalars on the device, which are read once an epoch, and whether it was taken.
         """
-        self.stream.note_unreadable(batch.get("unlabeled", {}).pop("unreadable", {}))
         self.optimizer.zero_grad(set_to_none=True)
-        step = step_of(self, batch)
+        step = step_of(self, self.stream.hand_out(batch))
         results = run_passes(
             self.passes(step), step, self.joint_network, self.autocast, self.grad_scaler
         )
@@ -272,6 +271,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
         super().on_train_epoch_start()
         self.joint_network.train()
         self.iteration = self.current_epoch * self.num_iterations_per_epoch
+        self.stream.start_epoch()
 
     def log_epoch(self, means: dict[str, float]) -> None:
         """Log the means of all values of the steps, lambda(t) and the pseudo-label Dice."""

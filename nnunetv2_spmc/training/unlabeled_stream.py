@@ -16,6 +16,7 @@ from nnunetv2_spmc.common.errors import DataError, UnsupportedError
 from nnunetv2_spmc.common.nnunet_folders import raw_dataset_folder
 from nnunetv2_spmc.common.setting_checks import require
 from nnunetv2_spmc.loading.case_files import reading_as_data
+from nnunetv2_spmc.loading.early_patches import EarlyPatches
 from nnunetv2_spmc.loading.paired_loader import (
     PairedDataLoader,
     UnlabeledDataLoader,
@@ -66,6 +67,8 @@ class UnlabeledStream:
         self.annotated: set[str] = set()  # since the run to continue was started
         self.overlap = ""  # what is shared with evaluated cases, where that is allowed
         self.unreadable: dict[str, str] = {}  # those that turned out so -> why
+        self.pairs: PairedDataLoader | None = None  # -> paired
+        self.early = EarlyPatches(trainer.settings.unlabeled_every)
 
     @property
     def target(self) -> UnlabeledTarget:
@@ -164,7 +167,8 @@ class UnlabeledStream:
             shares,
             weak_view=trainer.views.weak_to_strong,
         )
-        return PairedDataLoader(labeled, unlabeled)
+        self.pairs = PairedDataLoader(labeled, unlabeled, self.early.every)
+        return self.pairs
 
     def start(self, train: Loader, validation: nnUNetDataLoader) -> tuple[Augmenter, Augmenter]:
         """Start workers on the loaders; mirrors the end of nnUNetTrainer.get_dataloaders (2.8.1).
@@ -175,10 +179,24 @@ class UnlabeledStream:
         validation_workers = min(workers, max(1, workers // 2))
         pin_memory = self.trainer.device.type == "cuda"
         seeds, validation_seeds = self._seeds(0, workers), self._seeds(1, validation_workers)
-        return (
-            started(train, seeds, max(6, workers // 2), pin_memory),
-            started(validation, validation_seeds, max(3, workers // 4), pin_memory),
-        )
+        training, first = started(train, seeds, max(6, workers // 2), pin_memory)
+        cached = max(3, workers // 4)
+        validating, _ = started(validation, validation_seeds, cached, pin_memory)
+        self.early.keep(self._noted(first))
+        return training, validating
+
+    def start_epoch(self) -> None:
+        """Let a loader in this process draw unlabeled patches in the steps that learn from them."""
+        if self.pairs is not None:
+            self.pairs.number = self.trainer.iteration
+
+    def hand_out(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Return the batch of the coming step: unlabeled patches if it learns from some."""
+        return self.early.hand_out(self._noted(batch), self.trainer.iteration)
+
+    def _noted(self, batch: dict[str, Any]) -> dict[str, Any]:
+        self.note_unreadable(batch.get("unlabeled", {}).pop("unreadable", {}))
+        return batch
 
     def _seeds(self, stream: int, workers: int) -> list[int]:
         trainer = self.trainer

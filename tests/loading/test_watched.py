@@ -40,7 +40,7 @@ class Loader:
 
 
 def test_a_worker_that_is_killed_says_which_case_it_had(capfd):
-    workers = started(Loader("first", "slow"), [None], num_cached=1, pin_memory=False)
+    workers, _ = started(Loader("first", "slow"), [None], num_cached=1, pin_memory=False)
     while b"slow" not in workers.places[0].value:
         assert workers._processes[0].is_alive()
         time.sleep(0.01)

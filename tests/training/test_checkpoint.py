@@ -99,6 +99,33 @@ def test_an_interrupted_training_goes_on_to_the_same_schedule(make_trainer, monk
     assert ours["lambda"] == theirs["lambda"]
 
 
+@pytest.mark.slow
+def test_a_run_with_few_unlabeled_steps_resumes_as_if_uninterrupted(make_trainer, monkeypatch):
+    leave_out_plots(monkeypatch)
+    few = {"iterations_per_epoch": 3, "unlabeled_every": 2}  # the second epoch starts without
+    whole, killed, resumed = (
+        make_trainer(epochs=3, save_every=1, lambda_max=1.0, ramp_start=0.0, **few)
+        for _ in range(3)
+    )
+    whole.run_training()
+    on_epoch_end = killed.on_epoch_end
+
+    def end_after_an_epoch():
+        on_epoch_end()
+        raise InterruptedError
+
+    killed.on_epoch_end = end_after_an_epoch
+    with pytest.raises(InterruptedError):
+        killed.run_training()
+    resumed.load_checkpoint(str(Path(killed.output_folder) / "checkpoint_latest.pth"))
+    assert resumed.current_epoch == 1
+    resumed.run_training()
+    ours, theirs = (t.joint_network.state_dict() for t in (resumed, whole))
+    assert [key for key, value in ours.items() if not torch.equal(value, theirs[key])] == []
+    ours, theirs = (t.logger.get_checkpoint() for t in (resumed, whole))
+    assert ours["cps_main"] == theirs["cps_main"]
+
+
 @pytest.mark.supported(
     "resume",
     "`--c` with other settings; `nnUNet_spmc_allow_changed=1` allows it",
