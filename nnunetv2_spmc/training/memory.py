@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from nnunetv2_spmc.common.errors import SPMCError
+from nnunetv2_spmc.common.errors import SPMCError, reason_of
 from nnunetv2_spmc.networks.unwrap import unwrapped
 from nnunetv2_spmc.training.dry_run import META, count_step, network_without_data
 
@@ -104,7 +104,7 @@ def memory_estimate(trainer: nnUNetTrainerSemiSupervised, labeled: int, unlabele
     try:
         memory = step_memory(trainer, labeled, unlabeled, activation_type(trainer.device))
     except Exception as error:  # a method's losses may raise anything without data
-        return f"No estimate of the memory that a step needs ({error})."
+        return f"No estimate of the memory that a step needs ({reason_of(error)})."
     return describe(memory, labeled, unlabeled, trainer.device)
 
 

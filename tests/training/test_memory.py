@@ -7,6 +7,7 @@ from nnunetv2_spmc.methods import (
     nnUNetTrainerMeanTeacher,
     nnUNetTrainerSPMC,
 )
+from nnunetv2_spmc.training import memory as memory_of_a_step
 from nnunetv2_spmc.training.dry_run import Counter
 from nnunetv2_spmc.training.memory import (
     DeviceMemoryError,
@@ -14,10 +15,12 @@ from nnunetv2_spmc.training.memory import (
     activation_bytes,
     describe,
     explain_out_of_memory,
+    memory_estimate,
     recomputed,
     step_memory,
 )
 from nnunetv2_spmc.training.passes import step_of
+from tests.training_logs import log_of
 
 
 @pytest.mark.parametrize("configuration", ["2d_small", "3d_fullres_small"])
@@ -163,6 +166,44 @@ def test_unlabeled_patches_count_although_not_every_step_has_them(make_trainer):
     trainer = make_trainer(unlabeled_every=3, epochs=1, iterations_per_epoch=4)
     trainer.initialize()
     assert len(step_memory(trainer, 2, 2, torch.float32).passes) == 2
+
+
+def test_a_hook_that_needs_values_trains_without_an_estimate(make_trainer):
+    class Selecting(nnUNetTrainerSPMC):
+        def unlabeled_loss(self, outputs, unlabeled):
+            assert len(unlabeled.images[unlabeled.images > 0]) > 0
+            return super().unlabeled_loss(outputs, unlabeled)
+
+    trainer = make_trainer(Selecting, ramp_start=0.0)
+    trainer.on_train_start()
+    assert "No estimate of the memory that a step needs (" in log_of(trainer)
+    assert "Memory of a step" not in log_of(trainer)
+    trainer.on_train_epoch_start()
+    assert trainer.train_step(next(trainer.dataloader_train))["cps_main"] > 0
+
+
+def test_a_hook_that_reads_a_value_gets_one_in_the_estimate(make_trainer):
+    seen = []
+
+    class Reading(nnUNetTrainerSPMC):
+        def unlabeled_loss(self, outputs, unlabeled):
+            seen.append((float(unlabeled.images.mean()), bool((unlabeled.images > 2).any())))
+            return super().unlabeled_loss(outputs, unlabeled)
+
+    trainer = make_trainer(Reading)
+    trainer.initialize()
+    assert memory_estimate(trainer, 2, 2).startswith("Memory of a step, estimated")
+    assert seen == [(1.0, True)]
+
+
+def test_the_reason_for_no_estimate_is_one_line(make_trainer, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("Tensor on device cpu is not on the expected device meta!\nC++ trace: 7")
+
+    monkeypatch.setattr(memory_of_a_step, "step_memory", fail)
+    estimate = memory_estimate(make_trainer(), 2, 2)
+    reason = "Tensor on device cpu is not on the expected device meta"
+    assert estimate == f"No estimate of the memory that a step needs ({reason})."
 
 
 def test_labels_that_are_partly_ignored_can_be_estimated(make_trainer, dataset_of):
