@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -16,8 +16,9 @@ import tifffile
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from nnunetv2_spmc.common.errors import DataError, reason_of
-from nnunetv2_spmc.common.whole_file import files_below, whole_files, writing
+from nnunetv2_spmc.common.whole_file import WriteError, files_below, whole_files, writing
 from nnunetv2_spmc.inference.case_maps import CaseMaps
+from nnunetv2_spmc.methods import TRAINERS
 from nnunetv2_spmc.raw.scan import check_scan
 from nnunetv2_spmc.unlabeled.raw_images import NATURAL_IMAGE_ENDINGS
 
@@ -28,6 +29,8 @@ Writer = Callable[[np.ndarray, str, dict[str, Any]], None]
 CONFIDENCE = "confidence"
 SUSPICIOUS = "suspicious"
 COMMON_DIFFICULTY = "common_difficulty"
+SECOND_BRANCHES = {name for trainer in TRAINERS for name in getattr(trainer, "branches", ())[1:]}
+MAP_FOLDERS = (CONFIDENCE, SUSPICIOUS, COMMON_DIFFICULTY, *sorted(SECOND_BRANCHES))
 
 
 class StoredMaps(NamedTuple):
@@ -44,7 +47,7 @@ def write_maps(
 
     OUT/CASE.nii.gz is the segmentation of the main branch; the other maps have the same file name
     in the subfolders confidence, suspicious, common_difficulty and that of the second branch's name
-    (auxiliary in SPMC).
+    (auxiliary in SPMC). A map of an earlier model that this one does not give is removed.
 
     Args:
         output_folder: created if need be.
@@ -58,7 +61,7 @@ def write_maps(
         The written files; the segmentation last, so that it marks a finished case.
 
     Raises:
-        WriteError: a map could not be written.
+        WriteError: a map could not be written, or one of an earlier model not removed.
     """
     output_folder.mkdir(parents=True, exist_ok=True)
     labels = {
@@ -88,6 +91,8 @@ def write_maps(
                 write(file, array, reader_writer.write_seg, reader_writer.read_seg)
         written = files_below(root)
         _give_one_time([root / file for file in written])
+        names = (f"{case}{file_ending}", f"{case}.tif")
+        _remove_others(output_folder, [Path(f, n) for f in MAP_FOLDERS for n in names], written)
     return [output_folder / path for path in written]
 
 
@@ -123,6 +128,23 @@ def read_stored_maps(
     if not difficult.is_file() or _time_of(difficult) < oldest:
         return StoredMaps(confidence, None)
     return StoredMaps(confidence, _read_map(difficult, reader_writer.read_seg) > 0)
+
+
+def _remove_others(folder: Path, maps: Iterable[Path], written: Collection[Path]) -> None:
+    """Remove those maps of a case that were not written now, and folders that are empty then."""
+    for path in maps:
+        file = folder / path
+        if path in written or not file.is_file():
+            continue
+        try:
+            file.unlink()
+        except OSError as error:
+            raise WriteError(
+                f"{file} is of an earlier model and cannot be removed ({error.strerror}); remove "
+                "it, or name another folder"
+            ) from error
+        with suppress(OSError):  # of other cases
+            file.parent.rmdir()
 
 
 def _time_of(file: Path) -> float:

@@ -3,6 +3,7 @@ import os
 import shutil
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -213,6 +214,55 @@ def test_maps_of_an_earlier_prediction_are_not_read(stored):
     later = (folder / "a.nii.gz").stat().st_mtime + 5
     os.utime(folder / "a.nii.gz", (later, later))  # nnUNetv2_predict wrote it again, for example
     assert read() is None
+
+
+@pytest.fixture
+def write_again(stored, tmp_path):
+    """Write maps of case a again, by a model that gives fewer of them."""
+    reader = SimpleITKIO()
+    array, properties = reader.read_images([str(tmp_path / "a_0000.nii.gz")])
+
+    def write(**changed):
+        maps = replace(maps_of(array[0], properties), **changed)
+        return write_maps(tmp_path / "out", "a", maps, reader, ".nii.gz")
+
+    return write
+
+
+def test_maps_of_an_earlier_model_do_not_stay_next_to_new_ones(stored, write_again):
+    folder, _ = stored
+    other = shutil.copy(folder / "suspicious" / "a.nii.gz", folder / "suspicious" / "b.nii.gz")
+    own = folder / "mine" / "a.nii.gz"
+    own.parent.mkdir()
+    shutil.copy(other, own)
+    one = {"second": None, "second_name": "", "suspicious": None, "common_difficulty": None}
+    written = write_again(**one)
+    assert {f for f in folder.rglob("*") if f.is_file()} == {*written, Path(other), own}
+    assert not (folder / "auxiliary").exists()
+
+
+def test_the_map_of_a_branch_of_another_method_does_not_stay(stored, write_again):
+    folder, _ = stored
+    files = write_again(second_name="second")
+    assert folder / "second" / "a.nii.gz" in files
+    assert not (folder / "auxiliary").exists()
+
+
+def test_an_earlier_map_that_cannot_be_removed_is_named(stored, write_again, monkeypatch):
+    folder, _ = stored
+    stays = folder / "suspicious" / "a.nii.gz"
+    unlink = Path.unlink
+
+    def refuse(path, *options, **keywords):
+        if path == stays:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        unlink(path, *options, **keywords)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    before = (folder / "a.nii.gz").stat().st_mtime_ns
+    with pytest.raises(WriteError, match=rf"{stays} is of an earlier model and cannot be removed"):
+        write_again(suspicious=None)
+    assert (folder / "a.nii.gz").stat().st_mtime_ns == before
 
 
 def test_a_damaged_stored_map_is_named(write_volume, tmp_path):
