@@ -132,8 +132,10 @@ def check_workers() -> Iterator[Finding]:
             yield Finding(
                 variable,
                 "warning",
-                f"{variable}=0 is for debugging: nnUNetv2_plan_experiment fails with it, and a "
-                "training waits for its patches.",
+                f"{variable}=0 is for trainings, which then load patches without worker processes, "
+                "slowly. Planning (nnUNetv2_plan_and_preprocess) fails with it: set_num_threads "
+                "expects a positive integer.",
+                advice="Before you plan:",
                 command=unset,
             )
         else:

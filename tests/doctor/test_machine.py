@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import (
+    ExperimentPlanner,
+)
 
 from nnunetv2_spmc import discovery
 from nnunetv2_spmc.doctor import examination, installation, machine
@@ -278,6 +281,16 @@ def test_the_numbers_of_processes_are_looked_at(healthy, monkeypatch, variable, 
     (finding,) = [f for f in machine.check_workers() if f.check == variable]
     assert finding.severity == severity
     assert finding.command == ("" if severity == "ok" else f"unset {variable}")
+
+
+def test_no_workers_are_fine_for_a_training_and_not_for_planning(healthy, monkeypatch):
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    finding = only(f for f in machine.check_workers() if f.check == "nnUNet_n_proc_DA")
+    with pytest.raises(RuntimeError) as raised:
+        ExperimentPlanner.static_estimate_VRAM_usage((16, 16), 1, 2, "", {}, ())
+    assert str(raised.value) in finding.what
+    assert "nnUNetv2_plan_and_preprocess" in finding.what
+    assert (finding.advice, finding.command) == ("Before you plan:", "unset nnUNet_n_proc_DA")
 
 
 # ---- all of them -------------------------------------------------------------------------------
