@@ -138,12 +138,8 @@ def evaluate_folder(
 
     Args:
         reference_folder: Reference segmentations, labelsTs for example.
-<<<<<<< HEAD
         prediction_folder: Predictions of the same names; other files, and predictions without a
-            reference, may lie beside them.
-=======
-        prediction_folder: Predictions of the same names; other files may lie in the folder, too.
->>>>>>> words
+            reference, may lie in the folder, too.
         dataset_json_file: States the labels or regions, the file ending and the reader.
         num_processes: Worker processes, 0 works in this process; nnU-Net's default number if
             None, but no more than there are CPU cores.
