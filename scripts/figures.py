@@ -31,7 +31,7 @@ from nnunetv2_spmc.common.colors import DIFFICULTY_COLOR, class_color
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.common.whole_file import whole_file
 from nnunetv2_spmc.inference.case_maps import CaseMaps, predict_case
-from nnunetv2_spmc.inference.trained_model import load_model, read_checkpoint
+from nnunetv2_spmc.inference.trained_model import load_model
 from nnunetv2_spmc.reports.case_figure import (
     extent_mm,
     show_confidence,
@@ -44,6 +44,7 @@ from nnunetv2_spmc.reports.case_figure import (
 from nnunetv2_spmc.reports.case_views import CaseView, case_view
 from nnunetv2_spmc.reports.run_names import run_labels
 from nnunetv2_spmc.reports.run_record import RunRecord
+from nnunetv2_spmc.training.checkpoint import read_checkpoint
 
 PANEL_INCHES = 2.2
 DPI = 100

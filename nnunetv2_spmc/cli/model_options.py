@@ -100,7 +100,7 @@ def _refuse_both(parser: Parser, arguments: argparse.Namespace, keys: Sequence[s
 def _found(parser: Parser, arguments: argparse.Namespace, trainer: str | None) -> Path:
     if arguments.d is None or arguments.c is None:
         parser.error("name the model: -m MODEL_FOLDER, or -d ID -c CONFIG -tr TRAINER")
-    from nnunetv2_spmc.inference.trained_model import find_model
+    from nnunetv2_spmc.inference.model_folders import find_model
 
     plans = arguments.p or DEFAULTS["p"]
     return find_model(arguments.d, arguments.c, trainer or DEFAULTS["tr"], plans)

@@ -77,7 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         refuse_another_file(arguments.o, "rank,case,", "ranking")
     from nnunetv2_spmc.common.errors import failure_lines
     from nnunetv2_spmc.common.nnunet_folders import find_dataset, raw_folder
-    from nnunetv2_spmc.inference.trained_model import find_folds, load_model
+    from nnunetv2_spmc.inference.model_folders import find_folds
+    from nnunetv2_spmc.inference.trained_model import load_model
     from nnunetv2_spmc.inference.uncertainty import input_cases
     from nnunetv2_spmc.inference.unlabeled_ranking import (
         check_score,

@@ -60,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int | None:
 
     refuse_to_write_into(arguments.o, arguments.i)
     from nnunetv2_spmc.common.errors import failure_lines
-    from nnunetv2_spmc.inference.trained_model import find_folds, load_model
+    from nnunetv2_spmc.inference.model_folders import find_folds
+    from nnunetv2_spmc.inference.trained_model import load_model
     from nnunetv2_spmc.inference.uncertainty import input_cases, missing_parts, write_uncertainty
 
     folder = model_folder(parser, arguments, needs_dataset=False)

@@ -17,7 +17,7 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2_spmc.common.errors import SPMCError, reason_of
 from nnunetv2_spmc.common.json_files import read_json
 from nnunetv2_spmc.common.whole_file import whole_folder, writing
-from nnunetv2_spmc.inference.trained_model import COPY_AGAIN, read_model_plans
+from nnunetv2_spmc.inference.loaded_fold import COPY_AGAIN, read_model_plans
 from nnunetv2_spmc.raw.cases import name_some
 from nnunetv2_spmc.raw.dataset_json import read_dataset_json
 from nnunetv2_spmc.training.as_data import read_as_data

@@ -18,7 +18,7 @@ from nnunetv2_spmc.evaluation.case_metrics import METRICS
 from nnunetv2_spmc.evaluation.classes import read_classes
 from nnunetv2_spmc.evaluation.metrics_csv import METRICS_COLUMNS, METRICS_CSV, read_metrics_csv
 from nnunetv2_spmc.evaluation.pairs import Place, Values
-from nnunetv2_spmc.inference.trained_model import FINAL_CHECKPOINT
+from nnunetv2_spmc.inference.model_folders import FINAL_CHECKPOINT
 from nnunetv2_spmc.training.checkpoint import read_checkpoint
 
 VALIDATION_FOLDER = "validation"

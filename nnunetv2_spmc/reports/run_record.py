@@ -15,13 +15,9 @@ from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.common.nnunet_folders import raw_dataset_folder
 from nnunetv2_spmc.evaluation.classes import read_classes
 from nnunetv2_spmc.inference.case_maps import CaseMaps, predict_case
-from nnunetv2_spmc.inference.trained_model import (
-    COPY_AGAIN,
-    FINAL_CHECKPOINT,
-    TrainedModel,
-    load_model,
-    read_model_plans,
-)
+from nnunetv2_spmc.inference.loaded_fold import COPY_AGAIN, read_model_plans
+from nnunetv2_spmc.inference.model_folders import FINAL_CHECKPOINT
+from nnunetv2_spmc.inference.trained_model import TrainedModel, load_model
 from nnunetv2_spmc.raw.dataset_json import channel_names, read_dataset_json
 from nnunetv2_spmc.raw.layout import IMAGES_TRAIN
 from nnunetv2_spmc.raw.plans_json import read_plans

@@ -9,7 +9,8 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2_spmc import discovery
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.inference.case_maps import predict_case
-from nnunetv2_spmc.inference.trained_model import find_folds, find_model, load_model
+from nnunetv2_spmc.inference.model_folders import find_folds, find_model
+from nnunetv2_spmc.inference.trained_model import load_model
 
 
 @pytest.fixture
