@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _compare_models(arguments: argparse.Namespace) -> None:
     from nnunetv2_spmc.evaluation.comparison_report import compare
-    from nnunetv2_spmc.reports.compared_models import Question
+    from nnunetv2_spmc.reports.found_models import Question
     from nnunetv2_spmc.reports.model_choice import choose
     from nnunetv2_spmc.reports.model_differences import as_methods
 

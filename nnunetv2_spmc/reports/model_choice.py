@@ -8,7 +8,8 @@ from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.evaluation.pairs import FEW_PATIENTS, RESAMPLES
 from nnunetv2_spmc.evaluation.recommendation import Recommendation, comparable, recommend
 from nnunetv2_spmc.raw.cases import count_of
-from nnunetv2_spmc.reports.compared_models import ComparedModel, Question, find_models
+from nnunetv2_spmc.reports.compared_models import ComparedModel
+from nnunetv2_spmc.reports.found_models import Question, find_models
 from nnunetv2_spmc.reports.model_differences import check_same_references, differences
 
 

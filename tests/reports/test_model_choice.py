@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from nnunetv2_spmc.common.errors import DataError
-from nnunetv2_spmc.reports.compared_models import Question
+from nnunetv2_spmc.reports.found_models import Question
 from nnunetv2_spmc.reports.model_choice import choose
 from tests.model_folders import write_fold, write_summary
 
