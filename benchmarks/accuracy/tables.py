@@ -40,6 +40,8 @@ PAGE = DOCS / "benchmarks.md"
 README = DOCS.parent / "README.md"
 BRANCHES = RESULTS / "2026-11-24-what-the-branches-teach.md"
 PARTS = RESULTS / "2026-11-28-parts-and-choices.md"
+SEARCH = RESULTS / "2026-11-29-search-for-a-default.md"
+REFERENCES = ("control", "spmc", "view_control_boxes", "view_control_boxes_turns")  # of the search
 CHOICES = ("spmc", "noCDPS", "all_voxels", "paste")  # what was chosen between, newest first
 SHOWN = {"dice": "Dice", "jaccard": "Jaccard", "hd95_mm": "HD95 mm", "asd_mm": "ASD mm"}
 
@@ -79,6 +81,37 @@ def choice_table(rows: Sequence[Row]) -> str:
         settings = own[0]["settings"] and f"`{own[0]['settings']}`"
         lines.append(f"| {name} | {dice} | {settings or own[0]['method']} |")
     return "\n".join(lines)
+
+
+def search_table(rows: Sequence[Row], dataset: str, epochs: int) -> str:
+    """Return the validation Dice of the search's runs, and of what they compare with."""
+    own: dict[str, list[Row]] = {}
+    for row in rows:
+        is_searched = row["stage"] == "search" and row["name"] not in CHOICES[2:]
+        few = not row["chosen_by"] and (row["dataset"], row["epochs"]) == (dataset, str(epochs))
+        if few and (is_searched or row["name"] in REFERENCES):
+            own.setdefault(row["name"], []).append(row)
+    means = {
+        name: statistics.mean(float(row["validation_dice"]) for row in found)
+        for name, found in own.items()
+    }
+    lines = ["| method | seeds | validation Dice | mean | settings |", "|---|---|---|---|---|"]
+    for name in sorted(own, key=lambda name: -means[name]):
+        found = sorted(own[name], key=lambda row: int(row["seed"]))
+        seeds, dice = (", ".join(r[key] for r in found) for key in ("seed", "validation_dice"))
+        settings = found[0]["settings"] and f" `{found[0]['settings']}`"
+        cells = [name, seeds, dice, f"{means[name]:.3f}", f"{found[0]['method']}{settings}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def search_tables() -> dict[str, str]:
+    """Return what stands between the markers of the report on the search."""
+    rows = long_csv.read("runs")
+    return {
+        "runs.csv: hippocampus": search_table(rows, "hippocampus", 20),
+        "runs.csv: acdc": search_table(rows, "acdc", 30),
+    }
 
 
 def group_tables(names: Sequence[str]) -> dict[str, str]:
@@ -172,7 +205,13 @@ def original(row: Row, rows: Sequence[Row]) -> str:
     return next(other["name"] for other in rows if other["run"] == row["run"])
 
 
-PAGES = {README: summary_table, PAGE: page_tables, BRANCHES: branches_tables, PARTS: parts_tables}
+PAGES = {
+    README: summary_table,
+    PAGE: page_tables,
+    BRANCHES: branches_tables,
+    PARTS: parts_tables,
+    SEARCH: search_tables,
+}
 
 
 def main() -> None:
