@@ -42,8 +42,9 @@ def warnings_of(
         )
     if difference := sites_of(target, record).largest:
         yield (
-            f"unlabeled scans differ from labeled ones, so they may not help: {difference} All "
-            f"differences: {target.command}"
+            f"unlabeled scans differ from labeled ones, so they may not help, and may even do harm "
+            "that validation cases do not show if they are like the labeled ones: "
+            f"{difference} All differences: {target.command}"
         )
 
 
