@@ -47,12 +47,15 @@ def gather_report(runs: Sequence[RunRecord], options: Options | None = None) -> 
         report.notes.append(sentences[0] + more)
     report.notes += [f"{what} is not shown in full: {why}" for what, why in report.failed.items()]
     shown = [view for views in report.cases.values() for view in views]
-    for name in dict.fromkeys(
-        v.run_name for v in shown if v.confidence is not None and v.common_difficulty is None
-    ):
+    one_branch = dict.fromkeys(
+        view.run_name
+        for view in shown
+        if view.confidence is not None and view.common_difficulty is None
+    )
+    if one_branch:
         report.notes.append(
-            f"{name} has no second branch in its checkpoint, or no tau: its confidence is shown, "
-            "common-difficulty voxels need both, as in a training checkpoint of nnUNetTrainerSPMC."
+            f"No common-difficulty voxels are shown for {', '.join(one_branch)}: they need the two "
+            "branches of a training checkpoint of nnUNetTrainerSPMC."
         )
     return report
 

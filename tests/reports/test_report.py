@@ -166,7 +166,7 @@ def test_settings_that_one_run_lacks_are_dashes(gathered):
 
 
 def test_a_model_without_auxiliary_branch_is_noted_and_its_confidence_shown(gathered):
-    assert any("has no second branch" in note for note in gathered.notes)
+    assert any("No common-difficulty voxels are shown for" in note for note in gathered.notes)
     control, spmc = next(iter(gathered.cases.values()))
     assert control.confidence is not None
     assert control.common_difficulty is None
