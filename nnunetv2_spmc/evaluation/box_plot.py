@@ -58,8 +58,9 @@ def _draw_panel(axes: Axes, methods: Sequence[Method], metric: str) -> None:
     width = GROUP_WIDTH / len(methods)
     jitter = np.random.default_rng(0)
     for number, method in enumerate(methods):
-        values = case_values(method, metric, cases, labels)
-        per_class = [column[~np.isnan(column)] for column in values.T]
+        values = case_values(method, metric)
+        columns = [np.array([values["", case][label] for case in cases]) for label in labels]
+        per_class = [column[~np.isnan(column)] for column in columns]
         positions = np.arange(len(labels)) + (number + 0.5) * width - GROUP_WIDTH / 2
         color = method_color(number)
         boxes = axes.boxplot(

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from nnunetv2_spmc.evaluation.case_metrics import METRICS, OVERLAPS
-from nnunetv2_spmc.evaluation.methods import Key, Method
-from nnunetv2_spmc.evaluation.pairs import MIN_PATIENTS, Pairs, Values, over_seeds, pair
+from nnunetv2_spmc.evaluation.methods import Method
+from nnunetv2_spmc.evaluation.pairs import MIN_PATIENTS, Pairs, Place, Values, over_seeds, pair
 from nnunetv2_spmc.evaluation.patients import UNKNOWN, Patients
 from nnunetv2_spmc.evaluation.summary import (
     MeanStd,
@@ -82,32 +82,13 @@ def seed_means(method: Method) -> list[SeedMeans]:
     ]
 
 
-def case_values(
-    method: Method, metric: str, cases: Sequence[str], labels: Sequence[str]
-) -> np.ndarray:
-    """Return the means over seeds of each case and class, (cases, classes).
-
-    They are NaN where the metric is undefined in any seed: a mean over the other seeds would
-    reward the failure.
-    """
-    return np.array(
-        [
-            [
-                np.mean([seed.rows[Key(case, label)].value(metric) for seed in method.seeds])
-                for label in labels
-            ]
-            for case in cases
-        ]
-    )
-
-
 def differences(method: Method, baseline: Method, patients: Patients = UNKNOWN) -> list[Difference]:
     """Return the paired differences to the baseline, per class and for the mean over classes."""
     labels = baseline.seeds[0].labels
     names = (method.name, baseline.name)
     found = []
     for metric in METRICS:
-        ours, theirs = (_values(m, metric) for m in (method, baseline))
+        ours, theirs = (case_values(m, metric) for m in (method, baseline))
         for label, counted in classes_and_mean(labels).items():
             pairs = pair(ours, theirs, patients, counted)
             found.append(difference_of(*names, label, metric, pairs, patients))
@@ -121,8 +102,9 @@ def classes_and_mean(labels: Sequence[str]) -> dict[str, Sequence[str]]:
     return found | {MEAN: labels} if len(labels) > 1 else found
 
 
-def _values(method: Method, metric: str) -> Values:
-    seeds: list[dict[tuple[str, str], dict[str, float]]] = []
+def case_values(method: Method, metric: str) -> Values:
+    """Return a metric of each case and class, the mean over the seeds of a method."""
+    seeds: list[dict[Place, dict[str, float]]] = []
     for seed in method.seeds:
         seeds.append({})
         for key, row in seed.rows.items():
