@@ -42,9 +42,9 @@ def warnings_of(
         )
     if difference := sites_of(target, record).largest:
         yield (
-            f"unlabeled scans differ from labeled ones, so they may not help, and may even do harm "
-            "that validation cases do not show if they are like the labeled ones: "
-            f"{difference} All differences: {target.command}"
+            "unlabeled scans differ from labeled ones, so they may not help, and validation cases "
+            f"that are like the labeled ones cannot show whether they do harm: {difference} All "
+            f"differences: {target.command}"
         )
 
 

@@ -32,8 +32,7 @@ def limit_threads(device: torch.device) -> None:
     """On a CPU, compute with no more threads than there are cores for this process.
 
     nnU-Net takes a thread per core of the machine, also where a job or a container has fewer.
-    Threads that share a core wait for each other: two on one core made a training step three
-    times as long as one did.
+    Threads that share a core wait for each other (docs/performance.md).
     """
     if device.type == "cpu":
         torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))

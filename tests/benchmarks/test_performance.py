@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from benchmarks import long_csv
-from benchmarks.performance import floor, loader, step, tables, terms, trainers, variants
+from benchmarks.performance import floor, loader, step, tables, terms, threads, trainers, variants
 from nnunetv2_spmc.losses.spmc import SPMCSettings
 
 
@@ -115,6 +115,26 @@ def test_publishing_elsewhere_leaves_the_page_alone(
 def test_the_page_shows_what_the_file_holds() -> None:
     page = tables.PAGE.read_text(encoding="utf-8")
     found = tables.tables(long_csv.RESULTS)
-    assert len(found) == 8
+    assert len(found) == 9
     for name, content in found.items():
         assert tables.filled(page, name, content) == page
+
+
+def test_a_step_is_timed_with_one_thread_and_with_two(monkeypatch) -> None:
+    monkeypatch.setattr(threads, "REPEATS", 1)
+    used = []
+    monkeypatch.setattr(
+        threads, "clock_seconds", lambda step, number: used.append(number) or number
+    )
+    row = threads.row_of(16, 1, [2, 2])
+    assert used == [1, 2]
+    assert (row["one thread ms"], row["two threads ms"], row["two/one"]) == (1000, 2000, "2.0")
+
+
+def test_the_threads_of_a_step_are_those_that_are_asked_for() -> None:
+    before, seen = torch.get_num_threads(), []
+    try:
+        assert threads.clock_seconds(lambda: seen.append(torch.get_num_threads()), 1) >= 0
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1, 1]
