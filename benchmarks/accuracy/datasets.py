@@ -32,10 +32,11 @@ def run(command: str, **environment: str) -> None:
 def convert(kind: str, data: Path, output: Path) -> None:
     """Convert a dataset by the literature's lists of cases."""
     dataset = DATASETS[kind]
-    if kind == "acdc":
+    name = dataset.name.split("_")[1]
+    if kind not in FOLDERS:  # ACDC, which has a converter of its own
         source = shlex.quote(str(data / "acdc128"))
         labeled = f"--labeled {dataset.few} --allow_missing"
-        run(f"nnUNetv2_spmc_convert acdc -i {source} -d {dataset.id} {labeled}")
+        run(f"nnUNetv2_spmc_convert acdc -i {source} -d {dataset.id} -n {name} {labeled}")
         return
     folder, splits, options = FOLDERS[kind]
     images, lists = data / folder / "images", data / "splits" / splits
@@ -45,7 +46,7 @@ def convert(kind: str, data: Path, output: Path) -> None:
     command = (
         f"nnUNetv2_spmc_convert folder -i {shlex.quote(str(images))} "
         f"-l {shlex.quote(str(data / folder / 'labels'))} -d {dataset.id} "
-        f"-n {dataset.name.split('_')[1]} {options}"
+        f"-n {name} {options}"
     )
     for part, listed in chosen.items():
         file = output / f"{kind}_{part}.txt"

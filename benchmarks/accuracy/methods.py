@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from nnunetv2_spmc import methods
@@ -57,16 +57,19 @@ class Dataset:
         return {"": self.few, ALL: self.all}.get(chosen_by, self.few + ANNOTATED)
 
 
+ACDC = Dataset(
+    id=502,
+    name="Dataset502_ACDC",
+    configuration="2d",
+    fold="0",
+    few=7,
+    all=70,
+    small="--patch_size 64 64 --batch_size 4 --coarser 2",
+)
 DATASETS = {
-    "acdc": Dataset(
-        id=502,
-        name="Dataset502_ACDC",
-        configuration="2d",
-        fold="0",
-        few=7,
-        all=70,
-        small="--patch_size 64 64 --batch_size 4 --coarser 2",
-    ),
+    "acdc": ACDC,
+    "acdc3": replace(ACDC, id=531, name="Dataset531_ACDC3", few=3),  # the curve over labels
+    "acdc14": replace(ACDC, id=541, name="Dataset541_ACDC14", few=14),
     "la": Dataset(
         id=511,
         name="Dataset511_LAhalf",

@@ -178,6 +178,20 @@ def test_the_doubled_batch_inherits_everything_else(tmp_path: Path) -> None:
     assert "502 2d_small_2x 0" in make_run(configuration="2d_small_2x").commands("cpu")["train"]
 
 
+@pytest.mark.parametrize(("kind", "few"), [("acdc3", 3), ("acdc", 7), ("acdc14", 14)])
+def test_the_curve_over_labels_has_a_dataset_for_each_number(
+    monkeypatch: pytest.MonkeyPatch, kind: str, few: int
+) -> None:
+    commands: list[str] = []
+    monkeypatch.setattr(datasets, "run", commands.append)
+    datasets.convert(kind, Path("data"), Path("output"))
+    data = DATASETS[kind]
+    assert f"-d {data.id} -n {data.name.partition('_')[2]} --labeled {few} " in commands[0]
+    assert data.name.startswith(f"Dataset{data.id}_")
+    run = make_run(dataset=kind, labels=few)
+    assert f"nnUNetv2_train {data.id} " in run.commands("cpu")["train"]
+
+
 def test_all_labels_takes_over_plans_test_cases_and_validation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
