@@ -20,7 +20,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "runs": (
         *("dataset", "method", "settings", "labels", "stage", "seed", "epochs", "iterations"),
         *("mean_dice", "validation_dice", "seconds"),
-        *("run", "name", "configuration", "chosen_by", "added_cases", "times"),
+        *("run", "name", "configuration", "chosen_by", "pretrained", "added_cases", "times"),
         *("machine", "versions"),
     ),
     "metrics": (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 from nnunetv2_spmc import methods
@@ -30,6 +31,8 @@ RANKINGS = {  # chosen_by -> options of nnUNetv2_spmc_rank
     **{f"random{seed}": f"--score random --seed {seed}" for seed in (1, 2, 3)},
 }
 CHOICES = (ALL, *RANKINGS)
+CONTROL = "control"
+FINAL = "checkpoint_final.pth"
 DOUBLE = "_2x"  # ending of the configuration with twice the labeled batch
 
 
@@ -110,6 +113,7 @@ class Run:
     name: str
     configuration: str
     chosen_by: str = ""
+    pretrained: str = ""  # CONTROL: it starts from the weights of the control with its seed
     times: int = 0  # at how many times of the training the test cases are measured; 0: the end
     seconds: float = 0.0  # that it took, or is expected to take
 
@@ -133,6 +137,7 @@ class Run:
         self._require(hasattr(methods, PREFIX + self.method), f"no trainer {PREFIX + self.method}")
         self._require(self.stage in STAGES, f"stage must be one of {', '.join(STAGES)}")
         self._require(self.chosen_by in ("", *CHOICES), f"chosen_by: one of {', '.join(CHOICES)}")
+        self._require(self.pretrained in ("", CONTROL), f"pretrained must be {CONTROL} or empty")
         data = DATASETS[self.dataset]
         labels = data.labels(self.chosen_by)
         self._require(self.labels == labels, f"labels must be {labels}, got {self.labels}")
@@ -177,6 +182,31 @@ class Run:
         return PREFIX + self.method
 
     @property
+    def fold(self) -> Path:
+        """The folder of its fold, in the folder of the outputs."""
+        data = DATASETS[self.dataset]
+        _, dataset = data.with_labels(self.chosen_by)
+        model = f"{self.trainer}__nnUNetPlans__{self.configuration}"
+        return Path("runs", self.run, "results", dataset, model, f"fold_{data.fold}")
+
+    @property
+    def start(self) -> Run | None:
+        """The training whose weights it starts from, None if it starts from random ones."""
+        if not self.pretrained:
+            return None
+        schedule = VEHICLES[self.vehicle]
+        return replace(
+            self,
+            method="SupervisedControl",
+            settings="",
+            epochs=schedule["epochs"],
+            iterations=schedule["epochs"] * schedule["iterations_per_epoch"],
+            name=CONTROL,
+            pretrained="",
+            times=0,
+        )
+
+    @property
     def looks_at_test_cases(self) -> bool:
         """Whether the test cases are predicted."""
         return self.stage != "search"
@@ -213,9 +243,14 @@ class Run:
         here = f"runs/{self.run}"
         model = f"-d {number} -c {self.configuration} -f {data.fold} -tr {self.trainer}"
         speed = "--disable_tta " if self.vehicle == "small" else ""
+        train = (
+            f"nnUNetv2_train {number} {self.configuration} {data.fold} "
+            f"-tr {self.trainer} -device {device}"
+        )
+        weights = f" -pretrained_weights {self.start.fold / FINAL}" if self.start else " --c"
         return {
-            "train": f"nnUNetv2_train {number} {self.configuration} {data.fold} "
-            f"-tr {self.trainer} -device {device} --c",
+            "train": train + weights,
+            "resume": f"{train} --c",  # nnU-Net refuses it with pretrained weights
             "predict": f"nnUNetv2_predict {model} -device {device} {speed}"
             f"-i nnUNet_raw/{data.name}/imagesTs -o {here}/predictions",
             "evaluate": f"nnUNetv2_spmc_evaluate -ref nnUNet_raw/{data.name}/labelsTs "

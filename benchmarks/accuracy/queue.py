@@ -17,6 +17,7 @@ from pathlib import Path
 from benchmarks import long_csv
 from benchmarks.accuracy.methods import (
     CHOICES,
+    CONTROL,
     DATASETS,
     DOUBLE,
     QUEUE_COLUMNS,
@@ -98,6 +99,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--settings", default="", help="JSON of what differs from the trainer's defaults")
     add("--name", help="short name of method and settings in tables (default: METHOD)")
     add("--labels-chosen-by", choices=CHOICES, default="", help="more labels (default: the few)")
+    add("--pretrained", choices=("", CONTROL), default="", help="whose weights it starts from")
     add("--vehicle", choices=VEHICLES, default="small", help="plans and schedule")
     add("--double-batch", action="store_true", help="twice the labeled batch")
     add("--epochs", type=int, help="default: those of the vehicle")
@@ -129,6 +131,7 @@ def main(argv: list[str] | None = None) -> None:
             name=arguments.name or arguments.method,
             configuration=dataset.configuration + ending + DOUBLE * arguments.double_batch,
             chosen_by=arguments.labels_chosen_by,
+            pretrained=arguments.pretrained,
             times=arguments.times,
         )
         seconds = arguments.seconds or expected_seconds(run, arguments.results)

@@ -15,7 +15,8 @@ does not have. A finished training with other settings than its row would claim 
 The second command does once more what has its row, with results of its own.
 
 "search" runs leave the test cases alone. Runs with more labels take over the plans of the few;
-where a ranking chooses the patients, the model that ranks is trained first if it is not there.
+where a ranking chooses the patients, the model that ranks is trained first if it is not there. So
+is the control whose weights a run starts from.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from typing import Any
 
 from benchmarks import long_csv
 from benchmarks.accuracy.datasets import prepare, prepare_more_labels, ranker_of, run
-from benchmarks.accuracy.methods import DATASETS, Run
+from benchmarks.accuracy.methods import DATASETS, FINAL, Run
 from benchmarks.accuracy.queue import QUEUE, claimed, open_runs, read_queue
 from nnunetv2_spmc import discovery
 from nnunetv2_spmc.common.cores import usable_cores
@@ -48,13 +49,6 @@ from nnunetv2_spmc.training.settings import changed_settings
 
 CURVES = long_csv.COLUMNS["curves"][3:]  # of the log, where a trainer writes them
 Rows = list[dict[str, Any]]
-
-
-def model_folder(asked: Run, output: Path) -> Path:
-    """Return the folder of its model."""
-    _, dataset = DATASETS[asked.dataset].with_labels(asked.chosen_by)
-    model = f"{asked.trainer}__nnUNetPlans__{asked.configuration}"
-    return output / "runs" / asked.run / "results" / dataset / model
 
 
 def train(asked: Run, data: Path, output: Path, device: str) -> tuple[Path, list[str]]:
@@ -71,14 +65,18 @@ def train(asked: Run, data: Path, output: Path, device: str) -> tuple[Path, list
         if ranker:
             with claimed(ranker, output, wait=True):
                 train(ranker, data, output, device)
-        model = model_folder(ranker, output) if ranker else None
+        model = output / ranker.fold.parent if ranker else None
         with long_csv.locked(output):
             added = prepare_more_labels(asked, model, output)
-    fold = model_folder(asked, output) / f"fold_{DATASETS[asked.dataset].fold}"
-    checkpoint, summary = fold / "checkpoint_final.pth", fold / "validation" / "summary.json"
+    if asked.start:
+        with claimed(asked.start, output, wait=True):
+            train(asked.start, data, output, device)
+    fold = output / asked.fold
+    checkpoint, summary = fold / FINAL, fold / "validation" / "summary.json"
     last = checkpoint if fold.name == "fold_all" else summary  # what a training writes last
     if not last.exists():
-        run(asked.commands(device)["train"], **environment(asked, output))
+        how = "resume" if any(fold.glob("checkpoint_*.pth")) else "train"
+        run(asked.commands(device)[how], **environment(asked, output))
     check_settings(checkpoint, asked)
     return fold, added
 
@@ -93,7 +91,7 @@ def environment(asked: Run, output: Path) -> dict[str, str]:
 def benchmark(asked: Run, data: Path, output: Path, device: str) -> dict[str, Rows]:
     """Train, predict and measure; return the rows of the results, those of runs.csv last."""
     fold, added = train(asked, data, output, device)
-    curves = read_curves(fold / "checkpoint_final.pth")
+    curves = read_curves(fold / FINAL)
     found: dict[str, Rows] = {"curves": curves}
     mean_dice = ""
     if asked.looks_at_test_cases:

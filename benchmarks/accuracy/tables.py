@@ -88,7 +88,11 @@ def search_table(rows: Sequence[Row], dataset: str, epochs: int) -> str:
     own: dict[str, list[Row]] = {}
     for row in rows:
         is_searched = row["stage"] == "search" and row["name"] not in CHOICES[2:]
-        few = not row["chosen_by"] and (row["dataset"], row["epochs"]) == (dataset, str(epochs))
+        few = (
+            not row["chosen_by"]
+            and not row["pretrained"]
+            and (row["dataset"], row["epochs"]) == (dataset, str(epochs))
+        )
         if few and (is_searched or row["name"] in REFERENCES):
             own.setdefault(row["name"], []).append(row)
     means = {
@@ -105,12 +109,30 @@ def search_table(rows: Sequence[Row], dataset: str, epochs: int) -> str:
     return "\n".join(lines)
 
 
+def warm_start_table(rows: Sequence[Row]) -> str:
+    """Return the validation Dice of trainings that start from the control's weights."""
+    lines = [
+        "| dataset | method | epochs | seeds | validation Dice | mean |",
+        "|---|---|---|---|---|---|",
+    ]
+    found = [row for row in rows if row["pretrained"]]
+    for dataset, name in sorted({(row["dataset"], row["name"]) for row in found}):
+        own = [row for row in found if (row["dataset"], row["name"]) == (dataset, name)]
+        own.sort(key=lambda row: int(row["seed"]))
+        seeds, dice = (", ".join(row[key] for row in own) for key in ("seed", "validation_dice"))
+        mean = statistics.mean(float(row["validation_dice"]) for row in own)
+        cells = [dataset, name, own[0]["epochs"], seeds, dice, f"{mean:.3f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def search_tables() -> dict[str, str]:
     """Return what stands between the markers of the report on the search."""
     rows = long_csv.read("runs")
     return {
         "runs.csv: hippocampus": search_table(rows, "hippocampus", 20),
         "runs.csv: acdc": search_table(rows, "acdc", 30),
+        "runs.csv: warm start": warm_start_table(rows),
     }
 
 

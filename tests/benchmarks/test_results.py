@@ -53,7 +53,7 @@ def test_a_name_means_the_same_training_in_all_rows() -> None:
     """Tables and shares put rows of a name together."""
     meanings: dict[tuple[str, str], set[tuple[str, ...]]] = {}
     for row in RUNS:
-        what = ("method", "settings", "labels", "chosen_by", "configuration")
+        what = ("method", "settings", "labels", "chosen_by", "pretrained", "configuration")
         meanings.setdefault((row["dataset"], row["name"]), set()).add(tuple(row[w] for w in what))
     assert {name: found for name, found in meanings.items() if len(found) > 1} == {}
 

@@ -266,3 +266,26 @@ def test_the_model_that_ranks_is_trained_where_it_is_missing(
     with pytest.raises(SystemExit):
         work_off(tmp_path, make_run(chosen_by="entropy", labels=10))
     assert trained == [ranker.commands("cpu")["train"]]
+
+
+def test_a_warm_start_trains_the_control_first_and_takes_its_weights_once(
+    tmp_path: Path, tools: Tools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warm = make_run(pretrained="control", name="spmc_warm")
+    assert warm.start is not None
+    assert warm.start.run == "acdc-small-30x100-control-seed1"
+    weights = f"{warm.start.fold}/checkpoint_final.pth"
+    monkeypatch.setattr(command, "check_settings", lambda *_: None)
+    tools.fails = {1}
+    with pytest.raises(SystemExit):
+        work_off(tmp_path, warm)
+    assert tools.commands == [warm.start.commands("cpu")["train"]]
+    tools.fails.clear()
+    work_off(tmp_path, warm)
+    assert tools.commands[2].endswith(
+        f"nnUNetTrainerSPMC -device cpu -pretrained_weights {weights}"
+    )
+    (tmp_path / "results" / "runs.csv").unlink()
+    (tmp_path / "output" / warm.fold / "validation" / "summary.json").unlink()
+    work_off(tmp_path, warm)
+    assert tools.commands[-3].endswith("nnUNetTrainerSPMC -device cpu --c")  # it was interrupted
