@@ -83,8 +83,8 @@ DATASETS = {
         small="--patch_size 16 32 32 --batch_size 2 --coarser 2",
     ),
     "hippocampus": Dataset(
-        id=512,
-        name="Dataset512_Hippocampus",
+        id=521,
+        name="Dataset521_Hippocampus",
         configuration="2d",
         fold="0",
         few=8,

@@ -99,7 +99,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--settings", default="", help="JSON of what differs from the trainer's defaults")
     add("--name", help="short name of method and settings in tables (default: METHOD)")
     add("--labels-chosen-by", choices=CHOICES, default="", help="more labels (default: the few)")
-    add("--pretrained", choices=("", CONTROL), default="", help="whose weights it starts from")
+    add("--pretrained", choices=(CONTROL,), default="", help="whose weights it starts from")
     add("--vehicle", choices=VEHICLES, default="small", help="plans and schedule")
     add("--double-batch", action="store_true", help="twice the labeled batch")
     add("--epochs", type=int, help="default: those of the vehicle")

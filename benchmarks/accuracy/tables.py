@@ -95,18 +95,26 @@ def search_table(rows: Sequence[Row], dataset: str, epochs: int) -> str:
         )
         if few and (is_searched or row["name"] in REFERENCES):
             own.setdefault(row["name"], []).append(row)
-    means = {
-        name: statistics.mean(float(row["validation_dice"]) for row in found)
-        for name, found in own.items()
-    }
+    means = {name: validation_mean(found) for name, found in own.items()}
     lines = ["| method | seeds | validation Dice | mean | settings |", "|---|---|---|---|---|"]
     for name in sorted(own, key=lambda name: -means[name]):
-        found = sorted(own[name], key=lambda row: int(row["seed"]))
-        seeds, dice = (", ".join(r[key] for r in found) for key in ("seed", "validation_dice"))
+        found = own[name]
         settings = found[0]["settings"] and f" `{found[0]['settings']}`"
-        cells = [name, seeds, dice, f"{means[name]:.3f}", f"{found[0]['method']}{settings}"]
+        cells = [name, *validation_cells(found), f"{found[0]['method']}{settings}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def validation_mean(rows: Sequence[Row]) -> float:
+    """Return the mean validation Dice over the seeds of a method."""
+    return statistics.mean(float(row["validation_dice"]) for row in rows)
+
+
+def validation_cells(rows: Sequence[Row]) -> tuple[str, str, str]:
+    """Return the seeds of a method, their validation Dice and its mean."""
+    ordered = sorted(rows, key=lambda row: int(row["seed"]))
+    seeds, dice = (", ".join(row[key] for row in ordered) for key in ("seed", "validation_dice"))
+    return seeds, dice, f"{validation_mean(rows):.3f}"
 
 
 def warm_start_table(rows: Sequence[Row]) -> str:
@@ -115,13 +123,10 @@ def warm_start_table(rows: Sequence[Row]) -> str:
         "| dataset | method | epochs | seeds | validation Dice | mean |",
         "|---|---|---|---|---|---|",
     ]
-    found = [row for row in rows if row["pretrained"]]
+    found = [row for row in rows if row["pretrained"] and row["validation_dice"]]
     for dataset, name in sorted({(row["dataset"], row["name"]) for row in found}):
         own = [row for row in found if (row["dataset"], row["name"]) == (dataset, name)]
-        own.sort(key=lambda row: int(row["seed"]))
-        seeds, dice = (", ".join(row[key] for row in own) for key in ("seed", "validation_dice"))
-        mean = statistics.mean(float(row["validation_dice"]) for row in own)
-        cells = [dataset, name, own[0]["epochs"], seeds, dice, f"{mean:.3f}"]
+        cells = [dataset, name, own[0]["epochs"], *validation_cells(own)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

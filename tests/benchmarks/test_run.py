@@ -10,7 +10,7 @@ import torch
 from benchmarks import long_csv
 from benchmarks.accuracy import datasets
 from benchmarks.accuracy import run as command
-from benchmarks.accuracy.methods import DATASETS, QUEUE_COLUMNS, Run
+from benchmarks.accuracy.methods import CHOICES, DATASETS, QUEUE_COLUMNS, Run
 from nnunetv2_spmc.evaluation.case_metrics import ClassMetrics
 from nnunetv2_spmc.evaluation.metrics_csv import write_metrics_csv
 from tests.benchmarks.runs import make_run
@@ -190,6 +190,13 @@ def test_the_curve_over_labels_has_a_dataset_for_each_number(
     assert data.name.startswith(f"Dataset{data.id}_")
     run = make_run(dataset=kind, labels=few)
     assert f"nnUNetv2_train {data.id} " in run.commands("cpu")["train"]
+
+
+def test_no_two_datasets_of_the_benchmarks_have_the_same_number() -> None:
+    numbers = [
+        data.with_labels(chosen)[0] for data in DATASETS.values() for chosen in ("", *CHOICES)
+    ]
+    assert len(set(numbers)) == len(numbers)
 
 
 def test_all_labels_takes_over_plans_test_cases_and_validation(
