@@ -41,22 +41,23 @@ def recorded_patients(metrics: Iterable[Row]) -> Patients:
     return Patients({row["case"]: row["unit"] for row in metrics}, are_known=True)
 
 
-def dice_of(metrics: Sequence[Row]) -> Values:
-    """Return the Dice of the cases of a run, from its rows of metrics.csv."""
+def values_of(metrics: Sequence[Row], metric: str) -> Values:
+    """Return a metric of the cases of a run, from its rows of metrics.csv."""
     found: dict[Place, dict[str, float]] = {}
     for row in metrics:
-        found.setdefault(("", row["case"]), {})[row["label"]] = float(row["dice"])
+        found.setdefault(("", row["case"]), {})[row["label"]] = float(row[metric])
     return found
 
 
-def dice_by_method(
-    runs: Sequence[Row], metrics: Mapping[str, Sequence[Row]]
+def by_method(
+    runs: Sequence[Row], metrics: Mapping[str, Sequence[Row]], metric: str = "dice"
 ) -> tuple[dict[str, Values], Patients]:
-    """Return method -> Dice of the cases, the mean over its seeds; and whose the cases are.
+    """Return method -> metric of the cases, the mean over its seeds; and whose the cases are.
 
     Args:
         runs: rows of runs.csv.
         metrics: run -> its rows of metrics.csv.
+        metric: a column of metrics.csv.
 
     Raises:
         ValueError: runs measured different cases.
@@ -65,7 +66,7 @@ def dice_by_method(
     patients = recorded_patients(row for run in ordered for row in metrics[run["run"]])
     found: dict[str, Values] = {}
     for name, of_name in groupby(ordered, key=lambda row: row["name"]):
-        seeds = [dice_of(metrics[row["run"]]) for row in of_name]
+        seeds = [values_of(metrics[row["run"]], metric) for row in of_name]
         first = next(iter(found.values()), seeds[0])
         if any(seed.keys() != first.keys() for seed in seeds):
             raise ValueError(f"Runs of {name} measured different cases.")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks import long_csv
-from benchmarks.accuracy.by_patient import dice_by_method, patients_of_methods
+from benchmarks.accuracy.by_patient import by_method, patients_of_methods
 from benchmarks.accuracy.groups import GROUPS, methods_of, metrics_by_run
 from benchmarks.accuracy.methods import DATASETS
 from benchmarks.accuracy.over_time import TERMS, Times, read_times
@@ -144,7 +144,7 @@ def draw_pseudo_labels(times: Times, titles: Mapping[str, str], path: Path) -> N
 
 def draw_pages() -> None:
     """Draw the pictures that pages show."""
-    dice = dice_by_method(GROUPS["acdc"].runs(long_csv.read("runs")), metrics_by_run())
+    dice = by_method(GROUPS["acdc"].runs(long_csv.read("runs")), metrics_by_run())
     draw_patients(patients_of_methods(*dice), PAGE.with_suffix(".png"))
     times = read_times(long_csv.read("pseudo_labels"))
     draw_pseudo_labels(times, titles_of(list(times)), BRANCHES.with_suffix(".png"))

@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from benchmarks import long_csv
-from benchmarks.accuracy.by_patient import dice_by_method, differences_table, shares_table
+from benchmarks.accuracy.by_patient import by_method, differences_table, shares_table
 from benchmarks.accuracy.groups import (
     BASELINE,
     GROUPS,
@@ -154,7 +154,7 @@ def group_tables(names: Sequence[str]) -> dict[str, str]:
 def page_tables() -> dict[str, str]:
     """Return what stands between the markers of docs/benchmarks.md."""
     rows = long_csv.read("runs")
-    dice = dice_by_method(GROUPS["acdc"].runs(rows), metrics_by_run())
+    dice = by_method(GROUPS["acdc"].runs(rows), metrics_by_run())
     ordered = sorted(rows, key=lambda row: row["run"])
     return group_tables(("acdc", "la")) | {
         "metrics.csv: by patient": f"{differences_table(*dice)}\n\n{shares_table(*dice)}",

@@ -27,9 +27,9 @@ def sharpen(
     Returns:
         (B, C, ...) soft pseudo-labels in [0, 1], detached.
     """
-    probabilities = probabilities.detach()
+    # pasted labels are exact zeros: their logarithm is slow on a CPU, and in all channels, as under
+    # the ignore label, it is no distribution
+    probabilities = probabilities.detach().clamp(min=torch.finfo(probabilities.dtype).tiny)
     if form == "binary":
         return torch.logit(probabilities).div_(temperature).sigmoid_()
-    # pasted labels are 0 in all channels under the ignore label: no logarithm of 0 in all of them
-    smallest = torch.finfo(probabilities.dtype).tiny
-    return torch.softmax(probabilities.clamp(min=smallest).log_().div_(temperature), dim=1)
+    return torch.softmax(probabilities.log_().div_(temperature), dim=1)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.accuracy.by_patient import (
-    dice_by_method,
+    by_method,
     differences_table,
     patients_of_methods,
     shares_table,
@@ -38,15 +38,15 @@ METRICS = {row["run"]: metrics for row, metrics in RUNS}
 
 
 def test_both_scans_of_a_patient_are_one_unit_and_seeds_are_averaged_first() -> None:
-    dice = patients_of_methods(*dice_by_method(ROWS[:1], METRICS))["control"]
+    dice = patients_of_methods(*by_method(ROWS[:1], METRICS))["control"]
     assert dice["patient000"] == pytest.approx(0.5)
     assert len(dice) == 6
-    both = patients_of_methods(*dice_by_method(ROWS, METRICS))["control"]
+    both = patients_of_methods(*by_method(ROWS, METRICS))["control"]
     assert list(both.values()) == pytest.approx([0.6] * 6)
 
 
 def test_differences_and_shares_are_those_of_the_means() -> None:
-    dice = dice_by_method(ROWS, METRICS)
+    dice = by_method(ROWS, METRICS)
     differences = differences_table(*dice)
     assert "| spmc | control | +0.200 | +0.200 to +0.200 | 6 of 6 patients |" in differences
     assert "| spmc | view_control_boxes | +0.100 |" in differences
@@ -57,4 +57,4 @@ def test_differences_and_shares_are_those_of_the_means() -> None:
 def test_runs_on_other_cases_are_refused() -> None:
     other, metrics = run("spmc", 3, 0.5)
     with pytest.raises(ValueError, match="Runs of spmc measured different cases"):
-        dice_by_method([*ROWS, other], METRICS | {other["run"]: metrics})
+        by_method([*ROWS, other], METRICS | {other["run"]: metrics})

@@ -1,0 +1,120 @@
+"""The confirmation of the recipe that the search chose, on test cases and with seeds of its own.
+
+The control and the view control train for as long as the recipe does: their epochs are those of
+the recipe times its cost over theirs, from the table `cost` of performance.csv. The share of the
+gap is between the control and all labels at the recipe's iterations.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from benchmarks.accuracy.by_patient import by_method
+from benchmarks.accuracy.groups import BASELINE, UPPER_BOUND
+from benchmarks.long_csv import Row
+from nnunetv2_spmc.evaluation.pairs import Pairs, pair
+
+RECIPE = "nnunet_turns_every2"
+SAME_COST = {"control_same_cost": "control", "view_control_same_cost": "turns_view_control"}
+NAMES = (BASELINE, UPPER_BOUND, RECIPE, *SAME_COST)
+SEEDS = ("4", "5", "6")  # the search had 1 to 3
+CURVE = ("acdc3", "acdc", "acdc14")
+DECIMALS = {"dice": 3, "hd95_mm": 2, "asd_mm": 2}
+DETECTED = 1.96 + 0.84  # standard errors: two-sided 5 %, with a power of 80 %
+
+
+def confirming(rows: Sequence[Row], dataset: str) -> list[Row]:
+    """Return the rows of runs.csv that confirm the recipe on a dataset."""
+    return [
+        row
+        for row in rows
+        if row["dataset"] == dataset
+        and row["stage"] in ("confirm", "bound")
+        and row["name"] in NAMES
+        and row["seed"] in SEEDS
+        and not row["times"]
+    ]
+
+
+def same_cost_epochs(performance: Sequence[Row], dataset: str, name: str, epochs: int) -> int:
+    """Return for how many epochs a control trains, so that it costs as much as the recipe.
+
+    Args:
+        performance: rows of performance.csv.
+        dataset: key of `DATASETS`; those of the curve over labels cost what `acdc` costs.
+        name: of `SAME_COST`.
+        epochs: of the recipe.
+    """
+    costs = {
+        key["recipe"]: float(row["value"])
+        for row in performance
+        if row["table"] == "cost" and row["measure"] == "mean of a training"
+        for key in [json.loads(row["key"])]
+        if key["dataset"] == ("acdc" if dataset in CURVE else dataset)
+    }
+    return round(epochs * costs[RECIPE] / costs[SAME_COST[name]])
+
+
+def detectable(pairs: Pairs) -> float:
+    """Return which true mean difference so many patients find with a power of 80 %."""
+    return DETECTED * float(np.std(pairs.differences, ddof=1)) / math.sqrt(len(pairs))
+
+
+def bar_table(runs: Sequence[Row], metrics: Mapping[str, Sequence[Row]]) -> str:
+    """Return what the recipe is ahead by, patient by patient, seeds averaged first."""
+    lines = [
+        "| the recipe minus | metric | mean difference | 95 % interval over patients | higher on "
+        "| detectable |",
+        "|---|---|---|---|---|---|",
+    ]
+    for other in (*SAME_COST, BASELINE):
+        for metric, decimals in DECIMALS.items():
+            values, patients = by_method(runs, metrics, metric)
+            if not {RECIPE, other} <= values.keys():
+                continue
+            pairs = pair(values[RECIPE], values[other], patients)
+            low, high = (f"{end:+.{decimals}f}" for end in pairs.interval)
+            cells = (
+                f"{pairs.mean:+.{decimals}f}",
+                f"{low} to {high}",
+                f"{pairs.higher} of {patients.count(len(pairs))}",
+                f"{detectable(pairs):.{decimals}f}",
+            )
+            lines.append(f"| {other} | {metric} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def curve_table(rows: Sequence[Row], metrics: Mapping[str, Sequence[Row]]) -> str:
+    """Return the test Dice of recipe and controls over the number of labeled patients."""
+    lines = [
+        f"| labeled patients | seeds | {' | '.join(SAME_COST)} | the recipe "
+        "| minus control | minus view control |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for dataset in CURVE:
+        own = [row for row in confirming(rows, dataset) if not row["chosen_by"]]
+        values, patients = by_method(own, metrics)
+        if not {RECIPE, *SAME_COST} <= values.keys():
+            continue
+        seeds = sorted(row["seed"] for row in own if row["name"] == RECIPE)
+        against = {other: pair(values[RECIPE], values[other], patients) for other in SAME_COST}
+        control, views = against.values()
+        cells = (
+            own[0]["labels"],
+            ", ".join(seeds),
+            *(f"{np.mean(pairs.theirs):.3f}" for pairs in (control, views)),
+            f"{np.mean(control.ours):.3f}",
+            *(with_interval(pairs) for pairs in (control, views)),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def with_interval(pairs: Pairs) -> str:
+    """Return the mean difference with its interval."""
+    low, high = pairs.interval
+    return f"{pairs.mean:+.3f} ({low:+.3f} to {high:+.3f})"

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from benchmarks import long_csv
+from benchmarks.accuracy.confirm import (
+    RECIPE,
+    SAME_COST,
+    bar_table,
+    confirming,
+    curve_table,
+    same_cost_epochs,
+)
+from benchmarks.accuracy.methods import Run
+from benchmarks.accuracy.queue import read_queue
+from benchmarks.long_csv import Row
+
+COSTS = {"control": "1.00", "turns_view_control": "2.00", RECIPE: "2.50"}
+PERFORMANCE = [
+    {
+        "table": "cost",
+        "key": json.dumps({"dataset": "acdc", "recipe": recipe}),
+        "measure": "mean of a training",
+        "value": cost,
+    }
+    for recipe, cost in COSTS.items()
+]
+
+
+def run(name: str, seed: int, *values: float, **changes: str) -> tuple[Row, list[Row]]:
+    """A run with the given Dice of its patients; distances are ten times what is missing."""
+    row = {"dataset": "acdc", "name": name, "seed": str(seed), "run": f"{name}-seed{seed}"}
+    row |= {"stage": "confirm", "times": "", "labels": "7", "chosen_by": ""} | changes
+    metrics = [
+        {"case": f"case{number}", "unit": f"case{number}", "label": "RV", "dice": str(value)}
+        | dict.fromkeys(("hd95_mm", "asd_mm"), str(10 * (1 - value)))
+        for number, value in enumerate(values)
+    ]
+    return row, metrics
+
+
+RUNS = [
+    run(RECIPE, 4, *[0.7, 0.8] * 3),
+    run(RECIPE, 5, *[0.9, 0.8] * 3),
+    run("control_same_cost", 4, *[0.6] * 6),
+    run("view_control_same_cost", 4, *[0.7] * 6),
+    run(RECIPE, 1, *[0.1] * 6),  # a seed of the search
+    run(RECIPE, 6, *[0.1] * 6, times="10"),
+    run("spmc", 4, *[0.1] * 6),
+    run("control", 4, *[0.1] * 6, dataset="la"),
+]
+ROWS = [row for row, _ in RUNS]
+METRICS = {row["run"]: metrics for row, metrics in RUNS}
+
+
+def test_only_whole_trainings_with_the_seeds_of_the_confirmation_count() -> None:
+    assert confirming(ROWS, "acdc") == ROWS[:4]
+
+
+def test_the_bar_is_paired_by_patient_after_a_mean_over_seeds() -> None:
+    table = bar_table(confirming(ROWS, "acdc"), METRICS)
+    ahead = "+0.200 | +0.200 to +0.200 | 6 of 6 patients | 0.000 |"
+    assert f"| control_same_cost | dice | {ahead}" in table
+    assert "| view_control_same_cost | hd95_mm | -1.00 | -1.00 to -1.00 | 0 of 6" in table
+    assert "| control | dice" not in table  # was not run
+
+
+def test_what_the_patients_can_detect_grows_with_their_scatter() -> None:
+    runs = [run(RECIPE, 4, *[0.7, 0.9] * 3), run("control_same_cost", 4, *[0.6] * 6)]
+    table = bar_table([row for row, _ in runs], {row["run"]: found for row, found in runs})
+    expected = 2.8 * 0.2 * (6 / 5 / 4) ** 0.5 / 6**0.5  # standard error of differences 0.1, 0.3
+    detected = re.search(r"dice.* \| ([\d.]+) \|", table)
+    assert detected
+    assert float(detected[1]) == pytest.approx(expected, abs=6e-4)
+
+
+def test_the_curve_has_a_row_for_each_number_of_labels_with_all_three_methods() -> None:
+    lines = curve_table(ROWS, METRICS).splitlines()
+    assert len(lines) == 3
+    assert lines[2].startswith("| 7 | 4, 5 | 0.600 | 0.700 | 0.800 | +0.200 (+0.200 to +0.200) |")
+
+
+def test_the_controls_train_for_as_long_as_the_recipe_costs() -> None:
+    epochs = [same_cost_epochs(PERFORMANCE, "acdc3", name, 30) for name in SAME_COST]
+    assert epochs == [75, 38]
+
+
+def test_trainings_at_the_same_cost_have_the_epochs_that_the_measured_costs_ask_for() -> None:
+    asked = [Run.of_row(row) for row in long_csv.read("runs")] + read_queue()
+    recipe = {run.dataset: run.epochs for run in asked if run.name == RECIPE and not run.times}
+    for run in asked:
+        if run.name in SAME_COST:
+            epochs = recipe[run.dataset]
+            expected = same_cost_epochs(long_csv.read("performance"), run.dataset, run.name, epochs)
+            assert run.epochs == expected, run.run
