@@ -13,6 +13,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import distributed as dist
 
 from nnunetv2_spmc.common.nnunet_folders import number_of
+from nnunetv2_spmc.training.processes import processes_of_machine
 from nnunetv2_spmc.training.settings import OPTIONS_VARIABLE, options_in
 
 DEFAULT_PLANS, DEFAULT_DEVICE = "nnUNetPlans", "cuda"
@@ -57,7 +58,7 @@ def _launcher() -> tuple[list[str], list[str]]:
     processes = dist.get_world_size()
     if "LOCAL_RANK" not in os.environ:
         return [program], ["-num_gpus", str(processes)]
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
+    here = processes_of_machine()
     nodes = ["--nnodes", str(processes // here)] if here < processes else []
     where = ["..."] if nodes else []  # where they meet: torchrun does not tell
     per_node = ["--nproc-per-node", str(here)]

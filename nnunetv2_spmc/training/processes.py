@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -28,14 +29,23 @@ def device_of_process(asked_for: torch.device) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device())
 
 
+def processes_of_machine() -> int:
+    """Return how many processes of this training run on this machine."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return 1
+    return int(os.environ.get("LOCAL_WORLD_SIZE", dist.get_world_size()))  # torchrun sets it
+
+
 def limit_threads(device: torch.device) -> None:
     """On a CPU, compute with no more threads than there are cores for this process.
 
-    nnU-Net takes a thread per core of the machine, also where a job or a container has fewer.
-    Threads that share a core wait for each other (docs/performance.md).
+    nnU-Net takes a thread per core of the machine, also where a job or a container has fewer, and
+    in each of several processes. Threads that share a core wait for each other
+    (docs/performance.md).
     """
     if device.type == "cpu":
-        torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
+        cores = max(1, usable_cores() // processes_of_machine())
+        torch.set_num_threads(min(torch.get_num_threads(), cores))
 
 
 def distributed(network: nn.Module, device: torch.device) -> DistributedDataParallel:
