@@ -84,23 +84,24 @@ def choice_table(rows: Sequence[Row]) -> str:
 
 
 def search_table(rows: Sequence[Row], dataset: str, epochs: int) -> str:
-    """Return the validation Dice of the search's runs, and of what they compare with."""
+    """Return the validation Dice of the search's runs, and of older runs of so many epochs."""
     own: dict[str, list[Row]] = {}
     for row in rows:
         is_searched = row["stage"] == "search" and row["name"] not in CHOICES[2:]
-        few = (
-            not row["chosen_by"]
-            and not row["pretrained"]
-            and (row["dataset"], row["epochs"]) == (dataset, str(epochs))
-        )
-        if few and (is_searched or row["name"] in REFERENCES):
+        is_older = row["stage"] == "older" and row["name"] in REFERENCES
+        few = row["dataset"] == dataset and not row["chosen_by"] and not row["pretrained"]
+        if few and (is_searched or (is_older and row["epochs"] == str(epochs))):
             own.setdefault(row["name"], []).append(row)
     means = {name: validation_mean(found) for name, found in own.items()}
-    lines = ["| method | seeds | validation Dice | mean | settings |", "|---|---|---|---|---|"]
+    lines = [
+        "| method | epochs | seeds | validation Dice | mean | settings |",
+        "|---|---|---|---|---|---|",
+    ]
     for name in sorted(own, key=lambda name: -means[name]):
         found = own[name]
         settings = found[0]["settings"] and f" `{found[0]['settings']}`"
-        cells = [name, *validation_cells(found), f"{found[0]['method']}{settings}"]
+        method = f"{found[0]['method']}{settings}"
+        cells = [name, found[0]["epochs"], *validation_cells(found), method]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
