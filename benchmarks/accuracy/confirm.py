@@ -18,7 +18,7 @@ from benchmarks.accuracy.groups import BASELINE, UPPER_BOUND
 from benchmarks.long_csv import Row
 from nnunetv2_spmc.evaluation.pairs import Pairs, pair
 
-RECIPE = "nnunet_turns"
+RECIPE = "nnunet_turns_every2"
 SAME_COST = {"control_same_cost": "control", "view_control_same_cost": "turns_view_control"}
 NAMES = (BASELINE, UPPER_BOUND, RECIPE, *SAME_COST)
 SEEDS = ("4", "5", "6")  # the search had 1 to 3
