@@ -13,15 +13,24 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from benchmarks import long_csv
 from benchmarks.accuracy.by_patient import by_method
-from benchmarks.accuracy.groups import BASELINE, UPPER_BOUND
+from benchmarks.accuracy.groups import (
+    BASELINE,
+    CONFIRMING,
+    UPPER_BOUND,
+    comparison_of,
+    metrics_by_run,
+    overall,
+    table,
+)
+from benchmarks.accuracy.over_time import over_time_table
 from benchmarks.long_csv import Row
 from nnunetv2_spmc.evaluation.pairs import Pairs, pair
 
 RECIPE = "nnunet_turns_every2"
 SAME_COST = {"control_same_cost": "control", "view_control_same_cost": "turns_view_control"}
 NAMES = (BASELINE, UPPER_BOUND, RECIPE, *SAME_COST)
-SEEDS = ("4", "5", "6")  # the search had 1 to 3
 CURVE = ("acdc3", "acdc", "acdc14")
 DECIMALS = {"dice": 3, "hd95_mm": 2, "asd_mm": 2}
 DETECTED = 1.96 + 0.84  # standard errors: two-sided 5 %, with a power of 80 %
@@ -35,7 +44,7 @@ def confirming(rows: Sequence[Row], dataset: str) -> list[Row]:
         if row["dataset"] == dataset
         and row["stage"] in ("confirm", "bound")
         and row["name"] in NAMES
-        and row["seed"] in SEEDS
+        and row["seed"] in CONFIRMING
         and not row["times"]
     ]
 
@@ -118,3 +127,19 @@ def with_interval(pairs: Pairs) -> str:
     """Return the mean difference with its interval."""
     low, high = pairs.interval
     return f"{pairs.mean:+.3f} ({low:+.3f} to {high:+.3f})"
+
+
+def confirmation_tables() -> dict[str, str]:
+    """Return what stands between the markers of the report on the confirmation."""
+    rows, metrics = long_csv.read("runs"), metrics_by_run()
+    found = {"runs.csv: curve over labels": curve_table(rows, metrics)}
+    for dataset in ("acdc", "hippocampus", "la"):
+        runs = confirming(rows, dataset)
+        content = "Not complete yet."
+        if {RECIPE, *SAME_COST} <= {row["name"] for row in runs}:
+            means = table(runs, overall(comparison_of(runs, metrics)))
+            content = f"{means}\n\n{bar_table(runs, metrics)}"
+        found[f"runs.csv: confirm {dataset}"] = content
+    long = [row for row in rows if row["stage"] == "confirm" and row["times"]]
+    times = over_time_table(long, long_csv.read("over_time"))
+    return found | {"over_time.csv: to convergence": times}

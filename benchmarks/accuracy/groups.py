@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,10 @@ from nnunetv2_spmc.evaluation.comparison import MEAN, SeedMeans
 from nnunetv2_spmc.evaluation.comparison_report import Comparison, compare
 from nnunetv2_spmc.evaluation.methods import Method, read_methods
 from nnunetv2_spmc.evaluation.metrics_csv import METRICS_COLUMNS, METRICS_CSV
+from nnunetv2_spmc.evaluation.text_table import mean_and_std_text
 
 BASELINE, UPPER_BOUND = "control", "all_labels"
+CONFIRMING = ("4", "5", "6")  # seeds, which have a report of their own; confirm.py
 LONGER = {"control_longer": 4}  # trained so many times as long as the others of its group
 MAIN = (BASELINE, UPPER_BOUND, "spmc", "spmc_paper", "cps", "noUnlabeled")
 COSTLY = ("control_longer", "control_2x")
@@ -26,6 +29,7 @@ PARTS = (
     *("ordinaryToLow", "highToOrdinary", "separateEncoders", "paper_noNoise"),
     *("tau_0.6", "tau_0.8", "beta_0.3", "beta_0.7"),
 )
+SHOWN = {"dice": "Dice", "jaccard": "Jaccard", "hd95_mm": "HD95 mm", "asd_mm": "ASD mm"}
 RANKED = ("annotate_difficulty", "annotate_entropy", "annotate_random")
 
 
@@ -45,7 +49,8 @@ class Group:
             epochs = self.epochs * LONGER.get(name, 1)
             same = row["dataset"] == self.dataset and int(row["epochs"]) == epochs
             small = "_small" in row["configuration"]
-            if same and small and name in self.names and row["mean_dice"]:
+            is_older = row["seed"] not in CONFIRMING
+            if same and small and is_older and name in self.names and row["mean_dice"]:
                 found.append({**row, "name": name})
         return found
 
@@ -117,3 +122,26 @@ def gap_closed(means: Mapping[str, SeedMeans], method: str) -> float | None:
         means[name].metrics["dice"].mean for name in (BASELINE, UPPER_BOUND, method)
     )
     return None if best <= control else (reached - control) / (best - control)
+
+
+def table(runs: Sequence[Row], means: Mapping[str, SeedMeans]) -> str:
+    """Return the markdown table of a group, best Dice first."""
+    validated = any(row["validation_dice"] for row in runs)  # fold all has no validation cases
+    header = ["method", "runs", *SHOWN.values(), "failures", "gap closed"]
+    header += ["validation Dice"] * validated + ["s per run"]
+    lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
+    for method, mean in sorted(means.items(), key=lambda item: -item[1].metrics["dice"].mean):
+        own = [row for row in runs if row["name"] == method]
+        share = gap_closed(means, method)
+        cells = [
+            method,
+            str(mean.seeds),
+            *(mean_and_std_text(*mean.metrics[metric][:2], metric) for metric in SHOWN),
+            str(mean.failures),
+            "-" if share is None else f"{100 * share:.0f} %",
+        ]
+        if validated:
+            cells.append(f"{statistics.mean(float(row['validation_dice']) for row in own):.3f}")
+        cells.append(f"{statistics.median(float(row['seconds']) for row in own):.0f}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from benchmarks import long_csv
 from benchmarks.accuracy.by_patient import by_method, differences_table, shares_table
+from benchmarks.accuracy.confirm import confirmation_tables
 from benchmarks.accuracy.groups import (
     BASELINE,
     GROUPS,
@@ -21,6 +22,7 @@ from benchmarks.accuracy.groups import (
     gap_closed,
     metrics_by_run,
     overall,
+    table,
 )
 from benchmarks.accuracy.methods import DATASETS, Run
 from benchmarks.accuracy.over_time import (
@@ -33,40 +35,15 @@ from benchmarks.accuracy.over_time import (
 )
 from benchmarks.long_csv import RESULTS, Row
 from benchmarks.performance.tables import DOCS, fill
-from nnunetv2_spmc.evaluation.comparison import SeedMeans
-from nnunetv2_spmc.evaluation.text_table import mean_and_std_text
 
 PAGE = DOCS / "benchmarks.md"
 README = DOCS.parent / "README.md"
 BRANCHES = RESULTS / "2026-11-24-what-the-branches-teach.md"
 PARTS = RESULTS / "2026-11-28-parts-and-choices.md"
 SEARCH = RESULTS / "2026-11-29-search-for-a-default.md"
+CONFIRMATION = RESULTS / "2026-11-29-confirmation.md"
 REFERENCES = ("control", "spmc", "view_control_boxes", "view_control_boxes_turns")  # of the search
 CHOICES = ("spmc", "noCDPS", "all_voxels", "paste")  # what was chosen between, newest first
-SHOWN = {"dice": "Dice", "jaccard": "Jaccard", "hd95_mm": "HD95 mm", "asd_mm": "ASD mm"}
-
-
-def table(runs: Sequence[Row], means: Mapping[str, SeedMeans]) -> str:
-    """Return the markdown table of a group, best Dice first."""
-    validated = any(row["validation_dice"] for row in runs)  # fold all has no validation cases
-    header = ["method", "runs", *SHOWN.values(), "failures", "gap closed"]
-    header += ["validation Dice"] * validated + ["s per run"]
-    lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
-    for method, mean in sorted(means.items(), key=lambda item: -item[1].metrics["dice"].mean):
-        own = [row for row in runs if row["name"] == method]
-        share = gap_closed(means, method)
-        cells = [
-            method,
-            str(mean.seeds),
-            *(mean_and_std_text(*mean.metrics[metric][:2], metric) for metric in SHOWN),
-            str(mean.failures),
-            "-" if share is None else f"{100 * share:.0f} %",
-        ]
-        if validated:
-            cells.append(f"{statistics.mean(float(row['validation_dice']) for row in own):.3f}")
-        cells.append(f"{statistics.median(float(row['seconds']) for row in own):.0f}")
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
 
 
 def choice_table(rows: Sequence[Row]) -> str:
@@ -156,7 +133,8 @@ def page_tables() -> dict[str, str]:
     """Return what stands between the markers of docs/benchmarks.md."""
     rows = long_csv.read("runs")
     dice = by_method(GROUPS["acdc"].runs(rows), metrics_by_run())
-    ordered = sorted(rows, key=lambda row: row["run"])
+    older = (row for row in rows if row["stage"] != "confirm")  # these have a report of their own
+    ordered = sorted(older, key=lambda row: row["run"])
     return group_tables(("acdc", "la")) | {
         "metrics.csv: by patient": f"{differences_table(*dice)}\n\n{shares_table(*dice)}",
         "over_time.csv": over_time_table(ordered, long_csv.read("over_time")),
@@ -239,6 +217,7 @@ PAGES = {
     BRANCHES: branches_tables,
     PARTS: parts_tables,
     SEARCH: search_tables,
+    CONFIRMATION: confirmation_tables,
 }
 
 
