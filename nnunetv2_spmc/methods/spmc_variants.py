@@ -16,6 +16,7 @@ PAPER: dict[str, Any] = {
     "lambda_max": 0.1,
     "ramp_start": 0.0,
     "ramp_end": 1.0,
+    "unlabeled_every": 1,
     "views": "same",
     "paste_from": "nothing",
     "turns": False,
@@ -31,6 +32,8 @@ PAPER: dict[str, Any] = {
     "splat": True,
     "noise": 0.3,
     "noise_levels": "all",
+    "pseudo_loss": "cross-entropy",
+    "teacher": "other",
 }
 
 

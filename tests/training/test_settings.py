@@ -236,12 +236,13 @@ def test_the_trainer_of_the_paper_fixes_its_literal_reading():
     fixed = nnUNetTrainerSPMC_paper.fixed_settings
     numbers = {key: fixed[key] for key in ("lambda_max", "beta", "temperature", "noise")}
     assert numbers == {"lambda_max": 0.1, "beta": 0.5, "temperature": 0.1, "noise": 0.3}
-    readings = ("reduction", "trust_on", "sharpening", "teaching", "noise_levels")
-    literal = ["all", "sharpened", "binary", "high-to-low", "all"]
-    assert [fixed[key] for key in readings] == literal
+    readings = {"reduction": "all", "trust_on": "sharpened", "sharpening": "binary"}
+    readings |= {"teaching": "high-to-low", "noise_levels": "all"}
+    readings |= {"pseudo_loss": "cross-entropy", "teacher": "other"}
+    assert {key: fixed[key] for key in readings} == readings
     assert fixed["cdps"] is fixed["splat"] is True
     ours = {"ramp_start": 0.0, "ramp_end": 1.0, "views": "same", "paste_from": "nothing"}
-    ours |= {"turns": False, "flips": False, "labeled_views": 0.0}
+    ours |= {"turns": False, "flips": False, "labeled_views": 0.0, "unlabeled_every": 1}
     assert {key: fixed[key] for key in ours} == ours
     assert fixed.keys() == {*numbers, *readings, *ours, "cdps", "splat"}
 
