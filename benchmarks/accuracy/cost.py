@@ -4,7 +4,7 @@
         --results benchmarks/results
 
 The recipes are names of runs.csv and queue.csv. Each is trained on its own data and plans, as
-`run` would, on one core and one thread and in turns with the others. So loading and augmentation
+`run` would, with one thread and in turns with the others. So loading and augmentation
 are in the ratio. Let nothing else run on the machine.
 
 Blocks of a few iterations are measured before the ramp-up, where no unlabeled patch counts, and

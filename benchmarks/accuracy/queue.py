@@ -1,6 +1,6 @@
 """The trainings that are still to be done: benchmarks/accuracy/queue.csv.
 
-    python -m benchmarks.accuracy.queue acdc SPMC --stage confirm --seeds 4 5 --name spmc
+    python -m benchmarks.accuracy.queue acdc SPMC --stage confirm --seeds 7 8 --name spmc
     python -m benchmarks.accuracy.queue acdc SPMC --stage search --settings '{"SPMC": {"tau": 0.8}}'
 
 adds a row per seed, after checking that it can be trained. `python -m benchmarks.accuracy.run`

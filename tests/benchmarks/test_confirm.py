@@ -7,13 +7,17 @@ import pytest
 
 from benchmarks import long_csv
 from benchmarks.accuracy.confirm import (
+    NAMES,
     RECIPE,
     SAME_COST,
     bar_table,
     confirming,
     curve_table,
+    is_complete,
     same_cost_epochs,
 )
+from benchmarks.accuracy.cost import named
+from benchmarks.accuracy.groups import CONFIRMING
 from benchmarks.accuracy.methods import Run
 from benchmarks.accuracy.queue import read_queue
 from benchmarks.long_csv import Row
@@ -96,3 +100,16 @@ def test_trainings_at_the_same_cost_have_the_epochs_that_the_measured_costs_ask_
             epochs = recipe[run.dataset]
             expected = same_cost_epochs(long_csv.read("performance"), run.dataset, run.name, epochs)
             assert run.epochs == expected, run.run
+
+
+def test_a_dataset_is_shown_once_every_method_has_all_its_seeds() -> None:
+    runs = [run(name, int(seed), 0.5)[0] for name in NAMES for seed in CONFIRMING]
+    assert is_complete(runs)
+    assert not any(is_complete([row for row in runs if row is not left]) for left in runs)
+
+
+def test_costs_are_measured_on_the_small_plans_of_the_dataset_that_is_asked_for() -> None:
+    found = named("la", RECIPE)
+    assert (found.dataset, found.configuration) == ("la", "3d_fullres_small")
+    with pytest.raises(ValueError, match=r"runs.csv and queue.csv have no run nothing"):
+        named("la", "nothing")
