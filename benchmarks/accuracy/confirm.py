@@ -104,18 +104,23 @@ def bar_table(runs: Sequence[Row], metrics: Mapping[str, Sequence[Row]]) -> str:
 
 
 def curve_table(rows: Sequence[Row], metrics: Mapping[str, Sequence[Row]]) -> str:
-    """Return the test Dice of recipe and controls over the number of labeled patients."""
+    """Return the test Dice of recipe and controls over the number of labeled patients.
+
+    Only seeds with which all three are trained count.
+    """
     lines = [
         f"| labeled patients | seeds | {' | '.join(SAME_COST)} | the recipe "
         "| minus control | minus view control |",
         "|---|---|---|---|---|---|---|",
     ]
     for dataset in CURVE:
-        own = [row for row in confirming(rows, dataset) if not row["chosen_by"]]
-        values, patients = by_method(own, metrics)
-        if not {RECIPE, *SAME_COST} <= values.keys():
+        own = [row for row in confirming(rows, dataset) if row["name"] in (RECIPE, *SAME_COST)]
+        done = {(row["name"], row["seed"]) for row in own}
+        seeds = [s for s in CONFIRMING if all((name, s) in done for name in (RECIPE, *SAME_COST))]
+        if not seeds:
             continue
-        seeds = sorted(row["seed"] for row in own if row["name"] == RECIPE)
+        own = [row for row in own if row["seed"] in seeds]
+        values, patients = by_method(own, metrics)
         against = {other: pair(values[RECIPE], values[other], patients) for other in SAME_COST}
         control, views = against.values()
         cells = (
