@@ -22,6 +22,11 @@ FOLDERS = {  # folder in DATA, folder of its lists, what the converter needs to 
     ),
 }
 
+OF_RANKER = (  # the defaults at the time of those runs
+    '{"reduction": "all", "turns": false, "unlabeled_every": 1, '
+    '"SPMC": {"pseudo_loss": "cross-entropy"}}'
+)
+
 
 def run(command: str, **environment: str) -> None:
     """Print a command and run it, from the folder of the outputs."""
@@ -95,7 +100,7 @@ def ranker_of(asked: Run) -> Run | None:
     return Run(
         dataset=asked.dataset,
         method="SPMC",
-        settings='{"reduction": "all"}',
+        settings=OF_RANKER,
         labels=DATASETS[asked.dataset].few,
         stage="older",
         seed=1,

@@ -1,4 +1,4 @@
-"""What might make a step cheaper, and what the default adds to it."""
+"""What might make a step cheaper, and what the views of the default add to it."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def measure_variants(
         ),
         "channels last": channels_last,
         f"{str(lower).removeprefix('torch.')} autocast": lambda: variant.train_step(batch),
-        "the default: weak view, pasted boxes": lambda: default.train_step(two_views),
+        "the default, in a step with unlabeled patches": lambda: default.train_step(two_views),
     }
     rows = []
     as_is: Step = lambda: spmc.train_step(batch)  # noqa: E731

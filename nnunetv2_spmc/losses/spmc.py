@@ -29,7 +29,7 @@ PseudoLoss = Callable[[str, Tensor], Tensor]  # of a branch by what is predicted
 
 @dataclass(frozen=True)
 class SPMCSettings:
-    """Settings of SPMC: the paper's, read literally, but for the one that is marked as ours."""
+    """Settings of SPMC: the paper's, read literally, but for those that are marked as ours."""
 
     tau: float = 0.7  # a voxel is suspicious at confidence <= tau, trusted above; BraTS: 0.65
     beta: float = 0.5  # weight of the mean squared errors, Eq. (3)-(5)

@@ -27,10 +27,12 @@ class nnUNetTrainerSPMC(nnUNetTrainerSemiSupervised):
         lambda_max=1.0,
         ramp_start=0.1,
         ramp_end=0.3,
+        unlabeled_every=2,
         views="weak-to-strong",
         paste_from="labeled",
+        turns=True,
     )
-    default_method_settings = SPMCSettings()
+    default_method_settings = SPMCSettings(pseudo_loss="nnunet")
     method_settings: SPMCSettings
     panels: ClassVar[Panels] = {
         "loss terms": (

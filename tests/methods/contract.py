@@ -52,19 +52,15 @@ class Method:
 
 
 METHODS = [
-    Method(methods.nnUNetTrainerSPMC),
-    Method(
-        methods.nnUNetTrainerSPMC,
-        {"pseudo_loss": "nnunet", "teacher": "mean"},
-        pseudo_by_nnunets_loss=True,
-    ),
+    Method(methods.nnUNetTrainerSPMC, pseudo_by_nnunets_loss=True),
+    Method(methods.nnUNetTrainerSPMC, {"pseudo_loss": "cross-entropy", "teacher": "mean"}),
     Method(methods.nnUNetTrainerSPMC_paper),
     Method(methods.nnUNetTrainerCPS),
     Method(methods.nnUNetTrainerMeanTeacher, teacher="teacher"),
     Method(methods.nnUNetTrainerFilterMatch),
     Method(methods.nnUNetTrainerWeakToStrong, pseudo_by_nnunets_loss=True),
     Method(methods.nnUNetTrainerViewControl),
-    Method(methods.nnUNetTrainerViewControl, {"turns": True, "flips": True}),
+    Method(methods.nnUNetTrainerViewControl, {"turns": False, "flips": True}),
 ]
 
 

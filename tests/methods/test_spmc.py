@@ -13,19 +13,23 @@ from nnunetv2_spmc.training import passes
 from nnunetv2_spmc.training.step import Labeled, Step, Unlabeled
 from nnunetv2_spmc.training.views import draw_boxes
 
+AS_EQUATIONS = {"pseudo_loss": "cross-entropy", "turns": False}
 REGIONS = {"background": 0, "whole": [1, 2], "core": 2}
 IGNORE = 3
 
 
 @pytest.fixture
 def make_started(make_trainer, planned_phantom):
-    """An initialized trainer; other labels than the phantom's stand in for region datasets."""
+    """An initialized trainer whose L_cps is the paper's and which turns no patches.
+
+    Other labels than the phantom's stand in for region datasets.
+    """
 
     def make(labels=None, **settings):
         dataset_json = planned_phantom.dataset_json()
         if labels is not None:
             dataset_json |= {"labels": labels, "regions_class_order": [1, 2]}
-        trainer = make_trainer(dataset_json=dataset_json, **settings)
+        trainer = make_trainer(dataset_json=dataset_json, **(AS_EQUATIONS | settings))
         trainer.initialize()
         trainer.joint_network.train()
         return trainer
