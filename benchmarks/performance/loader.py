@@ -26,7 +26,7 @@ from scipy.ndimage import gaussian_filter
 
 from benchmarks.performance.tables import MACHINE, RESULTS_HELP, machine, peak_memory, publish
 from benchmarks.performance.trainers import PATCHES, empty_dataset, trainer
-from nnunetv2_spmc.methods import nnUNetTrainerSPMC
+from nnunetv2_spmc.methods import nnUNetTrainerWeakToStrong
 from nnunetv2_spmc.unlabeled.cases import unlabeled_folder
 
 SHAPES = {"3d": (112, 160, 160), "2d": (16, 320, 320)}
@@ -70,11 +70,12 @@ def write_dataset(folder: Path, patch: str) -> list[str]:
 def make_loaders(patch: str, unlabeled: list[str]) -> dict[str, Any]:
     """Return nnU-Net's training loader and the paired one, as the trainers build them."""
     stock = trainer(nnUNetTrainer, patch, CLASSES, torch.device("cpu"))
-    spmc = trainer(nnUNetTrainerSPMC, patch, CLASSES, torch.device("cpu"))
-    spmc.stream.cases = unlabeled
+    # unlabeled patches and their weak views in every step
+    semi = trainer(nnUNetTrainerWeakToStrong, patch, CLASSES, torch.device("cpu"))
+    semi.stream.cases = unlabeled
     return {
         "stock": stock.get_dataloaders()[0].data_loader,
-        "paired": spmc.get_dataloaders()[0].data_loader,
+        "paired": semi.get_dataloaders()[0].data_loader,
     }
 
 

@@ -22,7 +22,7 @@ from nnunetv2_spmc.training.step import Labeled, Unlabeled
 from tests.training_logs import log_of
 
 # the unlabeled loss acts on the patches as they were drawn
-SAME_PATCHES = {"views": "same", "paste_from": "nothing"}
+SAME_PATCHES = {"views": "same", "paste_from": "nothing", "turns": False}
 
 
 def ready(trainer):
