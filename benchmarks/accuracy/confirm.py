@@ -20,10 +20,12 @@ from benchmarks.accuracy.groups import (
     CONFIRMING,
     UPPER_BOUND,
     comparison_of,
+    gap_closed,
     metrics_by_run,
     overall,
     table,
 )
+from benchmarks.accuracy.methods import DATASETS
 from benchmarks.accuracy.over_time import over_time_table
 from benchmarks.long_csv import Row
 from nnunetv2_spmc.evaluation.pairs import Pairs, pair
@@ -31,6 +33,11 @@ from nnunetv2_spmc.evaluation.pairs import Pairs, pair
 RECIPE = "nnunet_turns_every2"
 SAME_COST = {"control_same_cost": "control", "view_control_same_cost": "turns_view_control"}
 NAMES = (BASELINE, UPPER_BOUND, RECIPE, *SAME_COST)
+CONFIRMED = {  # -> title, what a case is
+    "acdc": ("ACDC", "patients"),
+    "hippocampus": ("Hippocampus", "cases"),
+    "la": ("LA", "scans"),
+}
 CURVE = ("acdc3", "acdc", "acdc14")
 DECIMALS = {"dice": 3, "hd95_mm": 2, "asd_mm": 2}
 DETECTED = 1.96 + 0.84  # standard errors: two-sided 5 %, with a power of 80 %
@@ -140,11 +147,36 @@ def with_interval(pairs: Pairs) -> str:
     return f"{pairs.mean:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
+def summary_table(rows: Sequence[Row], metrics: Mapping[str, Sequence[Row]]) -> str:
+    """Return the mean Dice of the test scans, a row for each dataset that is complete."""
+    shown = {BASELINE: BASELINE} | {
+        name: f"{name.removesuffix('_same_cost').replace('_', ' ')}, same minutes"
+        for name in SAME_COST
+    }
+    shown |= {RECIPE: "SPMC", UPPER_BOUND: "all labels"}
+    header = ["dataset", "labeled + unlabeled", *shown.values(), "gap closed"]
+    lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
+    for dataset, (title, unit) in CONFIRMED.items():
+        runs, data = confirming(rows, dataset), DATASETS[dataset]
+        if not is_complete(runs):
+            continue
+        means = overall(comparison_of(runs, metrics))
+        closed = gap_closed(means, RECIPE)
+        cells = [
+            title,
+            f"{data.few} + {data.all - data.few} {unit}",
+            *(f"{means[name].metrics['dice'].mean:.3f}" for name in shown),
+            "-" if closed is None else f"{100 * closed:.0f} %",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def confirmation_tables() -> dict[str, str]:
     """Return what stands between the markers of the report on the confirmation."""
     rows, metrics = long_csv.read("runs"), metrics_by_run()
     found = {"runs.csv: curve over labels": curve_table(rows, metrics)}
-    for dataset in ("acdc", "hippocampus", "la"):
+    for dataset in CONFIRMED:
         runs = confirming(rows, dataset)
         content = "Not complete yet."
         if is_complete(runs):

@@ -15,6 +15,7 @@ from benchmarks.accuracy.confirm import (
     curve_table,
     is_complete,
     same_cost_epochs,
+    summary_table,
 )
 from benchmarks.accuracy.cost import named
 from benchmarks.accuracy.groups import CONFIRMING
@@ -41,6 +42,8 @@ def run(name: str, seed: int, *values: float, **changes: str) -> tuple[Row, list
     metrics = [
         {"case": f"case{number}", "unit": f"case{number}", "label": "RV", "dice": str(value)}
         | dict.fromkeys(("hd95_mm", "asd_mm"), str(10 * (1 - value)))
+        | {"jaccard": str(value / (2 - value)), "hd95_voxel": "0", "asd_voxel": "0"}
+        | {"reference_voxels": "9", "predicted_voxels": "9", "status": "ok"}
         for number, value in enumerate(values)
     ]
     return row, metrics
@@ -106,6 +109,23 @@ def test_a_dataset_is_shown_once_every_method_has_all_its_seeds() -> None:
     runs = [run(name, int(seed), 0.5)[0] for name in NAMES for seed in CONFIRMING]
     assert is_complete(runs)
     assert not any(is_complete([row for row in runs if row is not left]) for left in runs)
+
+
+def test_the_summary_has_what_is_complete_and_the_gap_at_the_steps_of_the_recipe() -> None:
+    dice = {"control": 0.5, "all_labels": 0.9, RECIPE: 0.8}
+    dice |= {"control_same_cost": 0.6, "view_control_same_cost": 0.7}
+    found = [
+        run(name, int(seed), *[dice[name]] * 6, **columns)
+        for name in NAMES
+        for seed in CONFIRMING
+        for columns in [{"chosen_by": "all"} if name == "all_labels" else {}]
+    ]
+    rows, metrics = [row for row, _ in found], {row["run"]: own for row, own in found}
+    lines = summary_table(rows, metrics).splitlines()
+    assert lines[2:] == [
+        "| ACDC | 7 + 63 patients | 0.500 | 0.600 | 0.700 | 0.800 | 0.900 | 75 % |"
+    ]
+    assert len(summary_table(rows[1:], metrics).splitlines()) == 2
 
 
 def test_costs_are_measured_on_the_small_plans_of_the_dataset_that_is_asked_for() -> None:
