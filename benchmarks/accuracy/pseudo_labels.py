@@ -22,6 +22,7 @@ edge of a bin) are right, and which share of all voxels they are.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import tempfile
@@ -103,7 +104,7 @@ def gradient_norms(checkpoint: Path, batches: int, device: str) -> dict[str, flo
 
     Args:
         checkpoint: of SPMC or of an ablation.
-        batches: how many to average over.
+        batches: how many to average over, of those with unlabeled patches.
         device: "cpu" or "cuda".
     """
     content = load(checkpoint)
@@ -114,8 +115,9 @@ def gradient_norms(checkpoint: Path, batches: int, device: str) -> dict[str, flo
         trainer.on_train_start()
         trainer.on_train_epoch_start()
         sums: dict[str, Tensor | float] = dict.fromkeys(TERMS, 0.0)
-        for _ in range(batches):
-            for term, gradient in term_gradients(trainer, next(trainer.dataloader_train)).items():
+        unlabeled = (batch for batch in trainer.dataloader_train if "unlabeled" in batch)
+        for batch in itertools.islice(unlabeled, batches):
+            for term, gradient in term_gradients(trainer, batch).items():
                 sums[term] = sums[term] + gradient
         weight = trainer.ramp_up_weight()
     norms = {term: float(torch.as_tensor(total).norm()) / batches for term, total in sums.items()}
