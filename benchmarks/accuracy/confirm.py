@@ -175,7 +175,10 @@ def summary_table(rows: Sequence[Row], metrics: Mapping[str, Sequence[Row]]) -> 
 def confirmation_tables() -> dict[str, str]:
     """Return what stands between the markers of the report on the confirmation."""
     rows, metrics = long_csv.read("runs"), metrics_by_run()
-    found = {"runs.csv: curve over labels": curve_table(rows, metrics)}
+    found = {
+        "runs.csv: in short": summary_table(rows, metrics),
+        "runs.csv: curve over labels": curve_table(rows, metrics),
+    }
     for dataset in CONFIRMED:
         runs = confirming(rows, dataset)
         content = "Not complete yet."
