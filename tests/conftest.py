@@ -25,7 +25,13 @@ __all__ = ["phantom_runs"]  # a fixture
 hypothesis.settings.register_profile("untimed", deadline=None)  # tests assert no wall time
 hypothesis.settings.load_profile("untimed")
 os.environ["npm_config_offline"] = "true"  # reports would fetch their viewer; tests install nothing
-TINY_SETTINGS = {"epochs": 2, "iterations_per_epoch": 2, "validation_iterations": 1, "seed": 0}
+TINY_SETTINGS = {
+    "epochs": 2,
+    "iterations_per_epoch": 2,
+    "validation_iterations": 1,
+    "seed": 0,
+    "unlabeled_every": 1,  # so that any step has unlabeled patches
+}
 
 
 TRAINING_FIXTURES = {"phantom_runs", "trained"}  # who uses one of these trains

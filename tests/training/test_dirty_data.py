@@ -52,7 +52,7 @@ def damage(folder, case):
 
 def train(make_trainer, monkeypatch, workers, trainer=nnUNetTrainerSPMC, **settings):
     monkeypatch.setenv("nnUNet_n_proc_DA", str(workers))
-    made = make_trainer(trainer, epochs=1, iterations_per_epoch=12, unlabeled_every=1, **settings)
+    made = make_trainer(trainer, epochs=1, iterations_per_epoch=12, **settings)
     try:
         made.run_training()
     finally:

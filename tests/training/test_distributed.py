@@ -35,7 +35,6 @@ def test_two_processes_step_as_one_with_the_whole_batch(
         paste_from="nothing",  # boxes and turns are drawn by each process
         turns=False,
         pseudo_loss="cross-entropy",
-        unlabeled_every=1,
         unlabeled_batch_size=4,
         tau=0.9,
     )
@@ -85,9 +84,7 @@ def test_torchrun_trains_resumes_and_validates_on_two_nodes(
     checkpoint = Path(pretrained.output_folder) / "checkpoint_final.pth"
     source = tmp_path / "pretrained.pth"
     checkpoint.rename(source)
-    make_trainer(
-        epochs=2, save_every=1, unlabeled_every=1
-    )  # leaves its settings in the environment
+    make_trainer(epochs=2, save_every=1)  # leaves its settings in the environment
     monkeypatch.delenv("nnUNet_extTrainer", raising=False)  # found without
     monkeypatch.setenv("nnUNet_def_n_proc", "1")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -118,9 +115,7 @@ def test_torchrun_trains_resumes_and_validates_on_two_nodes(
 @pytest.mark.slow
 def test_the_processes_of_num_gpus_train_together(make_trainer, monkeypatch):
     """As on several GPUs, but on the CPU, where they talk over gloo."""
-    trainer = make_trainer(
-        epochs=1, iterations_per_epoch=1, unlabeled_every=1
-    )  # leaves its settings
+    trainer = make_trainer(epochs=1, iterations_per_epoch=1)  # leaves its settings
     for variable in ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK", "LOCAL_RANK"):
         monkeypatch.setenv(variable, "")  # put back afterwards
         monkeypatch.delenv(variable)

@@ -101,9 +101,8 @@ def terms(trainer, outputs, where):
 def test_all_unlabeled_voxels_of_a_step_count_alike(
     make_started, monkeypatch, labels, unlabeled, reduction
 ):
-    same = {"views": "same", "paste_from": "nothing", "turns": False, "unlabeled_every": 1}
-    loss = {"lambda_max": 1.0, "pseudo_loss": "cross-entropy", "reduction": reduction}
-    trainer = make_started(labels, **same, **loss)
+    settings = {"views": "same", "paste_from": "nothing", "turns": False, "reduction": reduction}
+    trainer = make_started(labels, lambda_max=1.0, pseudo_loss="cross-entropy", **settings)
     batch = sparse_batch(trainer, unlabeled=unlabeled)
     weight = trainer.ramp_up_weight()
     two_passes, values = gradients(trainer, batch, monkeypatch)
