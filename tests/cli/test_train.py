@@ -200,7 +200,7 @@ def test_what_is_missing_is_one_sentence(folder, capsys, monkeypatch, spoil, opt
 
 
 def test_changed_settings_are_one_sentence(put_checkpoint, capsys):
-    put_checkpoint(epochs=3)
+    put_checkpoint(epochs=3, unlabeled_every=2)
     said = refused(["500", "2d_small", "0", "--c", *CPU, "--set", *TINY, "tau=0.6"], capsys)
     assert said.startswith("error: The run to continue was started differently: iterations_per_")
     assert "; tau: 0.7 -> 0.6. Restore what it had" in said
