@@ -12,6 +12,7 @@ OF_UNLABELED = (  # of no use without unlabeled patches
     "ramp_start",
     "ramp_end",
     "unlabeled_batch_size",
+    "unlabeled_every",
     "learn_from_ignored",
     "pseudo_label_cases",
     "allow_overlap",
