@@ -12,6 +12,7 @@ from nnunetv2_spmc.methods import (
     nnUNetTrainerSPMC_noNoise,
     nnUNetTrainerSPMC_paper,
     nnUNetTrainerSupervisedControl,
+    nnUNetTrainerViewControl,
 )
 from nnunetv2_spmc.methods.spmc_variants import PAPER
 from nnunetv2_spmc.training.settings import (
@@ -230,6 +231,13 @@ def test_every_ablation_differs_from_the_method_in_what_its_name_says():
         assert trainer.default_method_settings == nnUNetTrainerSPMC.default_method_settings
     changed = {"epochs": 2, "iterations_per_epoch": 5, "validation_iterations": 2}
     assert smoke.default_settings == replace(nnUNetTrainerSPMC.default_settings, **changed)
+
+
+def test_the_default_is_the_recipe_that_the_search_chose():
+    shared, own = nnUNetTrainerSPMC.default_settings, nnUNetTrainerSPMC.default_method_settings
+    assert (shared.unlabeled_every, shared.turns, own.pseudo_loss) == (2, True, "nnunet")
+    assert (shared.views, shared.paste_from, shared.lambda_max) == ("weak-to-strong", "labeled", 1)
+    assert nnUNetTrainerViewControl.default_settings.turns  # it has the same views
 
 
 def test_the_trainer_of_the_paper_fixes_its_literal_reading():
