@@ -242,7 +242,7 @@ class Run:
         number, _ = data.with_labels(self.chosen_by)
         here = f"runs/{self.run}"
         model = f"-d {number} -c {self.configuration} -f {data.fold} -tr {self.trainer}"
-        speed = "--disable_tta " if self.vehicle == "small" else ""
+        speed = "--disable_tta -npp 1 -nps 1 " if self.vehicle == "small" else ""
         train = (
             f"nnUNetv2_train {number} {self.configuration} {data.fold} "
             f"-tr {self.trainer} -device {device}"
