@@ -56,10 +56,16 @@ def confirming(rows: Sequence[Row], dataset: str) -> list[Row]:
     ]
 
 
-def is_complete(runs: Sequence[Row]) -> bool:
-    """Whether every method has all its seeds: with fewer, means would compare other seeds."""
+def complete(runs: Sequence[Row]) -> list[Row]:
+    """Return the rows of the methods that have all seeds: means compare the same seeds only.
+
+    Nothing without the recipe and the controls at equal cost.
+    """
     found = {(row["name"], row["seed"]) for row in runs}
-    return found >= {(name, seed) for name in NAMES for seed in CONFIRMING}
+    names = {name for name in NAMES if all((name, seed) in found for seed in CONFIRMING)}
+    if not names >= {RECIPE, *SAME_COST}:
+        return []
+    return [row for row in runs if row["name"] in names]
 
 
 def same_cost_epochs(performance: Sequence[Row], dataset: str, name: str, epochs: int) -> int:
@@ -148,7 +154,7 @@ def with_interval(pairs: Pairs) -> str:
 
 
 def summary_table(rows: Sequence[Row], metrics: Mapping[str, Sequence[Row]]) -> str:
-    """Return the mean Dice of the test scans, a row for each dataset that is complete."""
+    """Return the mean Dice of the test scans, a row for each dataset whose recipe is compared."""
     shown = {BASELINE: BASELINE} | {
         name: f"{name.removesuffix('_same_cost').replace('_', ' ')}, same minutes"
         for name in SAME_COST
@@ -157,15 +163,15 @@ def summary_table(rows: Sequence[Row], metrics: Mapping[str, Sequence[Row]]) -> 
     header = ["dataset", "labeled + unlabeled", *shown.values(), "gap closed"]
     lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
     for dataset, (title, unit) in CONFIRMED.items():
-        runs, data = confirming(rows, dataset), DATASETS[dataset]
-        if not is_complete(runs):
+        runs, data = complete(confirming(rows, dataset)), DATASETS[dataset]
+        if not runs:
             continue
         means = overall(comparison_of(runs, metrics))
         closed = gap_closed(means, RECIPE)
         cells = [
             title,
             f"{data.few} + {data.all - data.few} {unit}",
-            *(f"{means[name].metrics['dice'].mean:.3f}" for name in shown),
+            *(f"{means[n].metrics['dice'].mean:.3f}" if n in means else "-" for n in shown),
             "-" if closed is None else f"{100 * closed:.0f} %",
         ]
         lines.append(f"| {' | '.join(cells)} |")
@@ -180,9 +186,9 @@ def confirmation_tables() -> dict[str, str]:
         "runs.csv: curve over labels": curve_table(rows, metrics),
     }
     for dataset in CONFIRMED:
-        runs = confirming(rows, dataset)
+        runs = complete(confirming(rows, dataset))
         content = "Not complete yet."
-        if is_complete(runs):
+        if runs:
             means = table(runs, overall(comparison_of(runs, metrics)))
             content = f"{means}\n\n{bar_table(runs, metrics)}"
         found[f"runs.csv: confirm {dataset}"] = content

@@ -9,8 +9,11 @@ datasets, models and predictions. The longest run comes first. Each is trained, 
 cases with its final checkpoint and is measured; then its rows go into benchmarks/results, that of
 runs.csv last, and should be committed. What has that row is skipped, a training that was
 interrupted goes on with --c, one whose folder is lost starts again. A run that fails is named, and
-the others go on. Two processes may share OUTPUT and results: each takes a run that the other one
-does not have. A finished training with other settings than its row would claim is refused.
+the others go on. Several processes may share OUTPUT and results: each takes a run that no other one
+has. A finished training with other settings than its row would claim is refused.
+
+Small networks leave most of a GPU idle. There, start about as many processes as there are cores,
+under NVIDIA's MPS, with --device cuda, nnUNet_n_proc_DA=0, nnUNet_compile=f, OMP_NUM_THREADS=1.
 
 The second command does once more what has its row, with results of its own.
 

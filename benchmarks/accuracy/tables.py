@@ -12,19 +12,15 @@ from collections.abc import Sequence
 
 from benchmarks import long_csv
 from benchmarks.accuracy.by_patient import by_method, differences_table, shares_table
-from benchmarks.accuracy.confirm import confirmation_tables
+from benchmarks.accuracy.confirm import confirmation_tables, summary_table
 from benchmarks.accuracy.groups import (
-    BASELINE,
     GROUPS,
-    UPPER_BOUND,
-    VIEWS,
     comparison_of,
-    gap_closed,
     metrics_by_run,
     overall,
     table,
 )
-from benchmarks.accuracy.methods import DATASETS, Run
+from benchmarks.accuracy.methods import Run
 from benchmarks.accuracy.over_time import (
     calibration_table,
     gradient_table,
@@ -136,31 +132,15 @@ def page_tables() -> dict[str, str]:
     older = (row for row in rows if row["stage"] != "confirm")  # these have a report of their own
     ordered = sorted(older, key=lambda row: row["run"])
     return group_tables(("acdc", "la")) | {
+        "runs.csv: in short": summary_table(rows, metrics_by_run()),
         "metrics.csv: by patient": f"{differences_table(*dice)}\n\n{shares_table(*dice)}",
         "over_time.csv": over_time_table(ordered, long_csv.read("over_time")),
     }
 
 
-def summary_table() -> dict[str, str]:
-    """Return the table of the README: a row for each dataset, mean Dice of its test scans."""
-    shown = {"control": BASELINE, "view control": VIEWS[0], "SPMC": "spmc"}
-    header = ["dataset", "labeled + unlabeled", *shown, "all labels", "gap closed"]
-    lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
-    rows, metrics = long_csv.read("runs"), metrics_by_run()
-    for name in ("acdc", "la"):
-        group, data = GROUPS[name], DATASETS[name]
-        means = overall(comparison_of(group.runs(rows), metrics))
-        dice = {method: f"{mean.metrics['dice'].mean:.3f}" for method, mean in means.items()}
-        closed = gap_closed(means, "spmc")
-        cells = [
-            name.upper(),
-            f"{data.few} + {data.all - data.few} {'patients' if name == 'acdc' else 'scans'}",
-            *(dice.get(method, "-") for method in shown.values()),
-            dice[UPPER_BOUND],
-            "-" if closed is None else f"{100 * closed:.0f} %",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return {"runs.csv: summary": "\n".join(lines)}
+def readme_tables() -> dict[str, str]:
+    """Return the table of the README: a row for each dataset whose confirmation is complete."""
+    return {"runs.csv: summary": summary_table(long_csv.read("runs"), metrics_by_run())}
 
 
 def parts_tables() -> dict[str, str]:
@@ -212,7 +192,7 @@ def original(row: Row, rows: Sequence[Row]) -> str:
 
 
 PAGES = {
-    README: summary_table,
+    README: readme_tables,
     PAGE: page_tables,
     BRANCHES: branches_tables,
     PARTS: parts_tables,
