@@ -12,8 +12,8 @@ interrupted goes on with --c, one whose folder is lost starts again. A run that 
 the others go on. Several processes may share OUTPUT and results: each takes a run that no other one
 has. A finished training with other settings than its row would claim is refused.
 
-Small networks leave most of a GPU idle. There, start about as many processes as there are cores,
-under NVIDIA's MPS, with --device cuda, nnUNet_n_proc_DA=0, nnUNet_compile=f, OMP_NUM_THREADS=1.
+Several small networks can share a GPU: start about as many processes as there are cores, under
+NVIDIA's MPS, with --device cuda, nnUNet_n_proc_DA=0, nnUNet_compile=f, OMP_NUM_THREADS=1.
 
 The second command does once more what has its row, with results of its own.
 

@@ -128,11 +128,12 @@ def group_tables(names: Sequence[str]) -> dict[str, str]:
 def page_tables() -> dict[str, str]:
     """Return what stands between the markers of docs/benchmarks.md."""
     rows = long_csv.read("runs")
-    dice = by_method(GROUPS["acdc"].runs(rows), metrics_by_run())
+    metrics = metrics_by_run()
+    dice = by_method(GROUPS["acdc"].runs(rows), metrics)
     older = (row for row in rows if row["stage"] != "confirm")  # these have a report of their own
     ordered = sorted(older, key=lambda row: row["run"])
     return group_tables(("acdc", "la")) | {
-        "runs.csv: in short": summary_table(rows, metrics_by_run()),
+        "runs.csv: in short": summary_table(rows, metrics),
         "metrics.csv: by patient": f"{differences_table(*dice)}\n\n{shares_table(*dice)}",
         "over_time.csv": over_time_table(ordered, long_csv.read("over_time")),
     }

@@ -69,9 +69,11 @@ def test_only_whole_trainings_with_the_seeds_of_the_confirmation_count() -> None
 
 def test_the_bar_is_paired_by_patient_after_a_mean_over_seeds() -> None:
     table = bar_table(confirming(ROWS, "acdc"), METRICS)
-    ahead = "+0.200 | +0.200 to +0.200 | 6 of 6 patients | 0.000 |"
-    assert f"| control_same_cost | dice | {ahead}" in table
-    assert "| view_control_same_cost | hd95_mm | -1.00 | -1.00 to -1.00 | 0 of 6" in table
+    ahead = "+0.200 | +0.200 | +0.200 to +0.200 | 6 of 6 patients | 0.000 |"
+    assert f"| {RECIPE} | control_same_cost | dice | {ahead}" in table
+    of_views = "view_control_same_cost | hd95_mm | -1.00 | -1.00 | -1.00 to -1.00 | 0 of 6"
+    assert f"| {RECIPE} | {of_views}" in table
+    assert "| view_control_same_cost | control_same_cost | dice | +0.100 | +0.100 |" in table
     assert "| control | dice" not in table  # was not run
 
 
@@ -116,7 +118,7 @@ def test_a_method_is_shown_once_it_has_all_its_seeds() -> None:
             assert shown == [row for row in runs if row["name"] != left["name"]]
 
 
-def test_the_summary_has_what_complete_and_the_gap_at_the_steps_of_the_recipe() -> None:
+def test_the_summary_has_what_is_complete_and_the_gap_at_the_steps_of_the_recipe() -> None:
     dice = {"control": 0.5, "all_labels": 0.9, RECIPE: 0.8}
     dice |= {"control_same_cost": 0.6, "view_control_same_cost": 0.7}
     found = [
