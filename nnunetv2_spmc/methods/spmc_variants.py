@@ -22,6 +22,7 @@ PAPER: dict[str, Any] = {
     "turns": False,
     "flips": False,
     "labeled_views": 0.0,
+    "viewed_pass": "never",
     "beta": 0.5,
     "temperature": 0.1,
     "sharpening": "binary",

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from nnunetv2_spmc.methods.spmc import nnUNetTrainerSPMC
-from nnunetv2_spmc.training.epoch_log import Panels
 from nnunetv2_spmc.training.passes import labeled_pass
 from nnunetv2_spmc.training.semi_supervised import nnUNetTrainerSemiSupervised
 from nnunetv2_spmc.training.settings import TrainingSettings
-from nnunetv2_spmc.training.step import Labeled, Loss, Pass, Step, labeled_through
+from nnunetv2_spmc.training.step import Pass, Step
 
 OF_SPMC = nnUNetTrainerSPMC.default_settings
 
@@ -29,8 +28,7 @@ class nnUNetTrainerViewControl(nnUNetTrainerSemiSupervised):
         turns=OF_SPMC.turns,
         flips=OF_SPMC.flips,
     )
-
-    panels: ClassVar[Panels] = {"loss terms": ("viewed_main",)}
+    fixed_settings: ClassVar[dict[str, Any]] = {"viewed_pass": "always"}
 
     @property
     def uses_unlabeled_data(self) -> bool:
@@ -38,11 +36,5 @@ class nnUNetTrainerViewControl(nnUNetTrainerSemiSupervised):
         return False
 
     def passes(self, step: Step) -> Sequence[Pass]:
-        """Do a pass through the views, then the supervised one."""
-        return [lambda: self._viewed_pass(step), lambda: labeled_pass(self, step)]
-
-    def _viewed_pass(self, step: Step) -> Loss:
-        view = self.views.draw_labeled(step.labeled.images)
-        images, target = labeled_through(view, step.labeled.images, step.labeled.target)
-        loss, values = self.labeled_loss(self.joint_network(images), Labeled(images, target))
-        return loss, {"viewed_main": values["supervised_main"]}
+        """Do the supervised pass; the base does the other one."""
+        return [lambda: labeled_pass(self, step)]

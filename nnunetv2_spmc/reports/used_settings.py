@@ -53,6 +53,8 @@ def used_settings(trainer: str, settings: Settings) -> dict[str, Any]:
             unused |= {*OF_UNLABELED, "lambda_max"}
         elif settings.get("lambda_max") == 0:
             unused |= set(OF_UNLABELED)
+        if not is_semi:
+            unused.add("viewed_pass")
         if not is_semi and not settings.get("labeled_views"):
             unused |= set(OF_VIEWS)
     return {key: value for key, value in settings.items() if key not in unused}

@@ -27,7 +27,7 @@ def all_panels(panels: Panels, branches: Sequence[str]) -> Panels:
 
     return {
         "total loss": ("total_loss",),
-        "supervised loss": of_branches("supervised"),
+        "supervised loss": (*of_branches("supervised"), "viewed_main"),
         **panels,
         "agreement of the branches": ("agreement",),
         "pseudo-label Dice on withheld labels": of_branches("pseudo_label_dice"),

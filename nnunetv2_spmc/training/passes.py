@@ -6,7 +6,8 @@ One step, `nnUNetTrainerSemiSupervised.train_step`:
 2. Unlabeled pass: `pseudo_labels` from the teacher's patches, without gradient; the view moves
    images, pseudo-labels and valid voxels; forward; `unlabeled_loss` times lambda(t); backward.
 3. Labeled pass: forward; `labeled_loss`, and `unlabeled_loss` of the voxels under the ignore label;
-   backward. (A method's `passes` may say otherwise.)
+   backward. (A method's `passes` may say otherwise.) Before these, with `viewed_pass`: the labeled
+   patches as the views show them.
 4. Gradients are clipped, the optimizer steps, and `after_step` follows if fp16 did not skip it.
 """
 
@@ -28,6 +29,7 @@ from nnunetv2_spmc.training.step import (
     Step,
     Unlabeled,
     branch_values,
+    labeled_through,
     on_device,
     seen_through,
 )
@@ -50,6 +52,14 @@ def step_of(trainer: Trainer, batch: Mapping[str, Any]) -> Step:
         drawn = on_device(batch["unlabeled"], trainer.device)
         unlabeled = Unlabeled(drawn["data"], weak=drawn.get("weak"), valid=drawn.get("valid"))
     return Step(Labeled(images, target, ignored), unlabeled, weight, trainer.iteration)
+
+
+def all_passes(trainer: Trainer, step: Step) -> list[Pass]:
+    """Return the passes of a method, after a viewed one where the settings ask for it."""
+    passes, when = list(trainer.passes(step)), trainer.settings.viewed_pass
+    if when == "always" or (when == "between" and step.unlabeled is None):
+        passes.insert(0, partial(viewed_pass, trainer, step))
+    return passes
 
 
 def both_passes(trainer: Trainer, step: Step) -> Sequence[Pass]:
@@ -86,6 +96,14 @@ def labeled_pass(trainer: Trainer, step: Step, ignored_share: Tensor | float = 0
         loss = loss + step.weight * share * own_loss
         values |= {key: share * value for key, value in own.items()}
     return loss, values
+
+
+def viewed_pass(trainer: Trainer, step: Step) -> Loss:
+    """Pass labeled patches through the network as the views show them, at weight 1."""
+    view = trainer.views.draw_labeled(step.labeled.images)
+    images, target = labeled_through(view, step.labeled.images, step.labeled.target)
+    loss, values = trainer.labeled_loss(trainer.joint_network(images), Labeled(images, target))
+    return loss, {"viewed_main": values["supervised_main"]}
 
 
 def student_view(trainer: Trainer, step: Step) -> tuple[Unlabeled, dict[str, Tensor]]:

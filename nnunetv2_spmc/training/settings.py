@@ -79,6 +79,7 @@ class TrainingSettings:
     turns: bool = False  # student's patches turned by 90, 180 or 270 degrees
     flips: bool = False  # student's patches flipped along the axes that mirroring allows
     labeled_views: float = 0.0  # share of labeled patches that are seen through the views, too
+    viewed_pass: Literal["never", "between", "always"] = "never"  # labeled patches again, by views
 
     def __post_init__(self) -> None:
         """Check types and ranges of all fields."""
@@ -98,6 +99,9 @@ class TrainingSettings:
         has_views = self.paste_from != "nothing" or self.turns or self.flips
         expected = "0 without views; set paste_from, turns or flips, too"
         require(share == 0 or has_views, "labeled_views", share, expected)
+        when = self.viewed_pass
+        expected = expected.replace("0", "'never'")
+        require(when == "never" or has_views, "viewed_pass", when, expected)
 
 
 @dataclass(frozen=True)

@@ -153,6 +153,44 @@ def test_the_view_control_trains_on_a_dataset_without_unlabeled_scans(make_train
     assert "lambda" not in curves
 
 
+@pytest.mark.parametrize("name", ["SPMC", "WeakToStrong"])
+def test_a_method_may_see_labeled_patches_once_more_through_the_views(start, name):
+    """Always, or in the steps that have no unlabeled patches; it does not replace a pass."""
+    expected = {"never": (False, False), "between": (True, False), "always": (True, True)}
+    values = {}
+    for when, has_viewed in expected.items():
+        trainer = start(name, viewed_pass=when)
+        batch = batch_of(trainer)
+        labeled = {key: value for key, value in batch.items() if key != "unlabeled"}
+        for kind, patches, viewed in zip(
+            ("without", "with"), (labeled, batch), has_viewed, strict=True
+        ):
+            values[when, kind] = found = values_of(trainer, patches)
+            assert ("viewed_main" in found) == viewed, (when, kind)
+            assert found["supervised_main"] > 0
+    assert values["always", "without"]["total_loss"] > values["never", "without"]["total_loss"]
+    assert values["between", "with"].keys() == values["never", "with"].keys()
+
+
+def test_without_unlabeled_scans_spmc_may_do_the_two_passes_of_the_view_control(start):
+    """The gradient of its main branch is the view control's, without CDPS and noise."""
+    control = start("ViewControl")
+    batch = batch_of(control)
+    del batch["unlabeled"]
+    settings = {"viewed_pass": "between", "cdps": False, "noise": 0.0}
+    method = start("SPMC", **settings)
+    method.network.load_state_dict(control.network.state_dict())
+    found = []
+    for trainer in (control, method):
+        torch.manual_seed(0)
+        gradients = gradients_of_a_step(trainer, batch)
+        found.append({n: g for n, g in gradients.items() if n.startswith("main.decoder.")})
+    ours, theirs = found
+    assert ours.keys() == theirs.keys() != set()
+    for name, gradient in ours.items():
+        torch.testing.assert_close(gradient, theirs[name], rtol=1e-4, atol=1e-6)
+
+
 def test_unlabeled_patches_change_nothing_in_the_view_control(start):
     trainer = start("ViewControl")
     batch = batch_of(trainer)

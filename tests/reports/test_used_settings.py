@@ -27,12 +27,12 @@ def test_the_control_uses_the_schedule_alone():
 def test_the_control_with_views_of_labeled_patches_uses_these():
     found = used(nnUNetTrainerSupervisedControl, labeled_views=0.5, paste_from="labeled")
     assert set(OF_VIEWS) <= found
-    assert "lambda_max" not in found
+    assert not found & {"lambda_max", "viewed_pass"}
 
 
 def test_the_view_control_uses_views_and_nothing_of_unlabeled_scans():
     found = used(nnUNetTrainerViewControl)
-    assert set(OF_VIEWS) <= found
+    assert {*OF_VIEWS, "viewed_pass"} <= found
     assert not found & {*OF_UNLABELED, "lambda_max"}
 
 

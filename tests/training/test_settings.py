@@ -79,6 +79,9 @@ def test_views_of_labeled_patches_that_change_nothing_are_refused():
     with pytest.raises(SettingsError, match=r"labeled_views must be 0 without views; set paste_"):
         TrainingSettings(labeled_views=0.5)
     assert TrainingSettings(labeled_views=0.5, turns=True).labeled_views == 0.5
+    with pytest.raises(SettingsError, match=r"viewed_pass must be 'never' without views; set past"):
+        TrainingSettings(viewed_pass="between")
+    assert TrainingSettings(viewed_pass="between", flips=True).viewed_pass == "between"
 
 
 def test_an_unknown_key_under_the_name_of_a_method_is_refused():
@@ -251,6 +254,7 @@ def test_the_trainer_of_the_paper_fixes_its_literal_reading():
     assert fixed["cdps"] is fixed["splat"] is True
     ours = {"ramp_start": 0.0, "ramp_end": 1.0, "views": "same", "paste_from": "nothing"}
     ours |= {"turns": False, "flips": False, "labeled_views": 0.0, "unlabeled_every": 1}
+    ours |= {"viewed_pass": "never"}
     assert {key: fixed[key] for key in ours} == ours
     assert fixed.keys() == {*numbers, *readings, *ours, "cdps", "splat"}
 
