@@ -35,7 +35,7 @@ from nnunetv2_spmc.common.signals import termination_raises
 from nnunetv2_spmc.methods import TRAINERS
 from nnunetv2_spmc.training.devices import DEVICES
 from nnunetv2_spmc.training.processes import end_process_group, run_in_processes
-from nnunetv2_spmc.training.settings import OPTIONS_VARIABLE, read_settings
+from nnunetv2_spmc.training.settings_sources import OPTIONS_VARIABLE, read_settings
 from nnunetv2_spmc.training.start import (
     TrainingRequest,
     add_trainer_folder,

@@ -14,7 +14,7 @@ from torch import distributed as dist
 
 from nnunetv2_spmc.common.nnunet_folders import number_of
 from nnunetv2_spmc.training.processes import processes_of_machine
-from nnunetv2_spmc.training.settings import OPTIONS_VARIABLE, options_in
+from nnunetv2_spmc.training.settings_sources import OPTIONS_VARIABLE, options_in
 
 DEFAULT_PLANS, DEFAULT_DEVICE = "nnUNetPlans", "cuda"
 KEPT_FLAGS = ("--npz", "--val_best", "--disable_checkpointing")  # nnU-Net does not tell the trainer

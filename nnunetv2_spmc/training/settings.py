@@ -12,11 +12,9 @@ too, where that method is trained. Blocks and keys of other methods are ignored,
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any, Literal
 
 from nnunetv2_spmc.common.setting_checks import (
@@ -26,9 +24,12 @@ from nnunetv2_spmc.common.setting_checks import (
     require_within,
 )
 from nnunetv2_spmc.raw.layout import SETTINGS_KEY
+from nnunetv2_spmc.training.settings_sources import (
+    ENVIRONMENT_VARIABLE,
+    environment_block,
+    options_in,
+)
 
-ENVIRONMENT_VARIABLE = "nnUNet_spmc_settings"
-OPTIONS_VARIABLE = "nnUNet_spmc_options"  # of nnUNetv2_spmc_train, which sets it: name -> settings
 LIMITS: dict[str, tuple[int, int]] = {  # generous: more is a slip of the pen, and would never end
     "epochs": (1, 10**6),
     "iterations_per_epoch": (1, 10**6),
@@ -171,7 +172,7 @@ def resolve_settings(
     notes: list[str] = []
     sources = {
         f'"{SETTINGS_KEY}" in dataset.json': dataset_json.get(SETTINGS_KEY, {}),
-        f"${ENVIRONMENT_VARIABLE}": _environment_block(environment.get(ENVIRONMENT_VARIABLE, "")),
+        f"${ENVIRONMENT_VARIABLE}": environment_block(environment.get(ENVIRONMENT_VARIABLE, "")),
         **options_in(environment),
     }
     for source, block in sources.items():
@@ -271,52 +272,3 @@ def changed_schedule(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
         for key in SCHEDULE
         if key in before and before[key] != now[key]
     ]
-
-
-def options_in(environment: Mapping[str, str]) -> dict[str, Any]:
-    """Return the options that nnUNetv2_spmc_train was given, in their order: name -> settings."""
-    return dict(json.loads(environment.get(OPTIONS_VARIABLE) or "{}"))
-
-
-def read_settings(file: str) -> Any:
-    """Read a file of settings: a JSON object.
-
-    Raises:
-        SettingsError: there is no such file, or it is not valid JSON.
-    """
-    try:
-        text = Path(file).expanduser().read_text(encoding="utf-8")
-    except (OSError, RuntimeError) as error:  # RuntimeError: ~ of an unknown user
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise SettingsError(f"The file of settings {file} cannot be read: {reason}.") from None
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"{file} is not UTF-8 text ({error}).") from None
-    return _parsed(text, file)
-
-
-def _environment_block(value: str) -> Any:
-    if not value.strip():
-        return {}
-    if value.lstrip().startswith("{"):
-        return _parsed(value, f"${ENVIRONMENT_VARIABLE}")
-    if not os.path.isfile(os.path.expanduser(value)):
-        raise SettingsError(
-            f"${ENVIRONMENT_VARIABLE} must be a JSON object or the path of a file with one, got "
-            f"{value!r}, which is neither."
-        )
-    return read_settings(value)
-
-
-def _parsed(text: str, origin: str) -> Any:
-    try:
-        return json.loads(text, object_pairs_hook=_without_repeats)
-    except (ValueError, RecursionError) as error:  # of a number with thousands of digits, too
-        raise SettingsError(f"{origin} is not valid JSON: {error}.") from None
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise ValueError(f"it has the key {key!r} twice")
-    return dict(pairs)

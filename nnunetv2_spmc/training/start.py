@@ -31,7 +31,7 @@ from nnunetv2_spmc.training.checkpoint import (
 from nnunetv2_spmc.training.configured import nnUNetTrainerConfigured
 from nnunetv2_spmc.training.devices import check_device
 from nnunetv2_spmc.training.few_labels import check_fold
-from nnunetv2_spmc.training.settings import options_in
+from nnunetv2_spmc.training.settings_sources import options_in
 from nnunetv2_spmc.training.warm_start import load_pretrained_main_branch
 from nnunetv2_spmc.unlabeled.target import UnlabeledTarget, find_training_target
 
