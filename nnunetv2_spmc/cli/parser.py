@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, NoReturn
 
 from nnunetv2_spmc.common.text import is_utf8
@@ -48,6 +49,12 @@ class Parser(argparse.ArgumentParser):
         if unused:
             self.error(f"unexpected argument: {unused[0]}")
         return namespace, unused
+
+    def check_page(self, page: Path) -> None:
+        """Refuse to write a page into a file that no browser would open as one."""
+        if page.suffix.lower() not in (".html", ".htm"):
+            named = page.with_name(f"{page.name}.html")
+            self.error(f"{page} must end in .html, so that a browser shows it; name {named}")
 
     def _checked(self, words: Sequence[str]) -> list[str]:
         """Return the words with glued values apart; refuse options that are not ours.

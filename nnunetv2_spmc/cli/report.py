@@ -109,6 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         parser.error(
             f"{arguments.o} is a folder; name a file such as {arguments.o / 'report.html'}"
         )
+    parser.check_page(arguments.o)
     from nnunetv2_spmc.common.whole_file import refuse_another_file
 
     refuse_another_file(arguments.o, "<!doctype html>", "report")

@@ -117,6 +117,7 @@ def test_the_status_is_1_if_there_is_an_error(monkeypatch, capsys, severity, exp
         (["-c", "2d"], "-c needs a dataset: -d ID"),
         (["-np", "-1"], "-np must be at least 0"),
         (["--html", "."], ". is a folder; name a file in it"),
+        (["--html", "of/page"], "of/page must end in .html, so that a browser shows it; name of/p"),
         (["-dataset", "500"], "unknown option -dataset"),
     ],
 )

@@ -366,6 +366,7 @@ def test_report_takes_a_device_processes_and_predictions():
         ("-pred", "one", "two"),
         ("-pred", "one", "--validation"),
         ("--cases", -1),
+        ("-o", "report"),
     ],
 )
 def test_wrong_options_of_report_end_with_status_2(phantom_runs, tmp_path, wrong):
