@@ -26,6 +26,8 @@ def run_passes(
     network: nn.Module,
     autocast: Callable[[], AbstractContextManager],
     grad_scaler: GradScaler | None,
+    *,
+    viewed: int = 0,
 ) -> list[Loss]:
     """Run the passes of a step and pass the loss of each backward; gradients are summed.
 
@@ -35,6 +37,7 @@ def run_passes(
         network: the training network, which synchronizes gradients in the last pass only.
         autocast: the context of forward passes.
         grad_scaler: of fp16; None without.
+        viewed: how many of the first passes see labeled patches only.
 
     Returns:
         The losses, detached, and the values of the passes.
@@ -45,8 +48,9 @@ def run_passes(
     results = []
     for number, run in enumerate(passes, 1):
         is_last = number == len(passes)
+        has_unlabeled = number > viewed and (not is_last or number == viewed + 1)
         with (
-            explain_out_of_memory(labeled, unlabeled, lower=not is_last or number == 1),
+            explain_out_of_memory(labeled, unlabeled, lower=has_unlabeled),
             nullcontext() if distributed is None or is_last else distributed.no_sync(),
         ):
             with autocast():

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import flop_registry
 
 from nnunetv2_spmc.losses.masked_mse import own_entries
 from nnunetv2_spmc.networks.unwrap import unwrapped
-from nnunetv2_spmc.training.passes import all_passes, step_of
+from nnunetv2_spmc.training.passes import step_of, viewed_passes
 
 if TYPE_CHECKING:
     from nnunetv2_spmc.training.semi_supervised import nnUNetTrainerSemiSupervised
@@ -93,7 +93,7 @@ def count_step(
     peaks = []
     with torch.compiler.set_stance("force_eager"), Counter() as counter:
         step = step_of(twin, batch_without_data(trainer, labeled, unlabeled, dtype))
-        for run in all_passes(twin, step):
+        for run in (*viewed_passes(twin, step), *twin.passes(step)):
             counter.peak = counter.bytes
             loss, values = run()
             loss.backward()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 from torch.utils.checkpoint import checkpoint
 
 from nnunetv2_spmc.common.errors import SPMCError, reason_of
@@ -96,7 +97,24 @@ def what_a_step_needs(trainer: nnUNetTrainerSemiSupervised) -> list[str]:
         if every > 1:
             patches = f"{labeled} labeled patches; one step in {every}: {unlabeled} unlabeled ones"
         sentences.append(f"Each step: {patches}; {len(trainer.stream.cases)} unlabeled cases.")
+    sentences += _without_boxes(trainer)
     return [*sentences, memory_estimate(trainer, labeled, unlabeled)]
+
+
+def _without_boxes(trainer: nnUNetTrainerSemiSupervised) -> list[str]:
+    """Warn if a process has no other labeled patch whose boxes it could paste into its own."""
+    settings = trainer.settings
+    pastes = settings.paste_from != "nothing" and (
+        settings.viewed_pass != "never" or settings.labeled_views > 0
+    )
+    batch_size: int = trainer.configuration_manager.batch_size
+    if not pastes or batch_size >= 2 * (dist.get_world_size() if trainer.is_ddp else 1):
+        return []
+    return [
+        "WARNING: a process with one labeled patch in a step has no other one whose boxes it could "
+        "paste, so its labeled patches are only turned and flipped; use fewer processes, or plans "
+        "with a larger batch."
+    ]
 
 
 def memory_estimate(trainer: nnUNetTrainerSemiSupervised, labeled: int, unlabeled: int) -> str:
@@ -105,7 +123,8 @@ def memory_estimate(trainer: nnUNetTrainerSemiSupervised, labeled: int, unlabele
         memory = step_memory(trainer, labeled, unlabeled, activation_type(trainer.device))
     except Exception as error:  # a method's losses may raise anything without data
         return f"No estimate of the memory that a step needs ({reason_of(error)})."
-    return describe(memory, labeled, unlabeled, trainer.device)
+    viewed = trainer.settings.viewed_pass == "always"
+    return describe(memory, labeled, unlabeled, trainer.device, viewed=viewed)
 
 
 def activation_type(device: torch.device) -> torch.dtype:
@@ -113,13 +132,18 @@ def activation_type(device: torch.device) -> torch.dtype:
     return torch.float16 if device.type == "cuda" else torch.float32
 
 
-def describe(memory: StepMemory, labeled: int, unlabeled: int, device: torch.device) -> str:
-    """Say in a sentence what a step with these patches needs, and what the device has."""
+def describe(
+    memory: StepMemory, labeled: int, unlabeled: int, device: torch.device, *, viewed: bool = False
+) -> str:
+    """Say in a sentence what a step with these patches needs, and what the device has.
+
+    `viewed` says that there is a second pass over the labeled ones.
+    """
     patches = [f"{labeled} labeled"]
     if unlabeled:
         patches.insert(0, f"{unlabeled} unlabeled")
     sizes, number = [gib(size) for size in memory.passes], len(memory.passes)
-    if number == len(patches):
+    if number == len(patches) and not viewed:
         passes = " and ".join(f"{size} for {of}" for size, of in zip(sizes, patches, strict=True))
     else:  # all kinds in one pass, or several passes over one kind
         over = f"{number} passes over " if number > 1 else ""

@@ -54,12 +54,15 @@ def step_of(trainer: Trainer, batch: Mapping[str, Any]) -> Step:
     return Step(Labeled(images, target, ignored), unlabeled, weight, trainer.iteration)
 
 
-def all_passes(trainer: Trainer, step: Step) -> list[Pass]:
-    """Return the passes of a method, after a viewed one where the settings ask for it."""
-    passes, when = list(trainer.passes(step)), trainer.settings.viewed_pass
+def viewed_passes(trainer: Trainer, step: Step) -> list[Pass]:
+    """Return what comes before the passes of a method: a viewed one where the settings ask for it.
+
+    It has labeled patches only.
+    """
+    when = trainer.settings.viewed_pass
     if when == "always" or (when == "between" and step.unlabeled is None):
-        passes.insert(0, partial(viewed_pass, trainer, step))
-    return passes
+        return [partial(viewed_pass, trainer, step)]
+    return []
 
 
 def both_passes(trainer: Trainer, step: Step) -> Sequence[Pass]:

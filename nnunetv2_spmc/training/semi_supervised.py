@@ -19,7 +19,7 @@ from nnunetv2_spmc.training.checkpoint import refuse_to_resume
 from nnunetv2_spmc.training.configured import nnUNetTrainerConfigured
 from nnunetv2_spmc.training.epoch_log import Panels, plot_epochs, write_epoch
 from nnunetv2_spmc.training.memory import recomputed, what_a_step_needs
-from nnunetv2_spmc.training.passes import all_passes, both_passes, step_of
+from nnunetv2_spmc.training.passes import both_passes, step_of, viewed_passes
 from nnunetv2_spmc.training.processes import distributed, entries_of_all_processes
 from nnunetv2_spmc.training.pseudo_label_dice import PseudoLabelDice
 from nnunetv2_spmc.training.ramp_up import ramp_up_weight
@@ -240,8 +240,14 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured, base=True):
         """
         self.optimizer.zero_grad(set_to_none=True)
         step = step_of(self, self.stream.hand_out(batch))
+        viewed, network = viewed_passes(self, step), self.joint_network
         results = run_passes(
-            all_passes(self, step), step, self.joint_network, self.autocast, self.grad_scaler
+            [*viewed, *self.passes(step)],
+            step,
+            network,
+            self.autocast,
+            self.grad_scaler,
+            viewed=len(viewed),
         )
         taken = self._optimizer_step()
         if taken:

@@ -97,8 +97,9 @@ class TrainingSettings:
         require(0 < probability <= 1, "paste_probability", probability, "in (0, 1]")
         share = self.labeled_views
         require(0 <= share <= 1, "labeled_views", share, "in [0, 1]")
-        has_views = self.paste_from != "nothing" or self.turns or self.flips
-        expected = "0 without views; set paste_from, turns or flips, too"
+        flips = self.flips and self.mirroring
+        has_views = self.paste_from != "nothing" or self.turns or flips
+        expected = "0 without views; set paste_from, turns or (with mirroring) flips, too"
         require(share == 0 or has_views, "labeled_views", share, expected)
         when = self.viewed_pass
         expected = expected.replace("0", "'never'")

@@ -1,13 +1,19 @@
+from contextlib import nullcontext
+from functools import partial
+
 import pytest
 import torch
+from torch import nn
 
 from nnunetv2_spmc.methods import (
     nnUNetTrainerCPS,
     nnUNetTrainerFilterMatch,
     nnUNetTrainerMeanTeacher,
     nnUNetTrainerSPMC,
+    nnUNetTrainerViewControl,
 )
 from nnunetv2_spmc.training import memory as memory_of_a_step
+from nnunetv2_spmc.training.backward import run_passes
 from nnunetv2_spmc.training.dry_run import Counter
 from nnunetv2_spmc.training.memory import (
     DeviceMemoryError,
@@ -18,8 +24,10 @@ from nnunetv2_spmc.training.memory import (
     memory_estimate,
     recomputed,
     step_memory,
+    what_a_step_needs,
 )
-from nnunetv2_spmc.training.passes import step_of
+from nnunetv2_spmc.training.passes import step_of, viewed_passes
+from nnunetv2_spmc.training.step import Labeled, Step, Unlabeled
 from tests.training_logs import log_of
 
 
@@ -313,3 +321,44 @@ def test_several_passes_over_one_kind_of_patches_are_described():
     text = describe(memory, 2, 0, torch.device("cpu"))
     assert "2.00 GiB and 3.00 GiB for 2 passes over 2 labeled patches with their losses" in text
     assert ", one after the other: 4.00 GiB." in text
+
+
+def test_a_second_pass_over_labeled_patches_is_described_as_one_of_several():
+    memory = StepMemory(1 << 30, (2 << 30, 3 << 30))
+    text = describe(memory, 2, 2, torch.device("cpu"), viewed=True)
+    assert "2.00 GiB and 3.00 GiB for 2 passes over 2 unlabeled and 2 labeled patches with" in text
+
+
+@pytest.mark.parametrize("kind", [nnUNetTrainerSPMC, nnUNetTrainerFilterMatch])
+@pytest.mark.parametrize("when", ["never", "always"])
+def test_fewer_unlabeled_patches_are_advised_where_a_pass_has_them(make_trainer, kind, when):
+    trainer = make_trainer(kind, turns=True, viewed_pass=when)
+    trainer.initialize()
+    step = Step(Labeled(torch.empty(2, 1), torch.empty(2, 1)), Unlabeled(torch.empty(2, 1)), 1.0, 0)
+    viewed = viewed_passes(trainer, step)
+    own = 1 if kind is nnUNetTrainerFilterMatch else 2
+    assert len(viewed) == (when == "always")
+    advised = []
+    for failing in range(len(viewed) + own):
+
+        def run(number, failing=failing):
+            if number == failing:
+                raise torch.cuda.OutOfMemoryError("tried to allocate 2 GiB")
+            return torch.zeros((), requires_grad=True), {}
+
+        passes = [partial(run, number) for number in range(len(viewed) + own)]
+        with pytest.raises(DeviceMemoryError) as error:
+            run_passes(passes, step, nn.Identity(), nullcontext, None, viewed=len(viewed))
+        advised.append("set unlabeled_batch_size to 1 or less" in str(error.value))
+    assert advised == [False] * len(viewed) + ([True] if own == 1 else [True, False])
+
+
+@pytest.mark.parametrize(("batch_size", "warned"), [(1, True), (2, False)])
+def test_a_labeled_patch_without_another_one_to_paste_from_is_a_warning(
+    make_trainer, batch_size, warned
+):
+    trainer = make_trainer(nnUNetTrainerViewControl)
+    trainer.initialize()
+    trainer.configuration_manager.configuration["batch_size"] = batch_size
+    sentences = what_a_step_needs(trainer)
+    assert any("has no other one whose boxes it could paste" in s for s in sentences) == warned

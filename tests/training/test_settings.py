@@ -82,6 +82,9 @@ def test_views_of_labeled_patches_that_change_nothing_are_refused():
     with pytest.raises(SettingsError, match=r"viewed_pass must be 'never' without views; set past"):
         TrainingSettings(viewed_pass="between")
     assert TrainingSettings(viewed_pass="between", flips=True).viewed_pass == "between"
+    for key, value in (("viewed_pass", "always"), ("labeled_views", 0.5)):
+        with pytest.raises(SettingsError, match=r"turns or \(with mirroring\) flips, too"):
+            TrainingSettings(**{key: value}, flips=True, mirroring=False)
 
 
 def test_an_unknown_key_under_the_name_of_a_method_is_refused():
