@@ -13,12 +13,15 @@ from nnunetv2_spmc.evaluation.methods import Key, Method, Seed
 from nnunetv2_spmc.evaluation.pairs import Place
 from nnunetv2_spmc.evaluation.patients import Patients
 from nnunetv2_spmc.evaluation.recommendation import folds_text
+from nnunetv2_spmc.methods import nnUNetTrainerViewControl
 from nnunetv2_spmc.raw.cases import name_some
 from nnunetv2_spmc.reports.compared_models import ComparedModel
 from nnunetv2_spmc.reports.run_record import NO_OVERLAP, RunRecord
+from nnunetv2_spmc.reports.used_settings import used_settings
 from nnunetv2_spmc.training.warm_start import has_seen_validation_cases
 
 SETTINGS = ("epochs", "iterations_per_epoch", "initial_lr", "labeled_views", "average_last")
+VIEWED = "viewed_pass"
 MANY = 10  # cases that a sentence names
 
 
@@ -56,6 +59,7 @@ def differences(models: Sequence[ComparedModel]) -> list[str]:
         found += _unlike(trained, f"the number of labeled cases of fold {fold}")
     for key in SETTINGS:
         found += _unlike({m.name: [run.settings.get(key) for run in m.runs] for m in models}, key)
+    found += _viewed_passes(models)
     for model in models:
         found += _unfinished(model)
         found += _warm_start(model)
@@ -154,6 +158,20 @@ def _unlike(values: Mapping[str, Iterable[Any]], what: str) -> Iterator[str]:
             if found
         )
         yield f"the models differ in {what} ({listed}), which may be what makes the difference"
+
+
+def _viewed_passes(models: Sequence[ComparedModel]) -> Iterator[str]:
+    """Say where models differ in when they see labeled patches once more."""
+    known = {
+        model.name: sorted(
+            {used_settings(model.trainer, run.settings).get(VIEWED, "never") for run in model.runs}
+        )
+        for model in models
+        if model.trainer != nnUNetTrainerViewControl.__name__  # where it is the method
+    }
+    if len({value for values in known.values() for value in values}) > 1:
+        listed = ", ".join(f"{name} {' or '.join(values)}" for name, values in known.items())
+        yield f"the models differ in {VIEWED} ({listed}), which may be what makes the difference"
 
 
 def _unfinished(model: ComparedModel) -> Iterator[str]:

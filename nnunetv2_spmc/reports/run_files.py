@@ -165,24 +165,46 @@ def case_counts(folder: Path, dataset_json: Mapping[str, Any]) -> tuple[int | No
     if folder.name == "fold_all":
         number = dataset_json.get("numTraining")
         return number, number
-    for log in sorted(folder.glob("training_log_*.txt"), reverse=True):
+    for log in sorted(folder.glob("training_log_*.txt"), key=_started, reverse=True):
         match = SPLIT_LINE.search(log.read_text(encoding="utf-8", errors="replace"))
         if match:
             return int(match[1]), int(match[2])
     return None, None
 
 
+def _started(log: Path) -> list[int]:
+    """Return when a log was begun, by its name, in which nnU-Net writes the 9th as 9, not 09."""
+    return [int(number) for number in re.findall(r"\d+", log.stem)]
+
+
 def metrics_table(folder: Path, dataset_json: Mapping[str, Any]) -> pd.DataFrame | None:
     """Return the metrics of the validation cases, one row per case and class.
 
-    They come from metrics.csv where nnUNetv2_spmc_evaluate was run, else from nnU-Net's
-    summary.json, which has no surface distances (NaN). None without either.
+    They come from metrics.csv where nnUNetv2_spmc_evaluate was run on these predictions, else from
+    nnU-Net's summary.json, which has no surface distances (NaN). None without either.
     """
     metrics_csv = folder / VALIDATION_FOLDER / METRICS_CSV
     if os.path.lexists(metrics_csv):
         rows = read_metrics_csv(metrics_csv)
-        return pd.DataFrame([vars(row) for row in rows], columns=METRICS_COLUMNS)
+        table = pd.DataFrame([vars(row) for row in rows], columns=METRICS_COLUMNS)
+        if not _is_of_earlier_predictions(table, metrics_csv, folder, dataset_json):
+            return table
     return summary_table(folder, dataset_json)
+
+
+def _is_of_earlier_predictions(
+    table: pd.DataFrame, metrics_csv: Path, folder: Path, dataset_json: Mapping[str, Any]
+) -> bool:
+    """Whether nnU-Net has validated again since a metrics.csv was written, with another result."""
+    summary = folder / VALIDATION_FOLDER / SUMMARY_JSON
+    if not summary.is_file() or summary.stat().st_mtime <= metrics_csv.stat().st_mtime:
+        return False
+    now = summary_table(folder, dataset_json)
+    if now is None:
+        return False
+    both = now.merge(table, on=["case", "label"], suffixes=("", "_before"))
+    same = both["predicted_voxels"] == both["predicted_voxels_before"]
+    return len(both) < len(now) or not same.all()
 
 
 def summary_table(folder: Path, dataset_json: Mapping[str, Any]) -> pd.DataFrame | None:
@@ -192,6 +214,7 @@ def summary_table(folder: Path, dataset_json: Mapping[str, Any]) -> pd.DataFrame
         return None
     values = read_classes(dataset_json, folder.parent / "dataset.json").values
     names = {str(v[0] if len(v) == 1 else v): name for name, v in values.items()}
+    names |= {str(v): name for name, v in values.items()}  # "(3,)": a region of one label
     rows = []
     for case in summary:
         identifier = os.path.basename(case["prediction_file"]).removesuffix(

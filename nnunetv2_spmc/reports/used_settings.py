@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from nnunetv2_spmc.methods import TRAINERS
 from nnunetv2_spmc.training.semi_supervised import nnUNetTrainerSemiSupervised
+from nnunetv2_spmc.training.settings import TrainingSettings
 
 OF_UNLABELED = (  # of no use without unlabeled patches
     "ramp_start",
@@ -42,6 +44,9 @@ def used_settings(trainer: str, settings: Settings) -> dict[str, Any]:
         settings: all that its checkpoint has.
     """
     found = next((known for known in TRAINERS if known.__name__ == trainer), None)
+    if found is not None:  # an older version does not have what is new, so it is off
+        new = asdict(TrainingSettings()) | asdict(type(found.default_method_settings)())
+        settings = new | dict(found.fixed_settings) | dict(settings)
     unused = {key for key, counts in NEEDED.items() if not counts(settings)}
     if found is not None:
         is_semi = issubclass(found, nnUNetTrainerSemiSupervised)

@@ -124,6 +124,20 @@ def test_what_differs_beside_the_method_is_a_warning(write):
     assert f"differ in epochs {names.format(2, 5)}, which may be what" in epochs
 
 
+def test_a_second_pass_over_labeled_patches_is_a_warning(write):
+    write(CONTROL)
+    write(SPMC, settings={"viewed_pass": "always"})
+    (warning,) = asked().warnings
+    models = "nnUNetTrainerSupervisedControl never, nnUNetTrainerSPMC always"
+    assert f"differ in viewed_pass ({models}), which may be what makes the difference" in warning
+
+
+def test_the_second_pass_of_the_view_control_is_its_method(write):
+    write(CONTROL)
+    write("nnUNetTrainerViewControl", SPMC_DICE, settings={"viewed_pass": "always"})
+    assert asked().warnings == ()
+
+
 def test_validation_cases_that_were_unlabeled_ones_are_named_in_the_sentence_too(write):
     write(CONTROL)
     write(SPMC, unlabeled=["case2", "other"])

@@ -1,8 +1,10 @@
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -102,6 +104,23 @@ def test_metrics_csv_is_preferred(run_folder):
     assert metrics["hd95_mm"].tolist() == [3.0]
 
 
+def test_metrics_of_earlier_predictions_do_not_count(run_folder):
+    """After a longer training, nnU-Net validates again, and metrics.csv is of the old model."""
+    validation = run_folder / "validation"
+    file, summary = validation / "metrics.csv", validation / "summary.json"
+    now = nnunetv2_spmc.load_run(run_folder).metrics
+    rows = [ClassMetrics(**row) for row in now.assign(hd95_mm=3.0).to_dict("records")]
+    write_metrics_csv(file, rows)
+    os.utime(summary, (2e9, 2e9))  # a copy may be newer, too, of the same predictions
+    assert nnunetv2_spmc.load_run(run_folder).metrics["hd95_mm"].eq(3.0).all()
+    rows[0] = replace(rows[0], predicted_voxels=rows[0].predicted_voxels + 1)
+    write_metrics_csv(file, rows)
+    os.utime(file, (1e9, 1e9))
+    assert nnunetv2_spmc.load_run(run_folder).metrics["hd95_mm"].isna().all()
+    os.utime(summary, (5e8, 5e8))
+    assert nnunetv2_spmc.load_run(run_folder).metrics["hd95_mm"].eq(3.0).all()
+
+
 def test_regions_get_their_names(run_folder):
     dataset_file = run_folder.parent / "dataset.json"
     dataset = json.loads(dataset_file.read_text())
@@ -109,6 +128,10 @@ def test_regions_get_their_names(run_folder):
     dataset_file.write_text(json.dumps(dataset | {"labels": labels, "regions_class_order": [1, 2]}))
     summary_file = run_folder / "validation" / "summary.json"
     summary_file.write_text(summary_file.read_text().replace('"1": {', '"(1, 2)": {'))
+    assert set(nnunetv2_spmc.load_run(run_folder).metrics["label"]) == {"whole", "core"}
+    labels["core"] = [2]
+    dataset_file.write_text(json.dumps(dataset | {"labels": labels, "regions_class_order": [1, 2]}))
+    summary_file.write_text(summary_file.read_text().replace('"2": {', '"(2,)": {'))
     assert set(nnunetv2_spmc.load_run(run_folder).metrics["label"]) == {"whole", "core"}
 
 
@@ -177,6 +200,16 @@ def test_the_numbers_of_cases_come_from_the_log(tmp_path):
     log = folder / "training_log_2026_01_01.txt"
     log.write_text("x: This split has 14 training and 20 validation cases. \n", encoding="utf-8")
     assert case_counts(folder, {}) == (14, 20)
+
+
+def test_the_numbers_of_cases_come_from_the_newest_log(tmp_path):
+    """In its names, nnU-Net writes the 9th of a month as 9."""
+    folder = tmp_path / "fold_0"
+    folder.mkdir()
+    for day, number in ((9, 8), (10, 16)):
+        log = folder / f"training_log_2026_11_{day}_12_00_00.txt"
+        log.write_text(f"x: This split has {number} training and 2 validation cases. \n")
+    assert case_counts(folder, {}) == (16, 2)
 
 
 def test_a_metric_nobody_measured_is_refused(run):

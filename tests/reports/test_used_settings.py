@@ -65,3 +65,13 @@ def test_of_an_unknown_trainer_all_settings_are_shown():
         "lambda_max": 1,
         "own": 2,
     }
+
+
+@pytest.mark.parametrize("trainer", [nnUNetTrainerSPMC, nnUNetTrainerViewControl])
+def test_what_an_older_training_does_not_know_was_off(trainer):
+    """Else its seeds would be another method than those of today."""
+    settings = trainer.resolved_settings({}, {}).flat()
+    older = {key: value for key, value in settings.items() if key != "viewed_pass"}
+    assert used_settings(trainer.__name__, older) == used_settings(trainer.__name__, settings)
+    older.pop("turns")
+    assert used_settings(trainer.__name__, older)["turns"] is False
