@@ -52,18 +52,23 @@ def measure(dataset: str, configuration: str, plans: str, device: str) -> dict[s
     if trainer.uses_unlabeled_data:
         unlabeled = trainer.stream.batch_size
     memory = step_memory(trainer, labeled, unlabeled, activation_type(on_device))
+    every = trainer.settings.unlabeled_every if unlabeled else 1
+    operations = float(memory.operations)
+    if every > 1:  # of a step on average: the others have no unlabeled patches
+        others = step_memory(trainer, labeled, 0, activation_type(on_device)).operations
+        operations = (operations + (every - 1) * others) / every
     speed = operations_per_second(len(trainer.configuration_manager.patch_size), on_device)
-    seconds, is_measured = memory.operations / speed, False
+    seconds, is_measured = operations / speed, False
     there = _device_bytes(on_device)
     if seconds <= MEASURED_S and (there is None or memory.peak < there):
         batch = _random(batch_without_data(trainer, labeled, unlabeled, torch.float32), on_device)
-        seconds, is_measured = seconds_of(lambda: trainer.train_step(dict(batch)), on_device), True
+        seconds, is_measured = _seconds_of_training(trainer, every, batch), True
     return {
         "labeled": labeled,
         "unlabeled": unlabeled,
         "patch": list(trainer.configuration_manager.patch_size),
         "peak_bytes": memory.peak,
-        "operations": memory.operations,
+        "operations": operations,
         "operations_per_second": speed,
         "seconds": seconds,
         "is_measured": is_measured,
@@ -71,6 +76,20 @@ def measure(dataset: str, configuration: str, plans: str, device: str) -> dict[s
         "epochs": trainer.num_epochs,
         "device_bytes": there,
     }
+
+
+def _seconds_of_training(trainer: nnUNetTrainerSPMC, every: int, batch: dict[str, Any]) -> float:
+    """Return the time of a step, on average over those with unlabeled patches and those without."""
+    first = -(-trainer.iteration // every) * every
+
+    def at(iteration: int) -> float:
+        def step() -> None:
+            trainer.iteration = iteration
+            trainer.train_step(dict(batch))
+
+        return seconds_of(step, trainer.device)
+
+    return (at(first) + ((every - 1) * at(first + 1) if every > 1 else 0.0)) / every
 
 
 def operations_per_second(dimension: int, device: torch.device) -> float:

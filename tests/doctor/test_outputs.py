@@ -9,10 +9,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from nnunetv2_spmc import __version__
 from nnunetv2_spmc.cli.doctor import main
-from nnunetv2_spmc.doctor import cost, examination
+from nnunetv2_spmc.doctor import cost, examination, measure
 from nnunetv2_spmc.doctor.examination import Examination
 from nnunetv2_spmc.doctor.finding import SEVERITIES, Finding
 from nnunetv2_spmc.doctor.text import as_json, as_text
@@ -183,6 +184,23 @@ def test_a_real_step_is_counted_and_timed_and_leaves_nothing(phantom, target, mo
     assert found["seconds"] > 0
     assert 10**5 < found["peak_bytes"] < 10**8
     assert list((phantom.root / "nnUNet_results").iterdir()) == []
+
+
+def test_the_time_is_that_of_steps_with_and_without_unlabeled_patches(monkeypatch):
+    class Trainer:
+        iteration, device = 7, torch.device("cpu")
+
+        def train_step(self, batch):
+            times.append(4.0 if self.iteration % 3 == 0 else 1.0)
+
+    def last(step, device):
+        step()
+        return times[-1]
+
+    times = []
+    monkeypatch.setattr(measure, "seconds_of", last)
+    assert measure._seconds_of_training(Trainer(), 3, {}) == 2.0  # of 4, 1 and 1
+    assert measure._seconds_of_training(Trainer(), 1, {}) == 1.0
 
 
 def test_a_step_that_fails_is_a_sentence(phantom, target, monkeypatch):
