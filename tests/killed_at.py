@@ -7,6 +7,8 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
+from nnunetv2_spmc.common.leftovers import temporary_name
+
 
 def killed_at(work: Callable[[], object], module: Any, name: str, call: int = 1) -> None:
     """Run `work` in a fork that `kill -9` ends as it calls a function of a module.
@@ -34,3 +36,9 @@ def killed_at(work: Callable[[], object], module: Any, name: str, call: int = 1)
         work()
     finally:
         os._exit(1)
+
+
+def of_ended_process(prefix: str) -> str:
+    """Return the `temporary_name` of a process that is no longer there."""
+    here, _, _ = temporary_name(prefix).rpartition("-")
+    return f"{here}-999999999"

@@ -15,7 +15,7 @@ END_OF_NAME = "@"  # after the name of a folder in a prefix: no host has it in i
 
 def temporary_name(prefix: str) -> str:
     """Return a name for what this process has not finished yet."""
-    return f"{prefix}{socket.gethostname()}-{os.getpid()}"
+    return f"{prefix}{_here()}-{os.getpid()}"
 
 
 def remove_leftovers(folder: Path, prefix: str) -> None:
@@ -34,13 +34,21 @@ def leftovers(folder: Path, prefix: str) -> Iterator[Path]:
         host, _, process = leftover.name.removeprefix(prefix).rpartition("-")
         if END_OF_NAME in host:  # of a folder with a longer name
             continue
-        is_ours = host == socket.gethostname() and process.isdecimal()
+        is_ours = host == _here() and process.isdecimal()
         try:
             is_old = time.time() - leftover.stat().st_mtime > ABANDONED_AFTER_S
         except FileNotFoundError:
             continue
         if is_old or (is_ours and not _is_running(int(process))):
             yield leftover
+
+
+def _here() -> str:
+    """Name what gives processes their numbers: this computer, or a container on it."""
+    try:
+        return f"{socket.gethostname()}.{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:  # not on Linux
+        return socket.gethostname()
 
 
 def _is_running(process: int) -> bool:

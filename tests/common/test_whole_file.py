@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunetv2_spmc.common.leftovers import END_OF_NAME, temporary_name
+from nnunetv2_spmc.common.leftovers import END_OF_NAME, leftovers, temporary_name
 from nnunetv2_spmc.common.whole_file import (
     REPLACED_PREFIX,
     WRITING_PREFIX,
@@ -23,7 +23,7 @@ from nnunetv2_spmc.common.whole_file import (
 )
 from nnunetv2_spmc.raw.scan import check_scan
 from tests.full_disk import file_size_limit
-from tests.killed_at import killed_at
+from tests.killed_at import killed_at, of_ended_process
 
 
 def noise(voxels=64**3):
@@ -253,13 +253,26 @@ def test_a_folder_is_replaced_only_if_that_is_asked_for(tmp_path):
 
 
 def test_what_a_killed_run_left_of_a_folder_is_removed(tmp_path):
-    ended = tmp_path / f"{WRITING_PREFIX}model{END_OF_NAME}{socket.gethostname()}-999999999"
-    other = tmp_path / f"{WRITING_PREFIX}other{END_OF_NAME}{socket.gethostname()}-999999999"
+    ended = tmp_path / of_ended_process(f"{WRITING_PREFIX}model{END_OF_NAME}")
+    other = tmp_path / of_ended_process(f"{WRITING_PREFIX}other{END_OF_NAME}")
     for leftover in (ended, other):
         leftover.mkdir()
     with whole_folder(tmp_path / "model"):
         pass
     assert sorted(names_in(tmp_path)) == sorted([other.name, "model"])
+
+
+@pytest.mark.skipif(not Path("/proc/self/ns/pid").exists(), reason="needs Linux")
+def test_the_process_numbers_of_another_container_are_not_ours(tmp_path):
+    """Two containers may have the name of their host, and different processes of one number."""
+    here, _, _ = temporary_name(WRITING_PREFIX).rpartition("-")
+    name = here.removeprefix(WRITING_PREFIX)
+    assert name == f"{socket.gethostname()}.{os.stat('/proc/self/ns/pid').st_ino}"
+    theirs = tmp_path / f"{WRITING_PREFIX}{socket.gethostname()}.1-999999999"
+    ours = tmp_path / of_ended_process(WRITING_PREFIX)
+    for leftover in (theirs, ours):
+        leftover.mkdir()
+    assert list(leftovers(tmp_path, WRITING_PREFIX)) == [ours]
 
 
 def test_json_that_cannot_be_written_leaves_the_old_one(tmp_path):
@@ -372,7 +385,7 @@ def test_a_folder_in_place_of_a_file_is_refused_and_keeps_what_it_holds(
 
 def test_the_only_copy_of_a_folder_with_a_longer_name_stays(tmp_path):
     """A killed run had moved `model-2` aside to replace it; now `model` is replaced."""
-    aside = tmp_path / f"{REPLACED_PREFIX}model-2{END_OF_NAME}{socket.gethostname()}-{2**22}"
+    aside = tmp_path / of_ended_process(f"{REPLACED_PREFIX}model-2{END_OF_NAME}")
     aside.mkdir()
     (aside / "weights").write_text("two")
     os.utime(aside, (0, 0))

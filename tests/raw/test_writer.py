@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +28,7 @@ from nnunetv2_spmc.raw.cases import (
 from nnunetv2_spmc.raw.reader import ImageFile
 from nnunetv2_spmc.raw.writer import WriteOptions, write_raw_dataset
 from tests.full_disk import file_size_limit
-from tests.killed_at import killed_at
+from tests.killed_at import killed_at, of_ended_process
 
 
 @dataclass(frozen=True)
@@ -589,7 +588,7 @@ def test_a_killed_worker_leaves_nothing(nnunet_folders, on_disk) -> None:
 
 
 def test_what_a_killed_run_left_is_removed(nnunet_folders) -> None:
-    leftover = nnunet_folders.raw / f".writing-Dataset510_Liver@{socket.gethostname()}-999999999"
+    leftover = nnunet_folders.raw / of_ended_process(".writing-Dataset510_Liver@")
     (leftover / "imagesTr").mkdir(parents=True)
     write_raw_dataset(dataset(), WriteOptions())
     assert not leftover.exists()

@@ -1,5 +1,4 @@
 import os
-import socket
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from nnunetv2_spmc.methods import nnUNetTrainerSPMC_noUnlabeled, nnUNetTrainerSu
 from nnunetv2_spmc.training.checkpoint import CheckpointError, reopen_finished, write_whole
 from tests.full_disk import file_size_limit
 from tests.in_process import leave_out_plots
+from tests.killed_at import of_ended_process
 
 
 @pytest.fixture
@@ -381,7 +381,7 @@ def test_a_checkpoint_that_ulimit_cuts_leaves_the_old_one(tmp_path):
 @pytest.mark.slow
 def test_a_training_removes_the_unfinished_checkpoint_of_a_killed_one(make_trainer):
     trainer = make_trainer(nnUNetTrainerSPMC_noUnlabeled, epochs=1)
-    unfinished = Path(trainer.output_folder) / f"{WRITING_PREFIX}{socket.gethostname()}-999999999"
+    unfinished = Path(trainer.output_folder) / of_ended_process(WRITING_PREFIX)
     unfinished.mkdir(parents=True)
     (unfinished / "checkpoint_latest.pth").write_bytes(b"half")
     trainer.run_training()
