@@ -9,6 +9,8 @@ import SimpleITK as sitk
 
 from nnunetv2_spmc.raw.cases import ConversionError, LabelRules
 
+Volume = sitk.Image | sitk.ImageFileReader  # the latter has read a header
+
 # Header noise of that size is removed; more is a real difference.
 SPACING_TOLERANCE = 1e-3  # relative
 DIRECTION_TOLERANCE = 1e-3  # per cosine
@@ -16,9 +18,7 @@ ORIGIN_TOLERANCE = 1e-2  # of a voxel
 LABEL_TOLERANCE = 1e-4  # from an integer; resampling and scaled headers leave that
 
 
-def geometry_difference(
-    image: sitk.Image, reference: sitk.Image, *, on_grid: bool = False
-) -> str | None:
+def geometry_difference(image: Volume, reference: Volume, *, on_grid: bool = False) -> str | None:
     """Say how two volumes differ in space, or None if they share a grid up to header noise.
 
     Args:

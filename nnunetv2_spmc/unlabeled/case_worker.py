@@ -21,7 +21,12 @@ from nnunetv2_spmc.common.whole_file import WriteError, whole_file, write_error
 from nnunetv2_spmc.common.worker_pool import run_cases
 from nnunetv2_spmc.raw.cases import name_some
 from nnunetv2_spmc.unlabeled.cases import CASE_ENDINGS, FAILED_FOLDER, case_problem
-from nnunetv2_spmc.unlabeled.image_checks import check_image, is_finite, reading_problem
+from nnunetv2_spmc.unlabeled.image_checks import (
+    check_image,
+    check_same_place,
+    is_finite,
+    reading_problem,
+)
 from nnunetv2_spmc.unlabeled.resampled_size import check_resampled_size
 
 if TYPE_CHECKING:
@@ -118,6 +123,7 @@ def _preprocess(job: PreprocessingJob, output_truncated: str, files: list[str]) 
 
     for file in files:
         check_scan(Path(file))
+    check_same_place(files)
     stock_class = job.configuration_manager.preprocessor_class
     preprocessor_class = _checking(stock_class, job.num_channels, files)
     with contextlib.redirect_stdout(io.StringIO()):  # readers also print when they raise

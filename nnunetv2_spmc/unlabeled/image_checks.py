@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from nnunetv2_spmc.common.errors import DataError, reason_of
+from nnunetv2_spmc.raw.reader import VOLUME_ENDINGS
 
 
 def check_image(data: np.ndarray, num_channels: int, files: Sequence[str | Path]) -> None:
@@ -38,6 +39,30 @@ def is_finite(values: np.ndarray) -> bool:
     """Whether no voxel is NaN or infinite."""
     # Minimum and maximum carry NaN and infinity without a mask as large as the image.
     return bool(np.isfinite(values.min()) and np.isfinite(values.max()))
+
+
+def check_same_place(files: Sequence[str | Path]) -> None:
+    """Raise DataError if the channels of a case lie elsewhere by their headers.
+
+    nnU-Net's readers compare shape and spacing, and stack the voxels.
+    """
+    from nnunetv2_spmc.raw.checks import geometry_difference
+    from nnunetv2_spmc.raw.scan import read_header
+
+    if len(files) < 2 or not str(files[0]).lower().endswith(VOLUME_ENDINGS):
+        return
+    try:
+        first, *others = [read_header(Path(file)) for file in files]
+    except DataError:  # the reader of the plans may read it nevertheless, or says why not
+        return
+    for file, header in zip(files[1:], others, strict=True):
+        if geometry_difference(header, first, on_grid=True):
+            continue  # the reader will say so
+        if difference := geometry_difference(header, first):
+            raise DataError(
+                f"{file} has {difference} in {Path(files[0]).name}, so its voxels would lie in the "
+                "wrong place; resample the channels onto one grid"
+            )
 
 
 def reading_problem(files: Sequence[str | Path], reader: Any) -> str | None:

@@ -5,7 +5,6 @@ import os
 import pickle
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +27,7 @@ from nnunetv2_spmc.unlabeled.preprocessing import PreprocessingOptions, preproce
 from nnunetv2_spmc.unlabeled.raw_images import raw_unlabeled_cases
 from nnunetv2_spmc.unlabeled.target import UnlabeledTarget, find_target
 from nnunetv2_spmc.unlabeled.training_cases import ensure_unlabeled_preprocessed
+from tests.killed_at import of_ended_process
 
 DATASET = "Dataset510_Tiny"
 CHANNELS = 2
@@ -354,7 +354,7 @@ def test_a_killed_run_leaves_nothing_that_counts_and_the_next_one_cleans_up(fold
 
 def test_temporary_files_of_other_computers_are_left_alone(folder):
     other = folder / ".unfinished-another-node-17"
-    ended = folder / f".unfinished-{socket.gethostname()}-999999999"
+    ended = folder / of_ended_process(".unfinished-")
     abandoned = folder / ".unfinished-another-node-18"
     for leftover in (other, ended, abandoned):
         leftover.mkdir(parents=True)
@@ -524,6 +524,26 @@ def test_a_case_with_a_wrong_file_is_named_and_the_others_go_on(dataset, change,
     assert list(report.failed) == [case]
     assert reason in report.failed[case]
     assert "1 failed" in report.summary()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda i: i.SetDirection((-1, 0, 0, 0, 1, 0, 0, 0, 1)), "direction (-1.0, 0.0, 0.0, "),
+        (lambda i: i.SetOrigin((5.0, 0.0, 0.0)), "origin (5.0, 0.0, 0.0) instead of (0.0, 0.0"),
+    ],
+)
+def test_channels_that_lie_elsewhere_are_not_stacked(dataset, change, reason):
+    """nnU-Net's reader stacks them: it compares shape and spacing."""
+    file = dataset[0] / "imagesUn" / "u1_0001.nii.gz"
+    image = SimpleITK.ReadImage(str(file))
+    change(image)
+    SimpleITK.WriteImage(image, str(file))
+    report = run()
+    assert report.done == ["u0", "u2"]
+    assert reason in report.failed["u1"]
+    assert "u1_0001.nii.gz has" in report.failed["u1"]
+    assert report.failed["u1"].rstrip(".").endswith("resample the channels onto one grid")
 
 
 def test_parts_share_cases_with_a_wrong_file_too(dataset):
