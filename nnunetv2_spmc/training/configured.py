@@ -40,7 +40,7 @@ from nnunetv2_spmc.training.checkpoint import (
     write_with_own_state,
 )
 from nnunetv2_spmc.training.commands import how_to_predict, labeled_preprocessing
-from nnunetv2_spmc.training.few_labels import ensure_fold_exists
+from nnunetv2_spmc.training.few_labels import ensure_fold_exists, remove_other_predictions
 from nnunetv2_spmc.training.labeled_cases import naming_unreadable, watch_labeled, watched
 from nnunetv2_spmc.training.planned_files import check_planned
 from nnunetv2_spmc.training.processes import device_of_process, distributed, limit_threads
@@ -138,6 +138,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         self._saved_at = self.clock()  # checkpoint_latest.pth
         self.average = WeightAverage(settings.average_last, settings.epochs)
         self.validation_cases: list[str] = []  # -> do_split
+        self._validated: Path | None = None  # folder that nnU-Net is about to fill and to measure
         self._labeled: tuple[WatchedDataset, ...] = ()  # -> get_tr_and_val_datasets
         # in its final validation nnU-Net starts workers, then calls do_split: open between the two
         self._workers_start = ExitStack()
@@ -208,6 +209,9 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         ensure_fold_exists(Path(base), cases, self.fold, log=self.print_to_log_file)
         train, validation = super().do_split()
         self.validation_cases[:] = validation  # in place: validation_lines holds the list already
+        if self._validated is not None:
+            ending = self.dataset_json["file_ending"]
+            remove_other_predictions(self._validated, ending, validation, self.print_to_log_file)
         self._workers_start.close()
         return train, validation
 
@@ -226,6 +230,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Validate as nnU-Net does, with a line a minute; when a signal comes, say how to go on."""
         folder, ending = Path(self.output_folder, "validation"), self.dataset_json["file_ending"]
+        self._validated = None if self.local_rank else folder
         lines = validation_lines(folder, ending, self.validation_cases, self.print_to_log_file)
         with (
             says_how_to_go_on(self, is_validating=True),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,3 +138,27 @@ def _read(file: Path) -> Splits | None:
 def _is_fold(split: Any) -> bool:
     parts = [split.get(part) for part in ("train", "val")] if isinstance(split, dict) else [None]
     return all(isinstance(p, list) and all(isinstance(case, str) for case in p) for p in parts)
+
+
+def remove_other_predictions(
+    folder: Path, file_ending: str, cases: Collection[str], log: Callable[[str], None]
+) -> None:
+    """Remove the validation's predictions of cases that a fold no longer validates.
+
+    nnU-Net measures all that lie there, and a case of an earlier split may be a training case now.
+
+    Args:
+        folder: of the predictions; need not exist.
+        file_ending: of a segmentation, such as ".nii.gz".
+        cases: that the fold validates.
+        log: nnU-Net's print_to_log_file.
+    """
+    wanted = {f"{case}{file_ending}" for case in cases}
+    others = [file for file in folder.glob(f"*{file_ending}") if file.name not in wanted]
+    for file in others:
+        file.unlink()
+    if others:
+        log(
+            "Removed the predictions of cases that this fold no longer validates: "
+            f"{name_some(sorted(file.name.removesuffix(file_ending) for file in others))}."
+        )

@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 from nnunetv2.utilities.crossval_split import generate_crossval_split
@@ -148,3 +149,21 @@ def test_a_split_that_is_no_json_is_named(tmp_path, content):
     write_splits(tmp_path, []).write_bytes(content)
     with pytest.raises(DataError, match=r"splits_final\.json is not valid JSON .*; repair it"):
         ensure_fold_exists(tmp_path, ["a"], 0, log=pytest.fail)
+
+
+def test_predictions_of_cases_that_a_fold_no_longer_validates_are_removed(make_trainer):
+    """nnU-Net's validation measures all files that it finds in the folder."""
+    trainer = make_trainer(nnUNetTrainerSupervisedControl, fold=0)
+    folder, logged = Path(trainer.output_folder, "validation"), []
+    trainer.print_to_log_file = lambda *words, **_: logged.append(" ".join(map(str, words)))
+    _, validation = trainer.do_split()
+    folder.mkdir()
+    kept, removed = folder / f"{validation[0]}.nii.gz", folder / "earlier.nii.gz"
+    for file in (kept, removed, folder / "summary.json"):
+        file.write_bytes(b"")
+    trainer.do_split()
+    assert removed.exists()  # only a validation removes it
+    trainer._validated = folder
+    trainer.do_split()
+    assert sorted(folder.iterdir()) == sorted([kept, folder / "summary.json"])
+    assert "cases that this fold no longer validates: earlier." in logged[-1]
