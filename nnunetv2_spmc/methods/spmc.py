@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from nnunetv2_spmc.common.setting_checks import SettingsError
 from nnunetv2_spmc.losses.spmc import SPMCSettings, labeled_terms, unlabeled_terms
 from nnunetv2_spmc.networks import DualBranchNetwork
 from nnunetv2_spmc.networks.unwrap import Logits, full_resolution
@@ -62,6 +63,15 @@ class nnUNetTrainerSPMC(nnUNetTrainerSemiSupervised):
             noise=settings.noise,
             noise_levels=settings.noise_levels,
         )
+
+    def initialize(self) -> None:
+        """Refuse a sharpening over classes where there are regions, which overlap."""
+        if self.label_manager.has_regions and self.method_settings.sharpening == "softmax":
+            raise SettingsError(
+                f"The setting sharpening is 'softmax', but {self.plans_manager.dataset_name} has "
+                "regions, which overlap: leave it at 'binary'."
+            )
+        super().initialize()
 
     def labeled_loss(self, outputs: tuple[Logits, Logits], labeled: Labeled) -> Loss:
         """Compute L_sup + beta * L_mse of both branches, Eq. (3)-(11)."""

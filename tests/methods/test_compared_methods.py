@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
+from nnunetv2_spmc.common.setting_checks import SettingsError
 from nnunetv2_spmc.methods import mean_teacher, nnUNetTrainerViewControl
 from nnunetv2_spmc.training.views import Turn, View
 from tests.methods.contract import (
@@ -55,6 +56,12 @@ def test_cps_is_cross_entropy_against_the_hard_labels_of_the_other_network(start
     assert values["cps_second"] == pytest.approx(cross_entropy(b, of_a).item(), rel=1e-5)
     total = sum(supervised) + trainer.settings.lambda_max * expected
     assert values["total_loss"] == pytest.approx(total.item(), rel=1e-5)
+
+
+def test_spmc_refuses_to_sharpen_over_regions_which_overlap(start):
+    start("SPMC", "labels", sharpening="softmax")
+    with pytest.raises(SettingsError, match=r"sharpening is 'softmax', but .* has regions, which"):
+        start("SPMC", "regions_ignore", sharpening="softmax")
 
 
 def test_cps_of_regions_decides_on_each_of_them(start):
