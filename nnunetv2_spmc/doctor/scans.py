@@ -44,7 +44,7 @@ def check_counts(dataset: DatasetToCheck, record: ScanRecord) -> Iterator[Findin
         yield Finding("cases", "warning", text, advice=advice)
     elif many := many_labels(labeled, unlabeled, record.groups):
         what = f"{text} {many[0].upper()}{many[1:]}, so unlabeled scans may add little or nothing."
-        advice = "Train nnUNetTrainerSupervisedControl, too, and see which is better:"
+        advice = "Train nnUNetTrainerViewControl, too, and see which is better:"
         command = f"nnUNetv2_spmc_compare -d {dataset.id} -c CONFIG"
         yield Finding("cases", "note", what, (), advice, command)
     else:

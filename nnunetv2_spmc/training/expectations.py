@@ -1,8 +1,8 @@
 """Warn at the start of a training where unlabeled scans may not help.
 
-What the benchmarks can tell is that they help with 7 or 8 labeled patients and at least nine times
-as many unlabeled scans of the same kind. They cannot tell where that ends. So a training with many
-labels is not refused, it is told how to find out.
+The benchmarks have 7 or 8 labeled patients and at least nine times as many unlabeled scans of the
+same kind. They cannot tell what happens with many labels. So a training with many labels is not
+refused, it is told how to find out.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def warnings_of(
     """
     if many := many_labels(labeled, unlabeled, record.groups):
         yield (
-            f"{many}, so unlabeled scans may add little or nothing: a gain was measured with 7 or "
-            "8 labeled patients and at least nine times as many unlabeled scans "
-            "(docs/benchmarks.md). Train nnUNetTrainerSupervisedControl, too, and see which is "
+            f"{many}, so unlabeled scans may add little or nothing: the benchmarks have 7 or 8 "
+            "labeled patients, and even there a control without unlabeled scans was as good "
+            "(docs/benchmarks.md). Train nnUNetTrainerViewControl, too, and see which is "
             f"better: nnUNetv2_spmc_compare -d {number_of(target.dataset_name)} -c "
             f"{target.configuration_name}"
         )
