@@ -9,7 +9,7 @@ from typing import Any
 
 from nnunetv2_spmc.reports.run_names import short_name, told_apart
 from nnunetv2_spmc.reports.run_record import RunRecord
-from nnunetv2_spmc.reports.used_settings import used_settings
+from nnunetv2_spmc.reports.used_settings import completed, used_settings
 from nnunetv2_spmc.training.settings import SCHEDULE
 
 # the schedule without its length: they change nothing of what is learned
@@ -70,7 +70,7 @@ def methods_of(runs: Mapping[str, RunRecord]) -> list[MethodRuns]:
 
 
 def _settings(run: RunRecord) -> dict[str, Any]:
-    used = used_settings(run.trainer, run.settings)
+    used = used_settings(run.trainer, completed(run.trainer, run.settings))
     return {key: value for key, value in used.items() if key not in IRRELEVANT}
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from nnunetv2_spmc.methods import TRAINERS
+from nnunetv2_spmc.training.configured import nnUNetTrainerConfigured
 from nnunetv2_spmc.training.semi_supervised import nnUNetTrainerSemiSupervised
 from nnunetv2_spmc.training.settings import TrainingSettings
 
@@ -43,10 +44,7 @@ def used_settings(trainer: str, settings: Settings) -> dict[str, Any]:
         trainer: its class name; of a trainer from elsewhere all settings count.
         settings: all that its checkpoint has.
     """
-    found = next((known for known in TRAINERS if known.__name__ == trainer), None)
-    if found is not None:  # an older version does not have what is new, so it is off
-        new = asdict(TrainingSettings()) | asdict(type(found.default_method_settings)())
-        settings = new | dict(found.fixed_settings) | dict(settings)
+    found = _known(trainer)
     unused = {key for key, counts in NEEDED.items() if not counts(settings)}
     if found is not None:
         is_semi = issubclass(found, nnUNetTrainerSemiSupervised)
@@ -63,3 +61,16 @@ def used_settings(trainer: str, settings: Settings) -> dict[str, Any]:
         if not is_semi and not settings.get("labeled_views"):
             unused |= set(OF_VIEWS)
     return {key: value for key, value in settings.items() if key not in unused}
+
+
+def completed(trainer: str, settings: Settings) -> dict[str, Any]:
+    """Return the settings with those that a training of an older version does not know: off."""
+    found = _known(trainer)
+    if found is None:
+        return dict(settings)
+    new = asdict(TrainingSettings()) | asdict(type(found.default_method_settings)())
+    return new | dict(found.fixed_settings) | dict(settings)
+
+
+def _known(trainer: str) -> type[nnUNetTrainerConfigured] | None:
+    return next((known for known in TRAINERS if known.__name__ == trainer), None)

@@ -520,18 +520,20 @@ def test_a_damaged_model_folder_is_one_sentence_in_every_command(
     model, test_image, tmp_path, name, damage, message
 ):
     damaged, out = shutil.copytree(model, tmp_path / "model"), tmp_path / "out"
+    page = tmp_path / "out.html"
     damage(damaged / name)
     options = ("-m", damaged, "-device", "cpu")
     for sentence in (
         refused(uncertainty, "-i", test_image.parent, "-o", out, *options),
         refused(rank, "-d", 500, *options),
         refused(export, "-i", damaged, "-o", out),
-        refused(report, damaged / "fold_all", "-o", out, "--no_viewer"),
+        refused(report, damaged / "fold_all", "-o", page, "--no_viewer"),
     ):
         assert sentence.startswith(f"error: {damaged / name}")
         assert message in sentence
         assert "\n" not in sentence
     assert not out.exists()
+    assert not page.exists()
     assert list(tmp_path.glob(".*")) == []
 
 

@@ -9,7 +9,7 @@ from nnunetv2_spmc.methods import (
     nnUNetTrainerSupervisedControl,
     nnUNetTrainerViewControl,
 )
-from nnunetv2_spmc.reports.used_settings import OF_UNLABELED, OF_VIEWS, used_settings
+from nnunetv2_spmc.reports.used_settings import OF_UNLABELED, OF_VIEWS, completed, used_settings
 
 
 def used(trainer, **changes):
@@ -72,6 +72,7 @@ def test_what_an_older_training_does_not_know_was_off(trainer):
     """Else its seeds would be another method than those of today."""
     settings = trainer.resolved_settings({}, {}).flat()
     older = {key: value for key, value in settings.items() if key != "viewed_pass"}
-    assert used_settings(trainer.__name__, older) == used_settings(trainer.__name__, settings)
+    assert completed(trainer.__name__, older) == settings
     older.pop("turns")
-    assert used_settings(trainer.__name__, older)["turns"] is False
+    assert completed(trainer.__name__, older)["turns"] is False
+    assert completed("nnUNetTrainer", {"epochs": 2}) == {"epochs": 2}
