@@ -114,6 +114,8 @@ def test_a_method_is_shown_once_it_has_all_its_seeds() -> None:
         shown = complete([row for row in runs if row is not left])
         if left["name"] in (RECIPE, *SAME_COST):  # there is nothing to say without these
             assert shown == []
+            rest = complete([row for row in runs if row is not left], needed=())
+            assert rest == [row for row in runs if row["name"] != left["name"]]
         else:
             assert shown == [row for row in runs if row["name"] != left["name"]]
 
