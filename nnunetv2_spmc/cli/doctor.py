@@ -56,8 +56,6 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     for file in filter(None, (json_file, arguments.html)):
         if file.is_dir():
             parser.error(f"{file} is a folder; name a file in it")
-    if arguments.html:
-        parser.check_page(arguments.html)
     from nnunetv2_spmc.common.whole_file import made_folder, refuse_another_file, whole_file
     from nnunetv2_spmc.doctor.examination import Question, examine
     from nnunetv2_spmc.doctor.finding import worst
@@ -65,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
 
     if arguments.html:
         refuse_another_file(arguments.html, "<!doctype html>", "page")
+        parser.check_page(arguments.html)
     if json_file:
         refuse_another_file(json_file, "{", "JSON file")
     question = None

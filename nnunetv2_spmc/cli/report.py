@@ -109,10 +109,10 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         parser.error(
             f"{arguments.o} is a folder; name a file such as {arguments.o / 'report.html'}"
         )
-    parser.check_page(arguments.o)
     from nnunetv2_spmc.common.whole_file import refuse_another_file
 
     refuse_another_file(arguments.o, "<!doctype html>", "report")
+    parser.check_page(arguments.o)
     from nnunetv2_spmc.reports.report import folds_of, unique_folders
 
     models = model_folders(parser, arguments)
