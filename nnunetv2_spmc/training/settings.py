@@ -99,11 +99,10 @@ class TrainingSettings:
         require(0 <= share <= 1, "labeled_views", share, "in [0, 1]")
         flips = self.flips and self.mirroring
         has_views = self.paste_from != "nothing" or self.turns or flips
-        expected = "0 without views; set paste_from, turns or (with mirroring) flips, too"
-        require(share == 0 or has_views, "labeled_views", share, expected)
+        expected = "without views; set paste_from, turns or (with mirroring) flips, too"
+        require(share == 0 or has_views, "labeled_views", share, f"0 {expected}")
         when = self.viewed_pass
-        expected = expected.replace("0", "'never'")
-        require(when == "never" or has_views, "viewed_pass", when, expected)
+        require(when == "never" or has_views, "viewed_pass", when, f"'never' {expected}")
 
 
 @dataclass(frozen=True)
