@@ -14,7 +14,7 @@ from nnunetv2_spmc.common.whole_file import made_folder
 from nnunetv2_spmc.evaluation.case_metrics import METRICS
 from nnunetv2_spmc.evaluation.comparison import Difference, SeedMeans, differences, seed_means
 from nnunetv2_spmc.evaluation.methods import Method
-from nnunetv2_spmc.evaluation.pairs import FEW_PATIENTS, MIN_PATIENTS, RESAMPLES
+from nnunetv2_spmc.evaluation.pairs import RESAMPLES
 from nnunetv2_spmc.evaluation.patients import UNKNOWN, Patients
 from nnunetv2_spmc.evaluation.text_table import TITLES, mean_and_std_text, number, text_table
 
@@ -81,8 +81,6 @@ class Comparison:
                 "seed). p: Wilcoxon signed-rank test,\ntwo-sided, not corrected for the number of "
                 f"tests. Both take {unit}s as independent and leave chance in training out.",
             ]
-        if any(MIN_PATIENTS <= d.pairs < FEW_PATIENTS for d in self.differences):
-            parts.append(f"With so few {unit}s the interval is too narrow.")
         if any(d.left_out for d in self.differences):
             parts.append(
                 "Left out: cases where the metric is undefined in a seed of either method, because "

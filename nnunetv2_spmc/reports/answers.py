@@ -16,7 +16,6 @@ from nnunetv2_spmc.evaluation.comparison import (
     difference_of,
 )
 from nnunetv2_spmc.evaluation.pairs import (
-    FEW_PATIENTS,
     MIN_PATIENTS,
     Values,
     by_patient,
@@ -27,7 +26,7 @@ from nnunetv2_spmc.evaluation.pairs import (
 from nnunetv2_spmc.evaluation.patients import Patients
 from nnunetv2_spmc.evaluation.text_table import number
 from nnunetv2_spmc.raw.cases import count_of
-from nnunetv2_spmc.reports.methods import MethodRuns
+from nnunetv2_spmc.reports.methods import CONTROLS, VIEW_CONTROL, MethodRuns
 from nnunetv2_spmc.reports.run_files import values_of
 
 Tables = Mapping[str, pd.DataFrame]
@@ -35,7 +34,7 @@ Tables = Mapping[str, pd.DataFrame]
 
 @dataclass(frozen=True)
 class Answer:
-    """A comparison of a method with the first one, or what a single method reached.
+    """A comparison of two methods, or what a single method reached.
 
     Args:
         headline: the sentence.
@@ -85,7 +84,10 @@ def answers(
     kind: str,
     seen: Sequence[str] = (),
 ) -> list[Answer]:
-    """Return an answer per method but the first, or one for the only method.
+    """Return an answer per comparison of two methods, or one for the only method.
+
+    All are compared with the first one, and semi-supervised methods with the view control as well:
+    it has their views and no unlabeled scan, so that difference is what unlabeled scans give.
 
     Args:
         methods: the first one is what the others are compared with.
@@ -109,13 +111,17 @@ def answers(
     if not others:
         values = unit_values(_tables_of(first, tables), patients)
         return [_single(first, values, units, caution)]
-    theirs = _dice(first, tables)
+    pairs = [(method, first) for method in others]
+    for control in others:
+        if control.trainer == VIEW_CONTROL:
+            pairs += [(m, control) for m in others if m.trainer not in (*CONTROLS, VIEW_CONTROL)]
+    dice = {method.name: _dice(method, tables) for method in measured}
     found = []
-    for method in others:
-        ours = _dice(method, tables)
-        if method.dataset != first.dataset:  # whose cases may have the same names
+    for method, baseline in pairs:
+        ours, theirs = dice[method.name], dice[baseline.name]
+        if method.dataset != baseline.dataset:  # whose cases may have the same names
             ours = {}
-        found.append(_compared(method, first, ours, theirs, patients, units, caution))
+        found.append(_compared(method, baseline, ours, theirs, patients, units, caution))
     return found
 
 
@@ -131,11 +137,10 @@ def _single(method: MethodRuns, values: pd.DataFrame, units: str, caution: str) 
     means = values.mean()
     classes = [label for label in values.columns if label != MEAN]
     of_classes = ", ".join(f"{label} {number(means[label], 'dice')}" for label in classes)
-    details = f"{_over_classes(classes)}{_count(len(values), units)}, {method.trainings}."
-    if len(classes) > 1:
-        details += f" Classes: {of_classes}."
-    headline = f"{method.name}: Dice {number(means.iloc[-1], 'dice')}."
-    return Answer(headline, details + caution, {})
+    rests_on = f"{_count(len(values), units)}, {method.trainings}"
+    details = f"{_over_classes(classes)}Classes: {of_classes}." if len(classes) > 1 else ""
+    headline = f"{method.name}: Dice {number(means.iloc[-1], 'dice')}, on {rests_on}."
+    return Answer(headline, (details + caution).strip(), {})
 
 
 def _compared(
@@ -157,18 +162,21 @@ def _compared(
         found[label] = difference_of(*names, label, "dice", pairs, patients)
     overall = found[label]  # the last one: the mean over classes, or the only class
     reached = " against ".join(number(mean_of(v), "dice") for v in (pairs.ours, pairs.theirs))
-    details = f"Dice {reached}. {_over_classes(classes)}{_count(overall.pairs, units)}, "
-    details += f"{_trainings(method, baseline)}. Better on {overall.better} of {overall.pairs}."
-    details += _warning(overall, patients, method, baseline)
-    return Answer(_headline(overall), details + caution, found)
+    details = f"Dice {reached}. {_over_classes(classes)}Better on {overall.better} of "
+    details += f"{overall.pairs}." + _warning(overall, patients, method, baseline)
+    rests_on = f"{_count(overall.pairs, units)}, {_trainings(method, baseline)}"
+    return Answer(_headline(overall, rests_on), details + caution, found)
 
 
-def _headline(found: Difference) -> str:
+def _headline(found: Difference, rests_on: str) -> str:
     difference = f"{number(found.mean, 'dice', sign=True)} Dice"
     if np.isnan(found.low):
-        return f"{found.method} minus {found.baseline}: {difference}, without an interval."
+        return (
+            f"{found.method} minus {found.baseline}: {difference}, without an interval, on "
+            f"{rests_on}."
+        )
     low, high = (number(end, "dice", sign=True) for end in (found.low, found.high))
-    interval = f"{difference} (95 % interval {low} to {high})"
+    interval = f"{difference} (95 % interval {low} to {high}), on {rests_on}"
     if found.low > 0:
         return f"{found.method} is better than {found.baseline}: {interval}."
     if found.high < 0:
@@ -187,8 +195,6 @@ def _warning(found: Difference, patients: Patients, *methods: MethodRuns) -> str
     text = ""
     if found.pairs < MIN_PATIENTS:
         text = f" Fewer than {patients.count(MIN_PATIENTS)} are too few for an interval."
-    elif found.pairs < FEW_PATIENTS:
-        text = f" With fewer than {patients.count(FEW_PATIENTS)} the interval is too narrow."
     if found.left_out:
         text += f" Left out, without a defined Dice: {count_of(found.left_out, 'case')}."
     if any(len(method.runs) == 1 for method in methods):
@@ -200,7 +206,7 @@ def _warning(found: Difference, patients: Patients, *methods: MethodRuns) -> str
 
 
 def _over_classes(classes: Sequence[str]) -> str:
-    return f"Mean over {len(classes)} classes, " if len(classes) > 1 else ""
+    return f"Mean over {len(classes)} classes. " if len(classes) > 1 else ""
 
 
 def _count(number_of_units: int, units: str) -> str:

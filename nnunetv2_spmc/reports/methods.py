@@ -15,6 +15,7 @@ from nnunetv2_spmc.training.settings import SCHEDULE
 # the schedule without its length: they change nothing of what is learned
 IRRELEVANT = {"seed", *SCHEDULE} - {"epochs"}
 CONTROLS = ("nnUNetTrainerSupervisedControl", "nnUNetTrainer")
+VIEW_CONTROL = "nnUNetTrainerViewControl"
 MAX_DIFFERING = 3  # settings that a name lists
 
 
@@ -36,6 +37,11 @@ class MethodRuns:
         return next((run.dataset_name for run in self.runs.values()), "")
 
     @property
+    def trainer(self) -> str:
+        """The class name of the trainer; empty without a training."""
+        return next((run.trainer for run in self.runs.values()), "")
+
+    @property
     def trainings(self) -> str:
         """How many trainings there are, '2 seeds' for example."""
         number = len(self.runs)
@@ -46,14 +52,18 @@ class MethodRuns:
 
 
 def methods_of(runs: Mapping[str, RunRecord]) -> list[MethodRuns]:
-    """Group runs into methods: supervised controls first, else in the order of the runs.
+    """Group runs into methods: supervised controls first, then view controls, then the others.
 
     Args:
         runs: name on the page -> run.
     """
     groups: dict[str, dict[str, RunRecord]] = {}
+
     # what methods are compared with, however a shell orders them
-    for name, run in sorted(runs.items(), key=lambda item: item[1].trainer not in CONTROLS):
+    def control_first(item: tuple[str, RunRecord]) -> tuple[bool, bool]:
+        return item[1].trainer not in CONTROLS, item[1].trainer != VIEW_CONTROL
+
+    for name, run in sorted(runs.items(), key=control_first):
         groups.setdefault(_key(run), {})[name] = run
     firsts = [next(iter(group.values())) for group in groups.values()]
     names = told_apart(

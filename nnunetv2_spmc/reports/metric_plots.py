@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from nnunetv2_spmc.evaluation.text_table import TITLES
 
 SMALL = (3.4, 2.7)  # inches; figures of this size stand side by side, or below each other
 ROW_INCHES = 0.27
+HEADING_WIDTH = 42  # characters
 JITTER = 0.12  # of the distance between methods
 
 
@@ -25,17 +27,26 @@ def draw_forest(comparisons: Sequence[Mapping[str, Difference]]) -> Figure:
     """Draw a row per comparison and class: the difference in Dice and its 95 % interval.
 
     Args:
-        comparisons: class -> difference, for each method but the first, in their order.
+        comparisons: class -> difference, for each pair of methods; the first baseline is the first
+            method of the page.
     """
-    rows = [
-        (number, label, found)
-        for number, differences in enumerate(comparisons, start=1)
-        for label, found in differences.items()
-    ]
-    figure = Figure(figsize=(SMALL[0], 1.3 + ROW_INCHES * len(rows)), layout="constrained")
+    firsts = [next(iter(differences.values())) for differences in comparisons]
+    numbers = {firsts[0].baseline: 0}
+    rows: list[Difference | str] = []  # a text is the heading of what is below it
+    for first, differences in zip(firsts, comparisons, strict=True):
+        numbers.setdefault(first.method, len(numbers))
+        if len(comparisons) > 1:
+            rows += textwrap.wrap(f"{first.method} minus {first.baseline}", HEADING_WIDTH)
+        rows += differences.values()
+    figure = Figure(figsize=(SMALL[0], 1.1 + ROW_INCHES * len(rows)), layout="constrained")
     axes = figure.subplots()
-    for row, (number, label, found) in enumerate(rows):
-        color, is_mean = method_color(number), label == MEAN or len(comparisons[0]) == 1
+    for row, found in enumerate(rows):
+        if isinstance(found, str):
+            place = axes.get_yaxis_transform()
+            axes.text(0.01, row, found, va="center", fontsize=8, weight="bold", transform=place)
+            continue
+        color = method_color(numbers[found.method])
+        is_mean = found.label == MEAN or len(comparisons[0]) == 1
         if not np.isnan(found.low):
             axes.plot(
                 [found.low, found.high],
@@ -47,23 +58,15 @@ def draw_forest(comparisons: Sequence[Mapping[str, Difference]]) -> Figure:
         marker = "D" if is_mean else "o"
         axes.plot(found.mean, row, marker, color=color, markersize=8 if is_mean else 5)
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(range(len(rows)), [_row_name(label) for _, label, _ in rows])
+    names = {n: _row_name(r.label) for n, r in enumerate(rows) if isinstance(r, Difference)}
+    axes.set_yticks(list(names), list(names.values()))
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel("difference in Dice; right of 0: better", fontsize=8)
     axes.tick_params(labelsize=8)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
     axes.grid(axis="x", alpha=0.3)
-    first = rows[0][2]
-    others = "others" if len(comparisons) > 1 else first.method
-    figure.suptitle(f"{others} minus {first.baseline}", fontsize=10)
-    if len(comparisons) > 1:
-        handles = [
-            axes.plot([], [], "o-", color=method_color(number), label=name)[0]
-            for number, name in enumerate(
-                (next(iter(found.values())).method for found in comparisons), start=1
-            )
-        ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8)
+    if len(comparisons) == 1:
+        figure.suptitle(f"{firsts[0].method} minus {firsts[0].baseline}", fontsize=10)
     return figure
 
 

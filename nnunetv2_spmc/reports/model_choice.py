@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nnunetv2_spmc.common.errors import DataError
-from nnunetv2_spmc.evaluation.pairs import FEW_PATIENTS, RESAMPLES
+from nnunetv2_spmc.evaluation.pairs import RESAMPLES
 from nnunetv2_spmc.evaluation.recommendation import Recommendation, comparable, recommend
 from nnunetv2_spmc.raw.cases import count_of
 from nnunetv2_spmc.reports.compared_models import ComparedModel
@@ -37,7 +37,6 @@ class Choice:
     def _explanations(self) -> list[str]:
         recommendation = self.recommendation
         patients, gains = recommendation.patients, recommendation.gains
-        numbers = [len(gain.pairs) for gain in gains if gain.pairs.decides]
         lines = [
             "Dice of nnU-Net's validation: mean over classes, then over the cases of a "
             "patient, then over patients, on what a model",
@@ -50,8 +49,6 @@ class Choice:
             lines.append(
                 "There is one run of each: other seeds may differ as much (see --results)."
             )
-        if numbers and min(numbers) < FEW_PATIENTS:
-            lines.append(f"With {patients.count(min(numbers))} the interval is too narrow.")
         if left_out := sum(gain.pairs.one_sided for gain in gains):
             lines.append(
                 f"In no difference: {count_of(left_out, 'mask')} that one of two models left empty "

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 
+import numpy as np
 import pytest
 
 from benchmarks import long_csv
@@ -14,6 +15,7 @@ from benchmarks.accuracy.confirm import (
     complete,
     confirming,
     curve_table,
+    gap_sentence,
     same_cost_epochs,
     summary_table,
 )
@@ -22,6 +24,7 @@ from benchmarks.accuracy.groups import CONFIRMING
 from benchmarks.accuracy.methods import Run
 from benchmarks.accuracy.queue import read_queue
 from benchmarks.long_csv import Row
+from nnunetv2_spmc.evaluation.pairs import bootstrap_interval
 
 COSTS = {"control": "1.00", "turns_view_control": "2.00", RECIPE: "2.50"}
 PERFORMANCE = [
@@ -68,8 +71,8 @@ def test_only_whole_trainings_with_the_seeds_of_the_confirmation_count() -> None
 
 
 def test_the_bar_is_paired_by_patient_after_a_mean_over_seeds() -> None:
-    table = bar_table(confirming(ROWS, "acdc"), METRICS)
-    ahead = "+0.200 | +0.200 | +0.200 to +0.200 | 6 of 6 patients | 0.000 |"
+    table = bar_table(confirming(ROWS, "acdc"), METRICS, "patients")
+    ahead = "+0.200 | +0.200 | +0.200 to +0.200 | 6 of 6 patients | 0.000 | 0 |"
     assert f"| {RECIPE} | control_same_cost | dice | {ahead}" in table
     of_views = "view_control_same_cost | hd95_mm | -1.00 | -1.00 | -1.00 to -1.00 | 0 of 6"
     assert f"| {RECIPE} | {of_views}" in table
@@ -79,11 +82,37 @@ def test_the_bar_is_paired_by_patient_after_a_mean_over_seeds() -> None:
 
 def test_what_the_patients_can_detect_grows_with_their_scatter() -> None:
     runs = [run(RECIPE, 4, *[0.7, 0.9] * 3), run("control_same_cost", 4, *[0.6] * 6)]
-    table = bar_table([row for row, _ in runs], {row["run"]: found for row, found in runs})
-    expected = 2.8 * 0.2 * (6 / 5 / 4) ** 0.5 / 6**0.5  # standard error of differences 0.1, 0.3
-    detected = re.search(r"dice.* \| ([\d.]+) \|", table)
+    table = bar_table([row for row, _ in runs], {row["run"]: found for row, found in runs}, "scans")
+    # of t with 5 degrees of freedom; the standard error of differences 0.1, 0.3
+    expected = (2.5706 + 0.9195) * 0.2 * (6 / 5 / 4) ** 0.5 / 6**0.5
+    detected = re.search(r"dice.* 6 of 6 scans \| ([\d.]+) \|", table)
     assert detected
     assert float(detected[1]) == pytest.approx(expected, abs=6e-4)
+
+
+def test_the_share_of_the_gap_has_an_interval_over_patients() -> None:
+    reached = [0.7, 0.8] * 3
+    found = [
+        run("control", 4, *[0.6] * 6),
+        run("all_labels", 4, *[0.9] * 6),
+        run(RECIPE, 4, *reached),
+    ]
+    rows, metrics = [row for row, _ in found], {row["run"]: own for row, own in found}
+    low, high = (end / 0.3 for end in bootstrap_interval(np.array(reached) - 0.6))
+    assert gap_sentence(rows, metrics) == (
+        "Of the gap, the recipe closes 50 %, with a 95 % interval of "
+        f"{100 * low:.0f} to {100 * high:.0f} %."
+    )
+    assert gap_sentence(rows[1:], metrics) == ""
+
+
+def test_distances_of_masks_that_one_method_left_empty_are_counted() -> None:
+    runs = [run(RECIPE, 4, *[0.7] * 6), run("control_same_cost", 4, *[0.6] * 6)]
+    runs[1][1][0]["hd95_mm"] = "nan"
+    table = bar_table([row for row, _ in runs], {row["run"]: own for row, own in runs}, "scans")
+    rows = {line.split(" | ")[2]: line for line in table.splitlines() if f"| {RECIPE}" in line}
+    assert rows["hd95_mm"].endswith("| 0 of 5 scans | 0.00 | 1 |")
+    assert rows["dice"].endswith("| 0 |")
 
 
 def test_the_curve_has_a_row_for_each_number_of_labels_with_all_three_methods() -> None:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, norm, t
 
 from nnunetv2_spmc.evaluation.pairs import (
     MIN_PATIENTS,
@@ -96,17 +96,30 @@ def test_the_order_of_the_cases_changes_nothing():
     assert pair(turned, theirs, TWO_EACH).interval == pair(ours, theirs, TWO_EACH).interval
 
 
-def test_the_interval_is_that_of_a_percentile_bootstrap():
+def test_the_interval_is_that_of_an_expanded_percentile_bootstrap():
     numbers = np.random.default_rng(0).normal(0.02, 0.05, 40)
-    theirs = bootstrap((numbers,), np.mean, method="percentile", n_resamples=10_000)
+    level = 1 - 2 * norm.cdf(-np.sqrt(40 / 39) * t.ppf(0.975, 39))
+    assert level == pytest.approx(0.9595, abs=1e-4)
+    theirs = bootstrap(
+        (numbers,), np.mean, method="percentile", n_resamples=10_000, confidence_level=level
+    )
     assert bootstrap_interval(numbers) == pytest.approx(theirs.confidence_interval, abs=2e-3)
     assert bootstrap_interval(numbers) == bootstrap_interval(numbers)
+
+
+@pytest.mark.parametrize("number", [6, 10, 40])
+def test_the_interval_of_few_patients_covers_the_truth_as_often_as_it_says(number):
+    generator = np.random.default_rng(0)
+    ends = [bootstrap_interval(generator.normal(0, 1, number)) for _ in range(400)]
+    covered = np.mean([low < 0 < high for low, high in ends])
+    assert covered == pytest.approx(0.95, abs=0.03)  # a plain percentile interval of 6: 0.86
 
 
 def test_an_interval_of_thousands_of_patients_is_drawn_in_parts():
     numbers = np.random.default_rng(0).normal(0, 1, 3000)
     drawn = np.random.default_rng(0).integers(0, 3000, (10_000, 3000), dtype=np.int64)
-    expected = np.percentile(numbers[drawn].mean(axis=1), [2.5, 97.5])
+    tail = 100 * norm.cdf(-np.sqrt(3000 / 2999) * t.ppf(0.975, 2999))
+    expected = np.percentile(numbers[drawn].mean(axis=1), [tail, 100 - tail])
     assert bootstrap_interval(numbers) == pytest.approx(expected)
 
 

@@ -58,7 +58,7 @@ def test_a_control_that_took_longer_is_not_called_faster() -> None:
 def test_a_control_that_is_surely_better_is_to_be_used() -> None:
     worse = spmc(better_by(-0.01, -0.02, -0.03, -0.04, -0.05, -0.06))
     sentence = recommend([control(), worse], ALONE).sentence
-    assert sentence.startswith("Use control: Dice +0.035 over spmc (95 % interval +0.02")
+    assert sentence.startswith("Use control: Dice +0.035 over spmc (95 % interval +0.01")
 
 
 def test_fewer_than_six_patients_decide_nothing() -> None:

@@ -22,13 +22,16 @@ def table(dice, label="organ"):
     return pd.DataFrame({"case": cases, "label": label, "dice": dice})
 
 
-def method(name, *runs, fold="0"):
-    return MethodRuns(
-        name, {run: SimpleNamespace(fold=fold, dataset_name="Dataset1_A") for run in runs}
-    )
+def training(trainer, fold="0", dataset="Dataset1_A"):
+    return SimpleNamespace(trainer=trainer, fold=fold, dataset_name=dataset)
 
 
-CONTROL, SPMC = method("Control", "c"), method("SPMC", "s")
+def method(name, *runs, trainer="nnUNetTrainerSPMC"):
+    return MethodRuns(name, {run: training(trainer) for run in runs})
+
+
+CONTROL = method("Control", "c", trainer="nnUNetTrainerSupervisedControl")
+SPMC = method("SPMC", "s")
 BASE = np.linspace(0.5, 0.7, 24)
 NOISE = np.tile([0.01, -0.01], 12)
 
@@ -52,21 +55,24 @@ def test_the_headline_has_verdict_difference_and_interval(shift, sentence):
     found = answer(BASE + shift + NOISE)
     assert found.headline.startswith(sentence)
     low, high = bootstrap_interval(np.round(shift + NOISE, 12))
-    assert found.headline.endswith(f"interval {low:+.4f} to {high:+.4f}).")
+    assert found.headline.endswith(
+        f"interval {low:+.4f} to {high:+.4f}), on 24 test cases, 1 seed each."
+    )
 
 
 def test_the_details_have_means_patients_and_seeds():
     of_case = {case: f"p{number // 2}" for number, case in enumerate(table(BASE)["case"])}
     found = answer(BASE + 0.05 + NOISE, patients=Patients(of_case, are_known=True))
-    assert "Dice 0.650 against 0.600." in found.details
-    assert "12 test patients, 1 seed each. Better on 12 of 12." in found.details
-    assert "With fewer than 20 patients the interval is too narrow." in found.details
+    assert found.headline.endswith("on 12 test patients, 1 seed each.")
+    assert "Dice 0.650 against 0.600. Better on 12 of 12." in found.details
     assert "train several seeds" in found.details
 
 
 def test_few_cases_give_a_difference_and_no_verdict():
     found = answer(BASE[:5] + 0.05, BASE[:5])
-    assert found.headline == "SPMC minus Control: +0.0500 Dice, without an interval."
+    assert found.headline == (
+        "SPMC minus Control: +0.0500 Dice, without an interval, on 5 test cases, 1 seed each."
+    )
     assert "Fewer than 6 cases are too few for an interval." in found.details
 
 
@@ -92,9 +98,8 @@ def test_methods_without_a_common_class_are_not_compared():
 def test_a_single_method_is_described():
     tables = {"s": pd.concat([table([0.8, 0.6]), table([0.4, 0.2], "core")])}
     (found,) = answers([SPMC], tables, UNKNOWN, kind="validation")
-    assert found.headline == "SPMC: Dice 0.500."
-    assert "Mean over 2 classes, 2 validation cases, 1 seed." in found.details
-    assert "organ 0.700, core 0.300" in found.details
+    assert found.headline == "SPMC: Dice 0.500, on 2 validation cases, 1 seed."
+    assert found.details == "Mean over 2 classes. Classes: organ 0.700, core 0.300."
 
 
 def test_without_metrics_there_is_no_answer():
@@ -109,23 +114,34 @@ def test_several_methods_are_each_compared_with_the_first():
     assert worse.headline.startswith("Other is worse than Control")
 
 
+def test_what_unlabeled_scans_give_is_the_difference_to_the_view_control():
+    views = method("Views", "v", trainer="nnUNetTrainerViewControl")
+    tables = {"c": table(BASE), "v": table(BASE + 0.1), "s": table(BASE + 0.15)}
+    found = answers([CONTROL, views, SPMC], tables, UNKNOWN, kind="test")
+    assert [answer.headline.split(":")[0] for answer in found] == [
+        "Views is better than Control",
+        "SPMC is better than Control",
+        "SPMC is better than Views",
+    ]
+    assert found[2].differences["organ"].mean == pytest.approx(0.05)
+    # without a control, the view control takes its place, and nothing is said twice
+    (found,) = answers([views, SPMC], tables, UNKNOWN, kind="test")
+    assert found.headline.startswith("SPMC is better than Views")
+
+
 def test_seeds_are_averaged_and_counted():
     two = method("SPMC", "s0", "s1")
     tables = {"c": table(BASE), "s0": table(BASE), "s1": table(BASE + 0.1)}
     (found,) = answers([CONTROL, two], tables, UNKNOWN, kind="test")
     assert "+0.0500 Dice" in found.headline
-    assert "2 seeds against 1 seed" in found.details
+    assert "2 seeds against 1 seed" in found.headline
 
 
 def test_folds_are_pooled_and_called_folds():
-    runs = {
-        "f0": SimpleNamespace(fold="0", dataset_name="Dataset1_A"),
-        "f1": SimpleNamespace(fold="1", dataset_name="Dataset1_A"),
-    }
+    runs = {f"f{fold}": training("nnUNetTrainerSPMC", fold) for fold in "01"}
     tables = {"f0": table([0.2]), "f1": table([0.4]).assign(case="z")}
     (found,) = answers([MethodRuns("SPMC", runs)], tables, UNKNOWN, kind="validation")
-    assert found.headline == "SPMC: Dice 0.300."
-    assert "2 validation cases, 2 folds" in found.details
+    assert found.headline == "SPMC: Dice 0.300, on 2 validation cases, 2 folds."
 
 
 # ---- values of cases and patients ----------------------------------------------------------------
@@ -177,7 +193,7 @@ def test_the_answer_is_that_of_compare(tmp_path):
 
 
 def test_cases_of_another_dataset_with_the_same_names_are_not_paired():
-    runs = {"ours": SimpleNamespace(fold="0", dataset_name="Dataset2_B")}
+    runs = {"ours": training("nnUNetTrainerSPMC", dataset="Dataset2_B")}
     tables = {"ours": table([0.8] * 8), "theirs": table([0.5] * 8)}
     methods = [method("control", "theirs"), MethodRuns("SPMC", runs)]
     (found,) = answers(methods, tables, UNKNOWN, kind="test")

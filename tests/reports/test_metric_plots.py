@@ -76,9 +76,16 @@ def test_without_an_interval_the_forest_has_the_difference_alone():
     )
 
 
-def test_several_comparisons_have_a_legend_of_the_methods():
-    other = differences(0.05, method="Other")
-    figure = draw_forest([differences(0.1), other])
-    (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["SPMC", "Other"]
-    assert len(figure.axes[0].get_yticklabels()) == 4
+def test_each_of_several_comparisons_has_a_heading_above_its_rows():
+    (axes,) = draw_forest([differences(0.1), differences(0.05, method="Other")]).axes
+    headings = {text.get_text(): text.get_position()[1] for text in axes.texts}
+    assert headings == {"SPMC minus Control": 0, "Other minus Control": 3}
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["organ", "mean"] * 2
+    assert axes.get_yticks().tolist() == [1, 2, 4, 5]
+    colors = {
+        line.get_ydata()[0]: to_hex(line.get_color())
+        for line in axes.lines
+        if line.get_marker() in "Do"
+    }
+    assert colors[1] == method_color(1)
+    assert colors[4] == method_color(2)
