@@ -221,7 +221,7 @@ def measure_parts(cases: int) -> list[dict[str, Any]]:
         image = sitk.ReadImage(str(files[0]))
         parts: dict[str, Callable[[Path], Any]] = {
             "checking and reading": lambda file: ImageFile(file).read(),
-            "of which the check: whole, no NaN": check_nifti,
+            "the check alone: whole, no NaN": check_nifti,
             "header (is it 3D?)": num_dimensions,
             "digest and intensities (duplicates)": lambda _: facts_of([image]),
             "copying": lambda file: shutil.copyfile(file, Path(root, "copy")),

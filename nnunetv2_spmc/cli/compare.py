@@ -26,12 +26,15 @@ def build_parser() -> Parser:
     """Return the parser of the command."""
     parser = Parser(
         prog="nnUNetv2_spmc_compare",
-        usage="%(prog)s [-h] [--version] -d DATASET -c CONFIG [-tr TRAINER [TRAINER ...]]\n"
-        "           [-p PLANS] [--results FOLDER [FOLDER ...]] [-o OUT]\n"
+        usage="%(prog)s [-h] [--version] -d DATASET -c CONFIG\n"
+        "           [-tr TRAINER [TRAINER ...]] [-p PLANS] [-f FOLD [FOLD ...]]\n"
+        "           [--results FOLDER [FOLDER ...]] [-o OUT]\n"
+        "       %(prog)s [-h] [--version] -m MODEL_FOLDER [MODEL_FOLDER ...]\n"
+        "           [-f FOLD [FOLD ...]] [-o OUT]\n"
         "       %(prog)s [-h] [--version] [-o OUT] RUN [RUN ...]",
         description="Compare the trained models of a dataset on the validation cases that they "
-        "share, patient by patient, and say in one sentence which to use (-d, -c); or compare "
-        "evaluations of the same cases: mean and standard deviation over seeds, and paired "
+        "share, patient by patient, and say in one sentence which to use (-d -c, or -m); or "
+        "compare evaluations of the same cases: mean and standard deviation over seeds, and paired "
         "differences per patient to the first run with a Wilcoxon signed-rank test and a bootstrap "
         "interval (RUN).",
         example="nnUNetv2_spmc_compare -d 510 -c 3d_fullres\n"
@@ -51,9 +54,13 @@ def build_parser() -> Parser:
     text = "only the models of these trainers (default: all)"
     add("-tr", nargs="+", default=[], metavar="TRAINER", help=text)
     add("-p", metavar="PLANS", help="only the models of these plans (default: all)")
+    text = "models: nnUNet_results/DatasetXXX_Name/TRAINER__PLANS__CONFIGURATION, instead of -d -c"
+    add("-m", nargs="+", type=Path, default=[], metavar="MODEL_FOLDER", help=text)
+    add("-f", nargs="+", default=[], metavar="FOLD", help="only these folds (default: all)")
     text = "folders to take instead of nnUNet_results: the same trainings with other seeds each"
     add("--results", nargs="+", type=Path, default=[], metavar="FOLDER", help=text)
-    add("-o", type=Path, metavar="OUT", help="folder for comparison.csv and comparison.png")
+    text = "folder for comparison.csv and comparison.png (default: write nothing)"
+    add("-o", type=Path, metavar="OUT", help=text)
     return parser
 
 
@@ -63,16 +70,21 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     of_models = {"-d": arguments.d, "-c": arguments.c, "-tr": arguments.tr, "-p": arguments.p}
     of_models |= {"--results": arguments.results}
+    if arguments.m and (named := [option for option, value in of_models.items() if value]):
+        parser.error(f"-m names the models already; leave {' '.join(named)} out")
+    of_models |= {"-m": arguments.m, "-f": arguments.f}
     given = [option for option, value in of_models.items() if value]
     if arguments.runs and given:
         parser.error(
             f"{given[0]} compares trained models, and {arguments.runs[0]} is a folder of metrics; "
             "give one or the other."
         )
-    if not arguments.runs and not (arguments.d and arguments.c):
+    if not (arguments.runs or arguments.m or (arguments.d and arguments.c)):
         missing = "-c" if arguments.d else "-d"
         parser.error(
-            f"{missing} is missing." if given else "give -d and -c, or folders with a metrics.csv."
+            f"{missing} is missing."
+            if given
+            else "give -d and -c, or -m, or folders with a metrics.csv."
         )
     return arguments
 
@@ -81,7 +93,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     arguments = parse_arguments(argv)
-    if arguments.d:
+    if arguments.d or arguments.m:
         _compare_models(arguments)
         return
     from nnunetv2_spmc.evaluation.comparison_report import compare
@@ -95,12 +107,22 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _compare_models(arguments: argparse.Namespace) -> None:
     from nnunetv2_spmc.evaluation.comparison_report import compare
-    from nnunetv2_spmc.reports.found_models import Question
+    from nnunetv2_spmc.reports.found_models import Question, question_of
     from nnunetv2_spmc.reports.model_choice import choose
     from nnunetv2_spmc.reports.model_differences import as_methods
 
-    names, results = tuple(arguments.tr), tuple(arguments.results)
-    choice = choose(Question(arguments.d, arguments.c, names, arguments.p or "", results))
+    if arguments.m:
+        question = question_of(arguments.m, arguments.f)
+    else:
+        question = Question(
+            arguments.d,
+            arguments.c,
+            trainers=tuple(arguments.tr),
+            plans=arguments.p or "",
+            results=tuple(arguments.results),
+            folds=tuple(arguments.f),
+        )
+    choice = choose(question)
     print(choice.text())
     if arguments.o is not None:
         methods, patients = as_methods(choice.models, choice.recommendation.patients)

@@ -63,7 +63,7 @@ def model_folder(parser: Parser, arguments: argparse.Namespace, *, needs_dataset
     Args:
         parser: with the options of `add_model`.
         arguments: what it parsed.
-        needs_dataset: the command needs -d in addition to -m.
+        needs_dataset: the command takes -d in addition to -m.
 
     Raises:
         DataError: nnUNet_results has no such dataset or model; says which models there are.

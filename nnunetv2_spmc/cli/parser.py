@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,6 +19,21 @@ from nnunetv2_spmc.common.text import is_utf8
 GLUED = re.compile(r"(-[A-Za-z])(\d.*|[^\w=-].*)", re.DOTALL)  # -d500, -o/tmp/out; never -out
 NUMBER = re.compile(r"-\d+|-\d*\.\d+")  # what argparse takes for a value
 ENDS_PARSING = ("-h", "--help", "--version", "--")  # argparse handles these and what follows
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Fills each paragraph of a description; lines that are indented stay as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        filled: list[str] = []
+        for is_raw, group in groupby(text.splitlines(), lambda line: line[:1] in ("", " ")):
+            lines = list(group)
+            filled += lines if is_raw else textwrap.wrap(" ".join(lines), width - len(indent))
+        return "\n".join(indent + line if line else "" for line in filled)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        """Fill the help of an option, and break no path."""
+        return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 class Parser(argparse.ArgumentParser):
@@ -33,7 +49,7 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, *, example: str = "", **options: Any) -> None:
-        super().__init__(**{**options, "allow_abbrev": False})
+        super().__init__(**{**options, "allow_abbrev": False, "formatter_class": HelpFormatter})
         self.example = example
         self.add_argument("--version", action="version", version=versions())
 
@@ -86,7 +102,7 @@ class Parser(argparse.ArgumentParser):
         names = {name.replace("-", "_"): name for name in self._option_string_actions}
         if option in self._option_string_actions:
             return option
-        return names.get(option.replace("-", "_")) if option.startswith("--") else None
+        return names.get(option.replace("-", "_"))
 
     def _check_text(self, before: str, word: str) -> None:
         if not word:

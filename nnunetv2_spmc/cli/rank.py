@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,10 +15,10 @@ SCORES = ("difficulty", "common_difficulty", "disagreement", "entropy", "random"
 EPILOG = """\
 Scores are computed over a region: voxels that either branch calls foreground, or about which both
 are unsure.
-  common_difficulty  share of voxels about which both branches are unsure (confidence <= tau)
+  common_difficulty  share of voxels where both branches are unsure (<= tau)
   disagreement       share of voxels that the branches label differently
   difficulty         mean of the two (default)
-  entropy            mean entropy of the main branch, divided by its maximum; works with any model
+  entropy            mean entropy of the main branch over its maximum; any model
   random             a baseline, see --seed
 With -k, the first K are marked with * and chosen one by one: each is the one with the largest score
 times distance to those before it. So a lower score may stand above a higher one. The others follow
@@ -35,10 +34,10 @@ def build_parser() -> Parser:
         description="Order unlabeled cases by how much annotating them should help.",
         epilog=EPILOG,
         example="nnUNetv2_spmc_rank -d 510 -c 3d_fullres -f 0 -k 10 -o ranking.csv",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add_model(parser, dataset="dataset id or name; patients from its split.json")
+    text = "dataset id or name (default: that of the model); patients from its split.json"
+    add_model(parser, dataset=text)
     add("-i", type=Path, metavar="IMAGES", help="images to rank (default: imagesUn of the dataset)")
     add("-o", type=Path, metavar="RANKING.csv", help="also write a CSV file")
     add_folds(parser, "the only one that is finished")
@@ -50,7 +49,7 @@ def build_parser() -> Parser:
         default=0,
         metavar="K",
         help="choose the first K cases so that they also differ from each other (weighted greedy "
-        "k-center on bottleneck features)",
+        "k-center on bottleneck features; default: %(default)s, order by score alone)",
     )
     add("--by_patient", action="store_true", help="rank patients, by means over their cases")
     add("--seed", type=int, default=0, help="seed of the random score (default: %(default)s)")
@@ -63,8 +62,6 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     """Print and write the ranking; name the cases that are not in it."""
     parser = build_parser()
     arguments = parser.parse_args(argv)
-    if arguments.d is None:
-        parser.error("-d is missing: the dataset whose unlabeled cases to rank")
     if arguments.k < 0:
         parser.error(f"-k must be at least 0, got {arguments.k}")
     if arguments.o is not None and arguments.o.is_dir():
@@ -76,8 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     if arguments.o is not None:
         refuse_another_file(arguments.o, "rank,case,", "ranking")
     from nnunetv2_spmc.common.errors import failure_lines
-    from nnunetv2_spmc.common.nnunet_folders import find_dataset, raw_folder
-    from nnunetv2_spmc.inference.model_folders import find_folds
+    from nnunetv2_spmc.common.nnunet_folders import find_dataset, raw_dataset_folder, raw_folder
+    from nnunetv2_spmc.inference.model_folders import dataset_of, find_folds
     from nnunetv2_spmc.inference.trained_model import load_model
     from nnunetv2_spmc.inference.uncertainty import input_cases
     from nnunetv2_spmc.inference.unlabeled_ranking import (
@@ -91,14 +88,18 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     from nnunetv2_spmc.unlabeled.leak_checks import read_groups
 
     folder = model_folder(parser, arguments, needs_dataset=True)
-    dataset = raw_folder() / find_dataset(arguments.d)
+    name = find_dataset(arguments.d) if arguments.d else ""
     folds = find_folds(folder, arguments.f, arguments.chk)
+    name = name or dataset_of(folds[0])
+    images_folder = arguments.i or raw_folder() / find_dataset(name) / IMAGES_UNLABELED
+    dataset = raw_dataset_folder(name)  # for the patients
     model = load_model(
         folds, arguments.chk, device=arguments.device, mirroring=not arguments.disable_tta
     )
     check_score(model, arguments.score)
-    images = input_cases(arguments.i or dataset / IMAGES_UNLABELED, model)
-    measured, features, failed = measure_cases(model, images.cases, read_groups(dataset))
+    images = input_cases(images_folder, model)
+    groups = read_groups(dataset) if dataset else {}
+    measured, features, failed = measure_cases(model, images.cases, groups)
     failed = images.failed | failed
     if images.note:
         print(images.note)
@@ -114,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
             )
             print(ranking_table(ranked, chosen=arguments.k))
             if arguments.o is not None:
-                write_ranking(arguments.o, ranked)
+                write_ranking(arguments.o, ranked, arguments.k)
                 print(f"Wrote {arguments.o}.")
     finally:
         if failed:

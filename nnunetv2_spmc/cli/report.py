@@ -15,9 +15,9 @@ from nnunetv2_spmc.training.devices import DEVICES
 
 EPILOG = """\
 The page begins with the answer: the difference in Dice between each method and the supervised
-control, with its 95 % interval. Without a control, the first run takes its place. Pictures,
-metrics, curves and settings follow. Runs that differ only in seed or fold are trainings of one
-method.
+control, with its 95 % interval, and to the view control if there is one. Without a supervised
+control, the view control or else the first run takes its place. Pictures, metrics, curves and
+settings follow. Runs that differ only in seed or fold are trainings of one method.
 
 If nnUNet_raw has labeled test cases, the page judges by them, otherwise by the validation cases.
 Test cases that are not predicted yet are predicted, with their maps, into RUN/test, where the next
@@ -32,10 +32,9 @@ def build_parser() -> Parser:
         prog="nnUNetv2_spmc_report",
         description="Write one HTML page about trainings: which one is better and by how much, "
         "the worst and best cases, a viewer, metrics, curves, and what was trained on what. It "
-        "needs no network. Unfinished trainings are shown as far as they got. Damaged parts are "
-        "left out and named, and the exit status is 1.",
+        "needs no network. Unfinished trainings are shown up to their last epoch. Damaged parts "
+        "are left out and named, and the exit status is 1.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         example="nnUNetv2_spmc_report -d 510 -c 3d_fullres -f 0 -o report.html "
         "-tr nnUNetTrainerSupervisedControl nnUNetTrainerSPMC",
     )

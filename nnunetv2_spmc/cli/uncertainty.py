@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +30,6 @@ def build_parser() -> Parser:
         "of the images.",
         epilog=EPILOG,
         example="nnUNetv2_spmc_uncertainty -i images -o maps -d 510 -c 3d_fullres -f 0",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("-i", type=Path, required=True, metavar="IMAGES", help="folder with CASE_0000.nii.gz, ...")

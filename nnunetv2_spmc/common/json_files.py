@@ -27,7 +27,7 @@ def read_json(file: Path, remedy: str, keys: Keys | None = None) -> dict[str, An
     Args:
         file: the file.
         remedy: what to do where it is damaged, "plan the dataset again" for example.
-        keys: what it must have, and of which type.
+        keys: what it must have -> its type.
 
     Raises:
         DataError: it cannot be read, is no JSON object, or lacks a key; names file, key and remedy.
@@ -66,7 +66,7 @@ def check_keys(
 
     Args:
         content: the object.
-        keys: what it must have, and of which type.
+        keys: what it must have -> its type.
         file: the file, for the message.
         remedy: what to do.
         inside: where in the file the object lies, "configurations.2d" for example.

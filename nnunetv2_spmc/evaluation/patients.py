@@ -46,7 +46,7 @@ def patients_of(dataset_name: str, cases: Iterable[str], *folders: Path) -> Pati
     """Return whose cases of a dataset are whose.
 
     The "groups" of split.json in nnUNet_raw say so; where it states none, the record of scans
-    beside the plans does; and where that knows none, each case is a patient of its own.
+    next to the plans does; and where that knows none, each case is a patient of its own.
 
     Args:
         dataset_name: such as Dataset510_Liver.

@@ -8,6 +8,7 @@ from pathlib import Path
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.common.nnunet_folders import find_dataset, results_folder
 from nnunetv2_spmc.raw.cases import name_some
+from nnunetv2_spmc.raw.plans_json import read_plans
 
 FINAL_CHECKPOINT = "checkpoint_final.pth"
 
@@ -28,6 +29,16 @@ def find_model(dataset: str, configuration: str, trainer: str, plans: str) -> Pa
             "choose with -tr, -p and -c, or train it."
         )
     return folder / name
+
+
+def dataset_of(fold_folder: Path) -> str:
+    """Return the name of the dataset that a fold was trained on, as its plans say.
+
+    Raises:
+        DataError: the plans cannot be read.
+    """
+    file = fold_folder.parent / "plans.json"
+    return str(read_plans(file, "copy the model folder again")["dataset_name"])
 
 
 def find_folds(

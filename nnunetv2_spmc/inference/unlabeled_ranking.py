@@ -28,7 +28,7 @@ from nnunetv2_spmc.inference.ranking import (
 )
 from nnunetv2_spmc.inference.trained_model import TrainedModel
 
-RANKING_COLUMNS = ["rank", *(field.name for field in dataclasses.fields(RankedCase))]
+RANKING_COLUMNS = ["rank", *(field.name for field in dataclasses.fields(RankedCase)), "chosen"]
 
 
 def measure_cases(
@@ -131,9 +131,12 @@ def rank(
     return [scored[index] for index in order]
 
 
-def write_ranking(path: Path, ranked: Sequence[RankedCase]) -> None:
-    """Write a CSV file, whole or not at all."""
-    rows = ({"rank": number, **dataclasses.asdict(case)} for number, case in enumerate(ranked, 1))
+def write_ranking(path: Path, ranked: Sequence[RankedCase], chosen: int = 0) -> None:
+    """Write a CSV file, whole or not at all; 1 in `chosen` for the first ones, chosen to differ."""
+    rows = (
+        {"rank": number, **dataclasses.asdict(case), "chosen": int(number <= chosen)}
+        for number, case in enumerate(ranked, 1)
+    )
     with made_folder(path.parent):
         write_csv(path, RANKING_COLUMNS, rows)
 

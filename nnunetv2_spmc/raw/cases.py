@@ -1,6 +1,6 @@
 """What a converter hands to the raw writer: the cases, where their voxels come from, the dataset.
 
-A converter only has to say which file is which channel of which case, and which role each case
+A converter only has to name the file of each channel of each case, and say which role each case
 plays. Reading, checking and writing are the same for all of them.
 """
 

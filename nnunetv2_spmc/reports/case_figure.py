@@ -21,6 +21,7 @@ from nnunetv2_spmc.common.colors import (
 from nnunetv2_spmc.reports.case_views import CaseView
 
 PANEL_INCHES = 2.3
+SHARE_OF_LARGEST = 0.3
 PANELS = {  # -> what is drawn into it
     "image": "image",
     "labels": "prediction and reference",
@@ -67,10 +68,15 @@ def draw_case(
         row[0].set_ylabel(f"{view.run_name.replace(', ', chr(10))}{dice}", fontsize=8)
     if heat is not None:
         figure.colorbar(heat, ax=grid[:, -1], label="confidence", shrink=0.8)
-    patches = [Patch(color=color, label=name) for name, color in legend_of(views, class_names)]
-    if patches:
+    handles = [Patch(color=color, label=name) for name, color in legend_of(views, class_names)]
+    if views[0].annotated is not None:
+        handles += [
+            Patch(color="0.6", label="filled: prediction"),
+            Patch(facecolor="none", edgecolor="0.3", label="outline: reference"),
+        ]
+    if handles:
         figure.legend(
-            handles=patches, loc="outside lower center", ncols=5, frameon=False, fontsize=8
+            handles=handles, loc="outside lower center", ncols=5, frameon=False, fontsize=8
         )
     figure.suptitle(slice_title(case, views[0], index), fontsize=10)
     return figure
@@ -113,9 +119,10 @@ def legend_of(
 
 
 def slice_to_show(views: Sequence[CaseView]) -> int:
-    """Return the slice with most wrong voxels among those with a reference in them.
+    """Return the slice with most wrong voxels among those with enough of the reference in them.
 
-    Without any reference it is the slice with most foreground in the predictions.
+    Enough is SHARE_OF_LARGEST of what the slice with most has: a sliver shows no organ. Without any
+    reference it is the slice with most foreground in the predictions.
     """
     annotated = views[0].annotated
     if annotated is None:
@@ -124,7 +131,7 @@ def slice_to_show(views: Sequence[CaseView]) -> int:
     wrong = sum((view.errors > 0).sum(axis=(1, 2)) for view in views if view.errors is not None)
     if not np.any(foreground):
         return int(np.argmax(wrong))
-    inside = np.where(foreground > 0, wrong, -1)
+    inside = np.where(foreground >= SHARE_OF_LARGEST * foreground.max(), wrong, -1)
     return int(np.argmax(inside if inside.max() > 0 else foreground))
 
 
@@ -237,7 +244,7 @@ def _overlay(
 
 def _show_sides(axes: Any, view: CaseView) -> None:
     """Write R, L, A, P, S or I at the sides of a slice that has an orientation."""
-    outline = [withStroke(linewidth=1.5, foreground="black")]
+    outline = [withStroke(linewidth=1.2, foreground="black")]
     for letter, (x, y, horizontal, vertical) in zip(view.display.sides, SIDES, strict=False):
         axes.text(
             x,
@@ -246,7 +253,8 @@ def _show_sides(axes: Any, view: CaseView) -> None:
             ha=horizontal,
             va=vertical,
             color="white",
-            fontsize=7,
+            fontsize=9,
+            fontweight="bold",
             path_effects=outline,
             transform=axes.transAxes,
         )

@@ -43,8 +43,9 @@ HEALTHY = {
     "differ cannot teach each other.",
     "supervised": "Healthy: it falls like the training loss, in both branches alike.",
     "cdps": "Healthy: it changes slowly. A mean over the difficult voxels only, it need not fall.",
-    "cps": "Healthy: it rises when lambda does, then falls as the branches come to agree. 0 for "
-    "good means that both predict background only.",
+    "cps": "Healthy: it falls as the branches come to agree; it may rise for a while when lambda "
+    "does. As nnU-Net's own loss (pseudo_loss nnunet, the default) it falls below 0. If it stays "
+    "near 0, both predict background only.",
     "splat": "Healthy: it changes slowly once lambda is above 0. 0 for good means that no voxel is "
     "taught.",
     "suspicious": "Healthy: it falls in the first epochs, then stays low and above 0.",

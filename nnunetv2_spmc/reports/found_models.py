@@ -39,6 +39,8 @@ class Question:
         plans: Their name; all where empty.
         results: Folders as nnUNet_results, which it is where there are none. The same training in
             several of them is one model, with a run in each.
+        models: Their folders, in place of looking for them.
+        folds: Such as "0"; all where empty.
     """
 
     dataset: str
@@ -46,6 +48,35 @@ class Question:
     trainers: tuple[str, ...] = ()
     plans: str = ""
     results: tuple[Path, ...] = ()
+    models: tuple[Path, ...] = ()
+    folds: tuple[str, ...] = ()
+
+
+def question_of(models: Sequence[Path], folds: Sequence[str] = ()) -> Question:
+    """Return the question that names models by their folders.
+
+    Args:
+        models: TRAINER__PLANS__CONFIGURATION inside nnUNet_results/DatasetXXX_Name.
+        folds: "0", for example; all where empty.
+
+    Raises:
+        DataError: a folder is none of a model, or they are of several datasets or configurations.
+    """
+    kinds = set()
+    for folder in map(Path.resolve, models):
+        parts = folder.name.split("__")
+        if len(parts) != 3 or not folder.is_dir():
+            raise DataError(
+                f"{folder} is not a model folder; give the folder TRAINER__PLANS__CONFIGURATION "
+                "inside nnUNet_results/DatasetXXX_Name."
+            )
+        kinds.add((folder.parent.name, parts[2]))
+    if len(kinds) > 1:
+        listed = "; ".join(f"{dataset} {configuration}" for dataset, configuration in sorted(kinds))
+        raise DataError(f"Models of one dataset and configuration can be compared, got {listed}.")
+    ((dataset, configuration),) = kinds
+    unique = tuple(dict.fromkeys(map(Path.resolve, models)))
+    return Question(dataset, configuration, models=unique, folds=tuple(folds))
 
 
 @dataclass(frozen=True)
@@ -70,18 +101,20 @@ def find_models(question: Question) -> FoundModels:
     Raises:
         DataError: there are not two of them; says what to train.
     """
-    roots = question.results or (results_folder(),)
-    name = _dataset_name(question, roots[0])
-    _check_roots(roots, name)
-    folders = [folder for root in roots for folder in _model_folders(root / name, question)]
-    _check_found(question, name, roots[0], folders)
+    name, folders = question.dataset, list(question.models)
+    if not folders:
+        roots = question.results or (results_folder(),)
+        name = _dataset_name(question, roots[0])
+        _check_roots(roots, name)
+        folders = [folder for root in roots for folder in _model_folders(root / name, question)]
+        _check_found(question, name, roots[0], folders)
     found: dict[tuple[str, str], dict[str, list[RunRecord]]] = {}
     notes: list[str] = []
     unfinished: set[str] = set()  # trainers
     for folder in folders:
         trainer, plans, _ = folder.name.split("__")
         of_model = found.setdefault((trainer, plans), {})
-        for fold_folder in _validated(folder, name, notes, unfinished):
+        for fold_folder in _validated(folder, name, question.folds, notes, unfinished):
             fold = fold_folder.name.removeprefix("fold_")
             of_model.setdefault(fold, []).append(RunRecord.load(fold_folder))
     several_plans = len({plans for (_, plans), folds in found.items() if folds}) > 1
@@ -156,11 +189,19 @@ def _check_found(question: Question, name: str, root: Path, folders: Sequence[Pa
 
 
 def _validated(
-    folder: Path, dataset_name: str, notes: list[str], unfinished: set[str]
+    folder: Path,
+    dataset_name: str,
+    wanted: Collection[str],
+    notes: list[str],
+    unfinished: set[str],
 ) -> Iterator[Path]:
     """Return the folds that can be compared; note the others, and trainers that go on."""
     trainer, plans, configuration = folder.name.split("__")
-    folds = sorted(path for path in folder.glob("fold_*") if path.is_dir())
+    folds = sorted(
+        path
+        for path in folder.glob("fold_*")
+        if path.is_dir() and (not wanted or path.name.removeprefix("fold_") in wanted)
+    )
     preprocessed = folder_if_set(PREPROCESSED)
     for fold_folder in folds:
         fold = FOLD.fullmatch(fold_folder.name)

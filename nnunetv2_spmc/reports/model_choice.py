@@ -12,6 +12,8 @@ from nnunetv2_spmc.reports.compared_models import ComparedModel
 from nnunetv2_spmc.reports.found_models import Question, find_models
 from nnunetv2_spmc.reports.model_differences import check_same_references, differences
 
+LONGER = 1.3  # times the hours of the first model: more epochs of that one are another comparison
+
 
 @dataclass(frozen=True, eq=False)
 class Choice:
@@ -35,7 +37,7 @@ class Choice:
         return "\n".join(lines)
 
     def _explanations(self) -> list[str]:
-        recommendation = self.recommendation
+        recommendation, first = self.recommendation, self.recommendation.baseline
         patients, gains = recommendation.patients, recommendation.gains
         lines = [
             "Dice of nnU-Net's validation: mean over classes, then over the cases of a "
@@ -48,6 +50,13 @@ class Choice:
         if all(len(runs) == 1 for model in self.models for runs in model.folds.values()):
             lines.append(
                 "There is one run of each: other seeds may differ as much (see --results)."
+            )
+        longer = [g.model for g in gains if g.model.seconds > LONGER * first.seconds]
+        if longer:
+            slowest = max(longer, key=lambda model: model.seconds)
+            lines.append(
+                f"{slowest.name} took {slowest.seconds / first.seconds:.1f} times as long as "
+                f"{first.name}, which may gain from more epochs as well."
             )
         if left_out := sum(gain.pairs.one_sided for gain in gains):
             lines.append(

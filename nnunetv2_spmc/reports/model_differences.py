@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.evaluation.case_metrics import ClassMetrics
 from nnunetv2_spmc.evaluation.methods import Key, Method, Seed
@@ -23,6 +25,7 @@ from nnunetv2_spmc.training.warm_start import has_seen_validation_cases
 SETTINGS = ("epochs", "iterations_per_epoch", "initial_lr", "labeled_views", "average_last")
 VIEWED = "viewed_pass"
 MANY = 10  # cases that a sentence names
+AS_LONG = 1.15  # times the hours of another model, at most
 
 
 def check_same_references(models: Sequence[ComparedModel]) -> None:
@@ -58,6 +61,8 @@ def differences(models: Sequence[ComparedModel]) -> list[str]:
         trained = {m.name: [run.case_counts[0] for run in m.folds[fold]] for m in some}
         found += _unlike(trained, f"the number of labeled cases of fold {fold}")
     for key in SETTINGS:
+        if key == "epochs" and _trained_as_long(models):
+            continue  # more epochs of a cheaper method are what makes a comparison fair
         found += _unlike({m.name: [run.settings.get(key) for run in m.runs] for m in models}, key)
     found += _viewed_passes(models)
     for model in models:
@@ -65,6 +70,11 @@ def differences(models: Sequence[ComparedModel]) -> list[str]:
         found += _warm_start(model)
         found += _trained_on_validation(model)
     return found
+
+
+def _trained_as_long(models: Sequence[ComparedModel]) -> bool:
+    seconds = [model.candidate().seconds for model in models]
+    return not np.isnan(seconds).any() and max(seconds) <= AS_LONG * min(seconds)
 
 
 def as_methods(

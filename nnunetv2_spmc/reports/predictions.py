@@ -33,7 +33,7 @@ class Predictions:
 
     Args:
         run: the run.
-        kind: of which cases they are.
+        kind: whether they are of validation or test cases.
         folder: that holds them.
         metrics: one row per case and class.
         failed: case -> why it is not among them.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from nnunetv2_spmc.reports.run_record import RunRecord
+if TYPE_CHECKING:
+    from nnunetv2_spmc.reports.run_record import RunRecord
 
 
 def run_labels(runs: Sequence[RunRecord]) -> list[str]:

@@ -22,6 +22,7 @@ from nnunetv2_spmc.raw.dataset_json import channel_names, read_dataset_json
 from nnunetv2_spmc.raw.layout import IMAGES_TRAIN
 from nnunetv2_spmc.raw.plans_json import read_plans
 from nnunetv2_spmc.reports import run_files
+from nnunetv2_spmc.reports.run_names import short_name
 from nnunetv2_spmc.training.checkpoint import CheckpointError, own_state
 
 if TYPE_CHECKING:
@@ -109,8 +110,9 @@ class RunRecord:
 
     def __repr__(self) -> str:
         """Say in a line which run it is, and how far it came."""
-        dataset = self.folder.parent.parent.name
-        return f"<{type(self).__name__} {dataset}: {self.name}, {self.epochs_done} epochs>"
+        dataset, trainer = self.folder.parent.parent.name, short_name(self.trainer)
+        what = f"{trainer}, {self.configuration}, fold {self.fold}"
+        return f"<{type(self).__name__} {dataset}: {what}, {self.epochs_done} epochs>"
 
     # ---- what it is ----------------------------------------------------------------------------
 

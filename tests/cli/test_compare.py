@@ -166,7 +166,7 @@ def test_what_cannot_be_written_of_trained_models_leaves_no_folder(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give -d and -c, or folders with a metrics.csv."),
+        ([], "give -d and -c, or -m, or folders with a metrics.csv."),
         (["-d", "500"], "-c is missing."),
         (["-c", "2d"], "-d is missing."),
         (["-d", "500", "-c", "2d", "run"], "-d compares trained models, and run is a folder of"),

@@ -165,7 +165,9 @@ def test_an_option_that_is_like_one_is_suggested(written, meant, capsys) -> None
     [
         ("uncertainty -i a -o b -m c -d 500 -tr T", "leave -d -tr out"),
         ("rank -d 5 -m c -c 2d", "leave -c out"),
-        ("rank -m c", "-d is missing"),
+        ("rank", "-m MODEL_FOLDER, or -d ID -c CONFIG -tr TRAINER"),
+        ("compare -m a b -d 5", "leave -d out"),
+        ("compare a b -f 0", "-f compares trained models"),
         ("export -o b", "-m MODEL_FOLDER, or -d ID -c CONFIG -tr TRAINER"),
         ("export -o b -d 5", "-m MODEL_FOLDER, or -d ID -c CONFIG -tr TRAINER"),
         ("report -o b.html", "RUN, or -m MODEL_FOLDER, or -d ID -c CONFIG -tr TRAINER"),
@@ -226,3 +228,22 @@ def test_a_name_that_is_not_utf8_is_refused_and_shown(capsys) -> None:
 )
 def test_values_are_read_as_argparse_reads_them(arguments, name, value) -> None:
     assert getattr(parser().parse_args(arguments), name) == value
+
+
+def test_hyphens_and_underscores_are_the_same_after_one_hyphen_too() -> None:
+    known = Parser(prog="p")
+    known.add_argument("-part_id", type=int)
+    known.add_argument("--use-frames", action="store_true")
+    assert known.parse_args(["-part-id", "3"]).part_id == 3
+    assert known.parse_args(["-part-id=3", "--use_frames"]).use_frames
+
+
+def test_a_help_fills_paragraphs_keeps_tables_and_breaks_no_path(monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    path = "nnUNet_results/DatasetXXX_Name/TRAINER__PLANS__CONFIGURATION/fold_0"
+    known = Parser(prog="p", epilog="word " * 30 + "\n  a table\n  of two lines\n" + "end " * 20)
+    known.add_argument("-m", help=f"model: {path}")
+    text = known.format_help()
+    assert path in text
+    assert "\n  a table\n  of two lines\nend end" in text
+    assert all(len(line) <= 60 or path in line for line in text.splitlines())

@@ -75,6 +75,13 @@ def test_of_annotated_slices_it_is_that_with_most_errors(view):
     assert slice_to_show([replace(view, prediction=view.reference)]) in annotated
 
 
+def test_a_slice_with_a_sliver_of_the_reference_is_not_shown(view):
+    reference, prediction = np.zeros_like(view.reference), np.zeros_like(view.prediction)
+    reference[0, 0, :1], reference[1, 0, :10] = 1, 1
+    prediction[0] = 1  # everything is wrong here
+    assert slice_to_show([replace(view, reference=reference, prediction=prediction)]) == 1
+
+
 def outline_colors(axes):
     return {to_hex(color) for drawn in axes.collections for color in drawn.get_edgecolor()}
 
@@ -108,7 +115,9 @@ def test_the_legend_names_classes_errors_and_common_difficulty(view):
     ]
     (legend,) = draw_case("case", [view], CLASSES).legends
     assert [text.get_text() for text in legend.get_texts()] == [
-        name for name, _ in legend_of([view], CLASSES)
+        *(name for name, _ in legend_of([view], CLASSES)),
+        "filled: prediction",
+        "outline: reference",
     ]
 
 

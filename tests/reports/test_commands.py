@@ -254,6 +254,18 @@ def test_rank_lists_all_unlabeled_cases_with_their_patients(model, tmp_path, cap
         parts = float(row["common_difficulty"]), float(row["disagreement"])
         assert float(row["score"]) == pytest.approx(sum(parts) / 2)
     assert f"| 1 *  | {rows[0]['case']}" in capsys.readouterr().out
+    assert [row["chosen"] for row in rows] == ["1", "1", "0", "0"]
+
+
+def test_rank_takes_the_dataset_of_the_model(model, images, monkeypatch, capsys):
+    options = ("-m", model, "-device", "cpu", "--disable_tta", "--score", "random")
+    run(rank, *options)
+    assert "| 4    |" in capsys.readouterr().out  # imagesUn of the dataset in the model's plans
+    for name in ("half", "nan"):
+        (images / f"{name}_0000.nii.gz").unlink()
+    monkeypatch.delenv("nnUNet_raw")  # images of their own need no dataset
+    run(rank, *options, "-i", images)
+    assert "| 1    | whole" in capsys.readouterr().out
 
 
 def test_rank_of_a_stock_model_needs_another_score(phantom_runs, capsys):

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from nnunetv2_spmc.common.errors import DataError
-from nnunetv2_spmc.reports.found_models import Question
+from nnunetv2_spmc.reports.found_models import Question, question_of
 from nnunetv2_spmc.reports.model_choice import choose
 from tests.model_folders import write_fold, write_summary
 
@@ -14,7 +14,7 @@ CASES = [f"case{i}" for i in range(6)]
 CONTROL, SPMC = "nnUNetTrainerSupervisedControl", "nnUNetTrainerSPMC"
 CONTROL_DICE = dict.fromkeys(CASES, 0.5)
 SPMC_DICE = {case: 0.51 + 0.01 * i for i, case in enumerate(CASES)}
-RESULT = "Dice +0.035 over nnUNetTrainerSupervisedControl (95 % interval +0.022 to +0.048) on 6 "
+RESULT = "Dice +0.035 over nnUNetTrainerSupervisedControl (95 % interval +0.017 to +0.053) on 6 "
 
 
 @pytest.fixture
@@ -56,6 +56,24 @@ def test_the_models_of_a_dataset_are_found_and_one_is_recommended(both):
     assert choice.sentence == f"Use nnUNetTrainerSPMC: {RESULT}cases, fold 0."
     assert choice.warnings == choice.notes == ()
     assert "There is one run of each: other seeds may differ as much" in choice.text()
+
+
+def test_models_and_folds_can_be_named(write, both):
+    write(CONTROL, dict.fromkeys(CASES, 0.9), fold="1")
+    write(SPMC, dict.fromkeys(CASES, 0.8), fold="1")
+    models = [fold.parent for fold in both]
+    assert choose(question_of(models, ["0"])).sentence == asked(folds=("0",)).sentence
+    assert choose(question_of(models, ["0"])).sentence.endswith("on 6 cases, fold 0.")
+    assert ", folds 0, 1" in choose(question_of(models)).sentence
+
+
+def test_folders_that_are_no_models_to_compare_are_refused(both, tmp_path):
+    with pytest.raises(DataError, match=r"fold_0 is not a model folder; give the folder TRAINER__"):
+        question_of(both)
+    other = both[0].parent.with_name(f"{CONTROL}__nnUNetPlans__3d_fullres")
+    shutil.copytree(both[0].parent, other)
+    with pytest.raises(DataError, match=r"one dataset and configuration can be compared, got"):
+        question_of([both[1].parent, other])
 
 
 def test_patients_come_from_split_json(both, planned_phantom, monkeypatch, tmp_path):
@@ -115,11 +133,26 @@ def test_only_folds_and_cases_that_two_models_have_are_compared(both, write):
 
 def test_what_differs_beside_the_method_is_a_warning(write):
     write(CONTROL, labeled=8, settings={"initial_lr": 0.01})
-    write(SPMC, settings={"epochs": 5, "initial_lr": 0.01})
+    write(SPMC, settings={"epochs": 5, "initial_lr": 0.01}, seconds=150)
     labeled, epochs = asked().warnings
     names = "(nnUNetTrainerSupervisedControl {}, nnUNetTrainerSPMC {})"
     assert f"the number of labeled cases of fold 0 {names.format(8, 4)}" in labeled
     assert f"differ in epochs {names.format(2, 5)}, which may be what" in epochs
+
+
+def test_a_model_that_took_longer_is_named(write):
+    write(SPMC, seconds=150)
+    write(CONTROL, seconds=60)
+    assert asked().warnings == ()
+    longer = f"{SPMC} took 2.5 times as long as {CONTROL}, which may gain from more epochs as well."
+    assert longer in asked().text()
+
+
+def test_more_epochs_in_the_same_time_are_a_fair_comparison(write):
+    write(SPMC, seconds=150)
+    write(CONTROL, settings={"epochs": 5}, seconds=150)
+    assert asked().warnings == ()
+    assert "times as long" not in asked().text()
 
 
 def test_a_second_pass_over_labeled_patches_is_a_warning(write):

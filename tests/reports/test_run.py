@@ -35,6 +35,21 @@ def test_importing_the_package_does_not_import_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_the_repr_of_a_run_fits_a_line(run, tmp_path):
+    assert repr(run).startswith(f"<Run {run.dataset_name}: SPMC, ")
+    folder = tmp_path / "Dataset510_Liver" / run.folder.parent.name / "fold_0"
+    long = replace(
+        run,
+        folder=folder,
+        trainer="nnUNetTrainerSupervisedControl",
+        configuration="3d_fullres",
+        epochs_done=1000,
+    )
+    text = "<Run Dataset510_Liver: SupervisedControl, 3d_fullres, fold 0, 1000 epochs>"
+    assert repr(long) == text
+    assert len(text) < 80
+
+
 def test_curves_are_those_of_the_logger(run, phantom_runs):
     logging = torch.load(phantom_runs.spmc / "checkpoint_final.pth", weights_only=False)["logging"]
     assert isinstance(run.curves, pd.DataFrame)
