@@ -21,9 +21,9 @@ settings follow. Runs that differ only in seed or fold are trainings of one meth
 
 If nnUNet_raw has labeled test cases, the page judges by them, otherwise by the validation cases.
 Test cases that are not predicted yet are predicted, with their maps, into RUN/test, where the next
-report finds them. Validation cases are predicted again only for the maps of the cases that are
-shown. Images are read from nnUNet_raw, and references from nnUNet_raw and nnUNet_preprocessed: set
-both as for nnU-Net."""
+report finds them. Of validation cases, only those that are shown are predicted once more, for their
+maps, which are kept in RUN/validation_maps. Images are read from nnUNet_raw, and references from
+nnUNet_raw and nnUNet_preprocessed: set both as for nnU-Net."""
 
 
 def build_parser() -> Parser:

@@ -117,7 +117,9 @@ def case_view(
     if maps is not None and maps.confidence.shape != prediction.shape:
         maps = None
     if maps is None and with_maps:
-        maps = run.predict(images)
+        predicted = run.predict(images)
+        among.keep_maps(case, predicted)
+        maps = predicted
     dice = among.metrics.loc[among.metrics["case"] == case, "dice"].mean()
     return CaseView(
         run_name=name or run.name,

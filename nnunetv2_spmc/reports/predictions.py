@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -12,9 +13,11 @@ import pandas as pd
 
 from nnunetv2_spmc.common.errors import DataError
 from nnunetv2_spmc.common.nnunet_folders import PREPROCESSED, RAW, folder_if_set, raw_dataset_folder
+from nnunetv2_spmc.common.whole_file import WriteError, made_folder
 from nnunetv2_spmc.evaluation.folder_evaluation import evaluate_folder
 from nnunetv2_spmc.evaluation.metrics_csv import METRICS_COLUMNS, METRICS_CSV, read_metrics_csv
-from nnunetv2_spmc.inference.map_files import StoredMaps, read_stored_maps
+from nnunetv2_spmc.inference.case_maps import CaseMaps
+from nnunetv2_spmc.inference.map_files import StoredMaps, read_stored_maps, write_maps
 from nnunetv2_spmc.inference.uncertainty import write_uncertainty
 from nnunetv2_spmc.raw.cases import count_of
 from nnunetv2_spmc.raw.layout import IMAGES_TEST, LABELS_TEST
@@ -23,6 +26,7 @@ from nnunetv2_spmc.reports.run_record import RunRecord
 from nnunetv2_spmc.unlabeled.raw_images import find_images
 
 TEST_FOLDER = "test"
+MAPS_FOLDER = "validation_maps"
 Kind = Literal["validation", "test"]
 Log = Callable[[str], None]
 
@@ -75,7 +79,7 @@ class Predictions:
         return _test_label(self.run, case)
 
     def stored_maps(self, case: str) -> StoredMaps | None:
-        """Return the maps that nnUNetv2_spmc_uncertainty has left next to a prediction.
+        """Return the maps next to a prediction, or those that `keep_maps` has kept.
 
         Raises:
             DataError: they are damaged.
@@ -83,7 +87,22 @@ class Predictions:
         reader = self.run.reader_writer
         newer_than = _checkpoint_time(self.run) if self.written_by_run else 0
         ending = self.run.dataset_json["file_ending"]
-        return read_stored_maps(self.folder, case, reader, ending, newer_than)
+        maps = read_stored_maps(self.folder, case, reader, ending, newer_than)
+        if maps is None and self.kind == "validation":
+            maps = read_stored_maps(self._kept, case, reader, ending, newer_than)
+        return maps
+
+    def keep_maps(self, case: str, maps: CaseMaps) -> None:
+        """Keep the maps of a validation case for the next report, where the disk allows it."""
+        if self.kind != "validation":
+            return
+        ending = self.run.dataset_json["file_ending"]
+        with suppress(WriteError), made_folder(self._kept):
+            write_maps(self._kept, case, maps, self.run.reader_writer, ending)
+
+    @property
+    def _kept(self) -> Path:
+        return self.run.folder / MAPS_FOLDER
 
 
 def predicted_validation_cases(

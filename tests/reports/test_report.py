@@ -540,6 +540,20 @@ def test_a_damaged_test_scan_leaves_the_validation_cases_and_is_named(
     assert f"{image} is truncated or damaged" in report.failed["test cases of nnUNetTrainerSPMC"]
 
 
+def test_maps_of_validation_cases_are_kept_for_the_next_report(copied, monkeypatch):
+    _, spmc = copied
+    run = load_run(spmc)
+    first = case_view(run, "train_000")
+    assert (spmc / "validation_maps" / "confidence" / "train_000.nii.gz").is_file()
+    monkeypatch.setattr(type(run), "predict", None)
+    again = case_view(load_run(spmc), "train_000")
+    assert np.array_equal(again.confidence, first.confidence)
+    assert np.array_equal(again.common_difficulty, first.common_difficulty)
+    os.utime(spmc / run.checkpoint_name)  # of another model: its own maps
+    with pytest.raises(TypeError):
+        case_view(load_run(spmc), "train_000")
+
+
 def test_stored_maps_of_validation_cases_are_used(copied, monkeypatch):
     _, spmc = copied
     run = load_run(spmc)
