@@ -34,11 +34,13 @@ def test_a_bug_report_asks_for_the_output_of_the_doctor():
     assert question["validations"]["required"]
 
 
-@pytest.mark.parametrize(
-    "template", sorted(GITHUB.glob("ISSUE_TEMPLATE/*.yml")), ids=lambda p: p.stem
-)
-def test_an_issue_template_has_what_github_demands(template):
-    content = read_yaml(template)
+def test_nobody_opens_an_issue_past_the_forms():
+    assert read_yaml(GITHUB / "ISSUE_TEMPLATE" / "config.yml") == {"blank_issues_enabled": False}
+
+
+@pytest.mark.parametrize("name", ["bug_report", "question"])
+def test_an_issue_template_has_what_github_demands(name):
+    content = read_yaml(GITHUB / "ISSUE_TEMPLATE" / f"{name}.yml")
     assert {"name", "description", "body"} <= set(content)
     for part in content["body"]:
         assert part["type"] in ("markdown", "textarea", "input", "dropdown", "checkboxes")
