@@ -333,7 +333,7 @@ def test_patients_come_from_the_record_of_scans_where_raw_data_is_absent(
     (folder / "spmc_scans.json").write_text(json.dumps(record))
     runs = [load_run(phantom_runs.control), load_run(phantom_runs.spmc)]
     (found,) = gather_report(runs, replace(VALIDATION, num_cases=0)).answers
-    assert "3 validation patients, 1 seed each." in found.details
+    assert found.headline.endswith("on 3 validation patients, 1 seed each.")
 
 
 def test_only_settings_that_a_run_uses_are_shown_and_marked(gathered, text):
