@@ -1,8 +1,8 @@
-"""Phantom: small synthetic 3D scans with two classes, for the demo and the tests.
+"""Phantom: small synthetic scans of one of two looks, for the demo, the tests and first tries.
 
-Source: generated; no licence applies. Labels: 1 organ, 2 core, which lies across its border.
-Counts: as asked for. A case depends on the seed, its role and its number alone, so the labeled and
-test cases stay the same when unlabeled ones are added.
+Source: generated; no licence applies. Labels: 1 organ, 2 core, which lies across its border; those
+of the other look are in heart.py. Counts: as asked for. A case depends on the seed, its role and
+its number alone, so the labeled and test cases stay the same when unlabeled ones are added.
 
 Organ and core are deformed ellipsoids in a body with unlabeled structures of similar brightness,
 under a bias field, blurred borders and noise. Contrasts vary between cases: a few labeled cases
@@ -12,7 +12,7 @@ do not show all of it.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,8 +21,9 @@ import numpy as np
 import SimpleITK as sitk
 from scipy.ndimage import gaussian_filter
 
-from nnunetv2_spmc.dataset_conversion import Converter
+from nnunetv2_spmc.dataset_conversion import Converter, heart
 from nnunetv2_spmc.dataset_conversion.arguments import add_number, add_seed
+from nnunetv2_spmc.dataset_conversion.smooth_noise import smooth_noise
 from nnunetv2_spmc.raw.cases import ConversionError, RawCase, RawDataset, Role
 from nnunetv2_spmc.raw.summary import ConversionSummary
 from nnunetv2_spmc.raw.writer import WriteOptions, write_raw_dataset
@@ -32,7 +33,7 @@ NAME = "Phantom"
 LABELED, UNLABELED, TEST = 6, 16, 6
 SIZE = (48, 48, 32)  # x, y, z
 SPACING_MM = (1.0, 1.0, 2.0)
-SMALLEST_SIDE = 16
+LOOK = "organ"
 CHANNELS = ("MRI",)
 LABELS = {"background": 0, "organ": 1, "core": 2}
 STREAMS: tuple[Role, ...] = ("labeled", "unlabeled", "test")
@@ -46,6 +47,7 @@ class PhantomVolume:
     seed: tuple[int, int, int]
     size: tuple[int, int, int]
     part: Literal["image", "label"]
+    look: str
 
     def __str__(self) -> str:
         """The source, as messages and split.json name it."""
@@ -53,9 +55,10 @@ class PhantomVolume:
 
     def read(self) -> sitk.Image:
         """Generate the case."""
-        image, label = phantom_arrays(np.random.default_rng(self.seed), self.size)
+        look = LOOKS[self.look]
+        image, label = look.arrays(np.random.default_rng(self.seed), self.size)
         volume = sitk.GetImageFromArray(image if self.part == "image" else label)
-        volume.SetSpacing(SPACING_MM)
+        volume.SetSpacing(look.spacing_mm)
         return volume
 
 
@@ -66,7 +69,8 @@ def convert_phantom(
     labeled: int = LABELED,
     unlabeled: int = UNLABELED,
     test: int = TEST,
-    size: Sequence[int] = SIZE,
+    size: Sequence[int] | None = None,
+    look: str = LOOK,
     seed: int = 0,
     options: WriteOptions | None = None,
 ) -> ConversionSummary:
@@ -78,24 +82,30 @@ def convert_phantom(
         labeled: Number of labeled cases.
         unlabeled: Number of unlabeled cases; their labels go to labelsUn.
         test: Number of test cases.
-        size: Voxels along x, y, z.
+        size: Voxels along x, y, z; None takes that of the look.
+        look: Key of `LOOKS`.
         seed: Seed of everything.
         options: How to write.
 
     Raises:
-        ConversionError: For counts or sizes that make no dataset.
+        ConversionError: For counts or sizes that make no dataset, or an unknown look.
     """
+    if look not in LOOKS:
+        raise ConversionError(f"The look must be one of {', '.join(LOOKS)}, got {look!r}.")
+    chosen = LOOKS[look]
+    size = chosen.size if size is None else size
     counts: dict[Role, int] = {"labeled": labeled, "unlabeled": unlabeled, "test": test}
     if min(counts.values()) < 0:
         raise ConversionError(f"Numbers of cases cannot be negative, got {counts}.")
-    if len(size) != 3 or min(size) < SMALLEST_SIDE:
+    if len(size) != 3 or min(size) < chosen.smallest_side:
         raise ConversionError(
-            f"The size needs three sides of at least {SMALLEST_SIDE} voxels, got {list(size)}."
+            f"The size needs three sides of at least {chosen.smallest_side} voxels, got "
+            f"{list(size)}."
         )
     if seed < 0:
         raise ConversionError(f"The seed cannot be negative, got {seed}.")
     cases = tuple(
-        _case(role, number, seed, (size[0], size[1], size[2]))
+        _case(role, number, seed, (size[0], size[1], size[2]), look)
         for role, count in counts.items()
         for number in range(count)
     )
@@ -106,11 +116,12 @@ def convert_phantom(
         source="synthetic",
         protocol=f"{labeled} labeled, {unlabeled} unlabeled, {test} test cases, generated",
         channel_names=CHANNELS,
-        labels=LABELS,
+        labels=chosen.labels,
         cases=cases,
-        information={"description": "Synthetic scans of a deformed organ with a core"},
+        information={"description": chosen.description},
         seed=seed,
-        options={"labeled": labeled, "unlabeled": unlabeled, "test": test, "size": list(size)},
+        options={"labeled": labeled, "unlabeled": unlabeled, "test": test}
+        | {"size": list(size), "look": look},
     )
     return write_raw_dataset(dataset, options or WriteOptions())
 
@@ -123,7 +134,7 @@ def write_phantom(
     labeled: int = LABELED,
     unlabeled: int = UNLABELED,
     test: int = TEST,
-    size: Sequence[int] = SIZE,
+    size: Sequence[int] | None = None,
     seed: int = 0,
     preprocessed: Path | None = None,
     overwrite: bool = False,
@@ -145,13 +156,13 @@ def write_phantom(
     ).folder
 
 
-def _case(role: Role, number: int, seed: int, size: tuple[int, int, int]) -> RawCase:
+def _case(role: Role, number: int, seed: int, size: tuple[int, int, int], look: str) -> RawCase:
     stream = (seed, STREAMS.index(role), number)
     return RawCase(
         identifier=f"{PREFIX[role]}_{number:03d}",
-        images=(PhantomVolume(stream, size, "image"),),
+        images=(PhantomVolume(stream, size, "image", look),),
         role=role,
-        label=PhantomVolume(stream, size, "label"),
+        label=PhantomVolume(stream, size, "label", look),
     )
 
 
@@ -169,7 +180,7 @@ def phantom_arrays(
     """
     shape = size[::-1]
     position = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij"))
-    position += 0.12 * np.stack([_smooth_noise(rng, shape) for _ in range(3)])
+    position += 0.12 * np.stack([smooth_noise(rng, shape) for _ in range(3)])
     body = _ellipsoid(position, np.zeros(3), rng.uniform(0.8, 0.95, 3))
     centre, radii = rng.uniform(-0.2, 0.2, 3), rng.uniform(0.35, 0.6, 3)
     organ = _ellipsoid(position, centre, radii)
@@ -192,25 +203,49 @@ def _image(
     brightness = np.where(label == 1, 0.4 + organ_contrast, brightness)
     core_contrast = organ_contrast + rng.uniform(0.15, 0.3)
     brightness = np.where(label == 2, 0.4 + core_contrast, brightness)
-    brightness = brightness + 0.03 * _smooth_noise(rng, label.shape, width=1 / 24) * body
+    brightness = brightness + 0.03 * smooth_noise(rng, label.shape, width=1 / 24) * body
     # Spacing is twice as large along z, so the same blur in mm is half as wide in voxels there.
     brightness = gaussian_filter(brightness, (0.6, 1.2, 1.2))
-    brightness *= np.exp(0.2 * _smooth_noise(rng, label.shape, width=1 / 5))
+    brightness *= np.exp(0.2 * smooth_noise(rng, label.shape, width=1 / 5))
     brightness += rng.normal(0, rng.uniform(0.04, 0.09), label.shape)
     return np.round(1000 * brightness).astype(np.int16)
-
-
-def _smooth_noise(
-    rng: np.random.Generator, shape: tuple[int, ...], width: float = 1 / 8
-) -> np.ndarray:
-    """Gaussian noise of mean 0 and standard deviation 1, smooth over a share of each side."""
-    noise = gaussian_filter(rng.normal(size=shape), [width * side for side in shape], mode="wrap")
-    return np.asarray((noise - noise.mean()) / noise.std())
 
 
 def _ellipsoid(position: np.ndarray, centre: np.ndarray, radii: np.ndarray) -> np.ndarray:
     offset = (position - centre[:, None, None, None]) / radii[:, None, None, None]
     return (offset**2).sum(axis=0) <= 1
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the scans of a phantom show."""
+
+    description: str
+    arrays: Callable[[np.random.Generator, tuple[int, int, int]], tuple[np.ndarray, np.ndarray]]
+    labels: Mapping[str, int]
+    size: tuple[int, int, int]
+    smallest_side: int
+    spacing_mm: tuple[float, float, float]
+
+
+LOOKS = {
+    LOOK: Look(
+        "Synthetic scans of a deformed organ with a core",
+        phantom_arrays,
+        LABELS,
+        SIZE,
+        16,
+        SPACING_MM,
+    ),
+    "heart": Look(
+        "Synthetic short-axis slices of hearts",
+        heart.heart_arrays,
+        heart.LABELS,
+        heart.SIZE,
+        8,
+        heart.SPACING_MM,
+    ),
+}
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -220,9 +255,15 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--size",
         nargs=3,
         type=int,
-        default=SIZE,
         metavar=("X", "Y", "Z"),
-        help=f"voxels (default: {' '.join(map(str, SIZE))})",
+        help=f"voxels (default: {' '.join(map(str, SIZE))}; hearts: "
+        f"{' '.join(map(str, heart.SIZE))})",
+    )
+    parser.add_argument(
+        "--look",
+        choices=LOOKS,
+        default=LOOK,
+        help="what the scans show: an organ with a core, or hearts (default: %(default)s)",
     )
     add_seed(parser, "seed of everything")
 
@@ -235,6 +276,7 @@ def _convert(arguments: argparse.Namespace, options: WriteOptions) -> Conversion
         unlabeled=arguments.unlabeled,
         test=arguments.test,
         size=arguments.size,
+        look=arguments.look,
         seed=arguments.seed,
         options=options,
     )

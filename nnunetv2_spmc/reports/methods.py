@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nnunetv2_spmc.reports.run_names import short_name, told_apart
-from nnunetv2_spmc.reports.run_record import RunRecord
+from nnunetv2_spmc.reports.run_names import told_apart
+from nnunetv2_spmc.reports.run_record import RunRecord, short_name
 from nnunetv2_spmc.reports.used_settings import completed, used_settings
 from nnunetv2_spmc.training.settings import SCHEDULE
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from nnunetv2_spmc.reports.run_record import RunRecord
+from nnunetv2_spmc.reports.run_record import RunRecord
 
 
 def run_labels(runs: Sequence[RunRecord]) -> list[str]:
@@ -33,8 +31,3 @@ def told_apart(labels: Sequence[str], *parts: Sequence[str]) -> list[str]:
     if len(set(labels)) < len(labels):
         labels = [f"{number}: {label}" for number, label in enumerate(labels, start=1)]
     return labels
-
-
-def short_name(trainer: str) -> str:
-    """Return the class name of a trainer as pictures show it: 'SPMC', but 'nnUNetTrainer'."""
-    return trainer.removeprefix("nnUNetTrainer") or trainer

@@ -22,7 +22,6 @@ from nnunetv2_spmc.raw.dataset_json import channel_names, read_dataset_json
 from nnunetv2_spmc.raw.layout import IMAGES_TRAIN
 from nnunetv2_spmc.raw.plans_json import read_plans
 from nnunetv2_spmc.reports import run_files
-from nnunetv2_spmc.reports.run_names import short_name
 from nnunetv2_spmc.training.checkpoint import CheckpointError, own_state
 
 if TYPE_CHECKING:
@@ -283,3 +282,8 @@ def _overlap(state: Mapping[str, Any]) -> str:
 def _versions(state: Mapping[str, Any], debug: Mapping[str, Any]) -> dict[str, str]:
     found = {"nnunetv2-spmc": state.get("version"), "torch": debug.get("torch_version")}
     return {name: str(version) for name, version in found.items() if version}
+
+
+def short_name(trainer: str) -> str:
+    """Return the class name of a trainer as pictures show it: 'SPMC', but 'nnUNetTrainer'."""
+    return trainer.removeprefix("nnUNetTrainer") or trainer

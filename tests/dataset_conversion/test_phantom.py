@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from nnunetv2_spmc.dataset_conversion.heart import heart_arrays
 from nnunetv2_spmc.dataset_conversion.phantom import (
     convert_phantom,
     phantom_arrays,
@@ -85,3 +86,34 @@ def test_both_classes_are_in_every_scan(seed) -> None:
 def test_senseless_requests_are_refused(tmp_path, options, message) -> None:
     with pytest.raises(ConversionError, match=message):
         write_phantom(tmp_path, **options)
+
+
+def test_hearts_have_their_own_labels_size_and_spacing(tmp_path) -> None:
+    options = WriteOptions(raw=tmp_path)
+    folder = convert_phantom(
+        labeled=5, unlabeled=1, test=1, look="heart", size=(32, 32, 8), options=options
+    ).folder
+    image = sitk.ReadImage(str(folder / "imagesTr" / "train_000_0000.nii.gz"))
+    assert image.GetSize() == (32, 32, 8)
+    assert image.GetSpacing() == (1.5, 1.5, 8.0)
+    labels = json.loads((folder / "dataset.json").read_text())["labels"]
+    assert labels == {"background": 0, "right_ventricle": 1, "myocardium": 2, "left_ventricle": 3}
+    assert json.loads((folder / "split.json").read_text())["options"]["look"] == "heart"
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_heart_has_all_classes_the_muscle_around_the_left_ventricle(seed) -> None:
+    image, label = heart_arrays(np.random.default_rng(seed), (64, 64, 8))
+    assert image.shape == label.shape == (8, 64, 64)
+    assert image.dtype == np.int16
+    assert set(np.unique(label)) == {0, 1, 2, 3}
+    left = label == 3
+    for axis in (1, 2):  # neither background nor the right ventricle touches it
+        for step in (-1, 1):
+            assert set(np.unique(np.roll(label, step, axis)[left])) <= {2, 3}
+    assert image[left].mean() > image[label == 2].mean()
+
+
+def test_an_unknown_look_is_named(tmp_path) -> None:
+    with pytest.raises(ConversionError, match=r"one of organ, heart, got 'loud'"):
+        convert_phantom(look="loud", options=WriteOptions(raw=tmp_path))
