@@ -11,6 +11,9 @@ Blocks of a few iterations are measured before the ramp-up, where no unlabeled p
 in the middle of the training. What an iteration costs is the mean of both, weighted by their
 shares of the training. Ratios are medians over blocks, of the time that the process spent. Equal
 cost in the tables means iterations by these ratios.
+
+With --parts, the table `parts` says instead what loading and augmentation take of an iteration in
+the middle of the training.
 """
 
 from __future__ import annotations
@@ -57,8 +60,8 @@ def named(dataset: str, name: str) -> Run:
     raise ValueError(f"runs.csv and queue.csv have no run {name}.")
 
 
-def block_of(asked: Run, at: float) -> Step:
-    """Start a training at a share of its epochs; return what does a block of its iterations."""
+def started(asked: Run, at: float) -> Any:
+    """Return a trainer at a share of its epochs."""
     from nnunetv2.run.run_training import get_trainer_from_args
 
     os.environ["nnUNet_spmc_settings"] = asked.environment()
@@ -71,6 +74,11 @@ def block_of(asked: Run, at: float) -> Step:
     trainer.current_epoch = int(at * trainer.num_epochs)
     trainer.on_epoch_start()
     trainer.on_train_epoch_start()
+    return trainer
+
+
+def block_of(trainer: Any) -> Step:
+    """Return what does a block of its iterations."""
 
     def block() -> None:
         for _ in range(BLOCK):
@@ -79,10 +87,24 @@ def block_of(asked: Run, at: float) -> Step:
     return block
 
 
+def loading_of(trainer: Any) -> Step:
+    """Return what loads and augments the patches of a block."""
+
+    def block() -> None:
+        for _ in range(BLOCK):
+            next(trainer.dataloader_train)
+
+    return block
+
+
 def measure(dataset: str, names: Sequence[str], blocks: int) -> list[dict[str, Any]]:
     """Return a row for each recipe, the first one with ratio 1."""
     asked = {name: named(dataset, name) for name in names}
-    steps = {f"{name} {at}": block_of(run, at) for name, run in asked.items() for at in (0.0, 0.5)}
+    steps = {
+        f"{name} {at}": block_of(started(run, at))
+        for name, run in asked.items()
+        for at in (0.0, 0.5)
+    }
     interleaved(steps, CPU, 3)  # warm-up
     times = interleaved(steps, CPU, blocks)
     rows = []
@@ -97,13 +119,36 @@ def measure(dataset: str, names: Sequence[str], blocks: int) -> list[dict[str, A
                 "s/iteration": f"{statistics.median(times[name]) / BLOCK:.3f}",
                 "after the ramp-up": f"{ratio(times, f'{name} 0.5', f'{names[0]} 0.5'):.2f}",
                 "mean of a training": f"{ratio(times, name, names[0]):.2f}",
-                MACHINE: machine(
-                    torch.get_num_threads(),
-                    f"medians of {blocks} blocks of {BLOCK} iterations each, in turns",
-                ),
+                MACHINE: _conditions(blocks),
             }
         )
     return rows
+
+
+def measure_parts(dataset: str, names: Sequence[str], blocks: int) -> list[dict[str, Any]]:
+    """Return for each recipe what loading and augmentation take of an iteration."""
+    steps: dict[str, Step] = {}
+    for name in names:
+        trainer = started(named(dataset, name), 0.5)
+        steps |= {f"{name} all": block_of(trainer), f"{name} loading": loading_of(trainer)}
+    interleaved(steps, CPU, 3)  # warm-up
+    times = interleaved(steps, CPU, blocks)
+    return [
+        {
+            "dataset": dataset,
+            "recipe": name,
+            "ms/iteration": f"{1000 * statistics.median(times[f'{name} all']) / BLOCK:.0f}",
+            "loading ms": f"{1000 * statistics.median(times[f'{name} loading']) / BLOCK:.0f}",
+            "share of loading": f"{ratio(times, f'{name} loading', f'{name} all'):.2f}",
+            MACHINE: _conditions(blocks),
+        }
+        for name in names
+    ]
+
+
+def _conditions(blocks: int) -> str:
+    what = f"medians of {blocks} blocks of {BLOCK} iterations each, in turns"
+    return machine(torch.get_num_threads(), what)
 
 
 def main() -> None:
@@ -117,6 +162,7 @@ def main() -> None:
     add("dataset", choices=DATASETS)
     add("recipes", nargs="+", metavar="NAME")
     add("--blocks", type=int, default=15)
+    add("--parts", action="store_true", help="what loading takes of an iteration")
     add("--results", type=Path, metavar="FOLDER", help=RESULTS_HELP)
     arguments = parser.parse_args()
     data, output = arguments.data.resolve(), arguments.output.resolve()
@@ -129,8 +175,9 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         os.environ |= {"nnUNet_results": folder, "nnUNet_n_proc_DA": "0"}
-        rows = measure(arguments.dataset, arguments.recipes, arguments.blocks)
-    publish("cost", rows, results, ["dataset", "recipe"])
+        measured = measure_parts if arguments.parts else measure
+        rows = measured(arguments.dataset, arguments.recipes, arguments.blocks)
+    publish("parts" if arguments.parts else "cost", rows, results, ["dataset", "recipe"])
 
 
 if __name__ == "__main__":
