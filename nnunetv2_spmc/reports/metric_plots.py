@@ -43,8 +43,10 @@ def draw_forest(comparisons: Sequence[Mapping[str, Difference]]) -> Figure:
     for row, found in enumerate(rows):
         if isinstance(found, str):
             place = axes.get_yaxis_transform()
-            options = {"va": "center", "fontsize": 8, "weight": "bold", "transform": place}
-            axes.text(0.01, row, found, bbox={"color": "white", "pad": 1}, **options)
+            text = axes.text(
+                0.01, row, found, va="center", fontsize=8, weight="bold", transform=place
+            )
+            text.set_bbox({"color": "white", "pad": 1})
             continue
         color = method_color(numbers[found.method])
         is_mean = found.label == MEAN or len(comparisons[0]) == 1
