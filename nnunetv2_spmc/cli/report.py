@@ -150,7 +150,7 @@ def _write(arguments: argparse.Namespace, folders: Sequence[Path]) -> int | None
     for note in report.notes:
         print(f"note: {note}")
     for answer in report.answers:
-        print(f"{answer.headline} {answer.details}")
+        print(f"{answer.headline} {answer.details}".rstrip())
     print(f"Wrote {arguments.o} ({arguments.o.stat().st_size / 1e6:.1f} MB).")
     for what, reason in report.failed.items():
         print(f"failed: {what}: {reason}", file=sys.stderr)
