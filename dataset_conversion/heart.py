@@ -105,9 +105,11 @@ def heart_arrays(
         for value, brightness in ((RIGHT, right_blood), (MUSCLE, muscle), (LEFT, blood)):
             one = np.where(labels == value, brightness, one)
         for angle, share in papillary:
-            across = from_centre[0] - share * inner * np.cos(angle)
-            along = from_centre[1] - share * inner * np.sin(angle)
-            one = np.where(np.hypot(across, along) < 0.18 * inner, muscle, one)
+            from_papillary = (
+                from_centre[0] - share * inner * np.cos(angle),
+                from_centre[1] - share * inner * np.sin(angle),
+            )
+            one = np.where(np.hypot(*from_papillary) < 0.18 * inner, muscle, one)
         image[number] = one
     return _scanned(rng, image), label
 

@@ -87,6 +87,8 @@ def case_view(
 ) -> CaseView:
     """Read a case; its maps, too, or predict it once more where there are none.
 
+    Maps of a validation case are kept in the run's folder, see `Predictions.keep_maps`.
+
     Args:
         run: the run.
         case: a validation case, or one of `among`.

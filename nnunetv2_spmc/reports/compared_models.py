@@ -86,6 +86,12 @@ class ComparedModel:
             found.append("as allow_overlap let it")
         return " and ".join(found)
 
+    @cached_property
+    def seconds(self) -> float:
+        """How long a training of a fold took, NaN where that is unknown."""
+        seconds = [sum(run.curves["seconds"].dropna()) for run in self.runs]
+        return float(np.mean(seconds)) if all(seconds) else np.nan
+
     def candidate(self) -> Candidate:
         """Return what decides whether it is used."""
         dice = over_seeds(
@@ -93,9 +99,7 @@ class ComparedModel:
         )
         needs_unlabeled = any(run.unlabeled_cases for run in self.runs)
         rank = 2 if needs_unlabeled else 1 if self.trainer in OWN else 0
-        seconds = [sum(run.curves["seconds"].dropna()) for run in self.runs]
-        known = float(np.mean(seconds)) if all(seconds) else np.nan
-        return Candidate(self.name, dice, rank, needs_unlabeled, known, self.how_seen)
+        return Candidate(self.name, dice, rank, needs_unlabeled, self.seconds, self.how_seen)
 
 
 def _measured(run: RunRecord) -> pd.DataFrame:

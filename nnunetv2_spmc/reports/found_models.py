@@ -237,8 +237,11 @@ def _too_few(
 ) -> DataError:
     because = "".join(f"; {note}" for note in notes)
     if not models:
+        what = f"fold {', '.join(question.folds)}" if question.folds else "a fold"
+        remedy = "; choose others with -f, or train it" if question.folds else ""
         return DataError(
-            f"No model of {name} for {question.configuration} has validated a fold{because}."
+            f"No model of {name} for {question.configuration} has validated {what}{because}"
+            f"{remedy}."
         )
     (model,) = models
     text = (

@@ -73,7 +73,7 @@ def differences(models: Sequence[ComparedModel]) -> list[str]:
 
 
 def _trained_as_long(models: Sequence[ComparedModel]) -> bool:
-    seconds = [model.candidate().seconds for model in models]
+    seconds = [model.seconds for model in models]
     return not np.isnan(seconds).any() and max(seconds) <= AS_LONG * min(seconds)
 
 

@@ -175,3 +175,18 @@ def test_costs_are_measured_on_the_small_plans_of_the_dataset_that_is_asked_for(
     assert (found.dataset, found.configuration) == ("la", "3d_fullres_small")
     with pytest.raises(ValueError, match=r"runs.csv and queue.csv have no run nothing"):
         named("la", "nothing")
+
+
+def test_the_report_says_in_how_many_earlier_runs_the_test_cases_were_measured() -> None:
+    rows, measured = long_csv.read("runs"), {row["run"] for row in long_csv.read("metrics")}
+    earlier = {
+        dataset: sum(
+            row["dataset"] == dataset and row["run"] in measured and row["seed"] not in CONFIRMING
+            for row in rows
+        )
+        for dataset in ("acdc", "la", "hippocampus")
+    }
+    assert earlier == {"acdc": 50, "la": 27, "hippocampus": 0}
+    text = (long_csv.RESULTS / "2026-11-29-confirmation.md").read_text(encoding="utf-8")
+    assert "Fifty earlier rows of runs.csv measured the ten test patients" in text
+    assert "27 the ten test scans of LA" in text

@@ -163,6 +163,14 @@ def test_what_cannot_be_written_of_trained_models_leaves_no_folder(
     assert not (tmp_path / "out").exists()
 
 
+def test_models_named_by_their_folders_are_compared_as_found_ones(models, tmp_path, capsys) -> None:
+    main(models)
+    found = capsys.readouterr().out
+    folders = sorted((tmp_path / "results").glob("Dataset500_*/*__*__*"))
+    main(["-m", *map(str, folders), "-f", "0"])
+    assert capsys.readouterr().out == found
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -67,6 +67,13 @@ def test_models_and_folds_can_be_named(write, both):
     assert ", folds 0, 1" in choose(question_of(models)).sentence
 
 
+def test_a_fold_that_nobody_validated_is_named(both):
+    with pytest.raises(
+        DataError, match=r"has validated fold 3; choose others with -f, or train it"
+    ):
+        choose(question_of([fold.parent for fold in both], ["3"]))
+
+
 def test_folders_that_are_no_models_to_compare_are_refused(both, tmp_path):
     with pytest.raises(DataError, match=r"fold_0 is not a model folder; give the folder TRAINER__"):
         question_of(both)
