@@ -57,7 +57,7 @@ def test_steps_terms_and_variants_are_measured(monkeypatch: pytest.MonkeyPatch) 
         measured = step.measure("2d", 2, cpu, 1, 1, "eager")
         others = variants.measure_variants("2d", cpu, 1, 1)
         alone = terms.measure_terms("2d", 2, cpu, 1)
-    assert float(measured["step/stock"]) > 1
+    assert float(measured["step/stock"]) > 0
     assert float(measured["memory/stock"]) > 1
     assert len(others) == 5
     assert all(float(row["time/step"]) > 0 for row in others)
