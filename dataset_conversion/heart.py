@@ -1,9 +1,10 @@
 """Synthetic short-axis slices of hearts: small, and yet hard, as real ones are.
 
-Source: generated; no licence applies. Labels: 1 right ventricle, 2 myocardium, 3 left ventricle.
+Source: generated; no licence applies. Labels: 1 myocardium of the left ventricle, 2 its cavity.
 
-Hearts differ in place, turn, size, wall and the shape of the right ventricle. The chest around them
-has structures as bright as blood, so that a few labeled scans do not tell what belongs to a heart.
+Hearts differ in place, turn, size and wall. Labeled scans come from a good scanner. Unlabeled and
+test scans come from poor ones, with less contrast and more noise. The right ventricle, which has no
+label, and other structures in the chest are as bright as the cavity.
 """
 
 from __future__ import annotations
@@ -15,12 +16,27 @@ from scipy.ndimage import gaussian_filter
 
 from nnunetv2_spmc.dataset_conversion.smooth_noise import smooth_noise
 
-LABELS = {"background": 0, "right_ventricle": 1, "myocardium": 2, "left_ventricle": 3}
-RIGHT, MUSCLE, LEFT = 1, 2, 3
+LABELS = {"background": 0, "myocardium": 1, "left_ventricle": 2}
+MUSCLE, CAVITY = 1, 2
 SIZE = (64, 64, 8)  # x, y, z; lengths below are in voxels of this size
 SPACING_MM = (1.5, 1.5, 8.0)
-STRUCTURES = 14  # around the heart
+STRUCTURES = 10  # around the heart
 AIR = 0.02
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Scanner:
+    """The ranges from which each scan draws its brightness and noise."""
+
+    muscle: Range
+    tissue_above_muscle: Range
+    blood_above_muscle: Range
+    noise: Range
+
+
+GOOD = Scanner((0.1, 0.2), (0.15, 0.25), (0.5, 0.7), (0.04, 0.06))
+POOR = Scanner((0.1, 0.3), (0.05, 0.25), (0.15, 0.5), (0.08, 0.14))
 
 
 @dataclass(frozen=True)
@@ -40,16 +56,17 @@ class _Ellipse:
 
 
 def heart_arrays(
-    rng: np.random.Generator, size: tuple[int, int, int]
+    rng: np.random.Generator, size: tuple[int, int, int], scanner: Scanner = GOOD
 ) -> tuple[np.ndarray, np.ndarray]:
     """Generate one case.
 
     Args:
         rng: Source of all randomness.
         size: Voxels along x, y, z, from the base of the heart to its apex.
+        scanner: Decides contrast and noise.
 
     Returns:
-        Image (z, y, x) int16 and label (z, y, x) uint8 with values 0 to 3.
+        Image (z, y, x) int16 and label (z, y, x) uint8 with values 0 to 2.
     """
     width, height, slices = size
     y, x = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
@@ -58,12 +75,13 @@ def heart_arrays(
     turn = between(-0.9, 0.9)
     cavity, wall = scale * between(5, 10), scale * between(2, 5)
     # of the right ventricle, in radii of the left one with its wall
-    offset, depth, breadth = between(0.7, 1.1), between(0.5, 1.1), between(0.9, 1.5)
-    blood = 0.4 + between(0.25, 0.45)
-    muscle, right_blood = between(0.18, 0.3), blood * between(0.8, 1.05)
+    offset, depth, breadth = between(0.7, 1.1), between(0.7, 1.1), between(0.9, 1.5)
+    muscle = between(*scanner.muscle)
+    tissue = muscle + between(*scanner.tissue_above_muscle)
+    blood = muscle + between(*scanner.blood_above_muscle)
+    right_blood = blood * between(0.8, 1.05)
     stretch, stretched_along = between(0.85, 1.15), between(0, np.pi)
     chest = scale * between(26, 31), scale * between(22, 29)
-    tissue = between(0.32, 0.5)
     structures = [
         _Ellipse(
             between(0, width),
@@ -98,11 +116,11 @@ def heart_arrays(
         full = (cavity + wall) * max(taper - 0.35 * down, 0.0)
         right = ((along + offset * outer) / (depth * full + 1e-3)) ** 2
         right = right + (across / (breadth * full + 1e-3)) ** 2 <= 1
+        one = np.where(right, right_blood, one)
         labels = label[number]
-        labels[right & (distance > outer)] = RIGHT
-        labels[(distance <= outer) & (distance > inner)] = MUSCLE
-        labels[distance <= inner] = LEFT
-        for value, brightness in ((RIGHT, right_blood), (MUSCLE, muscle), (LEFT, blood)):
+        labels[distance <= outer] = MUSCLE
+        labels[distance <= inner] = CAVITY
+        for value, brightness in ((MUSCLE, muscle), (CAVITY, blood)):
             one = np.where(labels == value, brightness, one)
         for angle, share in papillary:
             from_papillary = (
@@ -111,15 +129,15 @@ def heart_arrays(
             )
             one = np.where(np.hypot(*from_papillary) < 0.18 * inner, muscle, one)
         image[number] = one
-    return _scanned(rng, image), label
+    return _scanned(rng, image, scanner), label
 
 
-def _scanned(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+def _scanned(rng: np.random.Generator, image: np.ndarray, scanner: Scanner) -> np.ndarray:
     """Add texture, blur, a bias field and noise; int16."""
     image = image + 0.04 * smooth_noise(rng, image.shape, width=1 / 24) * (image > 0.1)
     image = gaussian_filter(image, (0.3, 0.8, 0.8))
     image *= np.exp(0.35 * smooth_noise(rng, image.shape, width=1 / 4))
-    image += rng.normal(0, rng.uniform(0.05, 0.09), image.shape)
+    image += rng.normal(0, rng.uniform(*scanner.noise), image.shape)
     return np.round(1000 * image).astype(np.int16)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -56,7 +57,8 @@ class PhantomVolume:
     def read(self) -> sitk.Image:
         """Generate the case."""
         look = LOOKS[self.look]
-        image, label = look.arrays(np.random.default_rng(self.seed), self.size)
+        make = look.arrays[STREAMS[self.seed[1]]]
+        image, label = make(np.random.default_rng(self.seed), self.size)
         volume = sitk.GetImageFromArray(image if self.part == "image" else label)
         volume.SetSpacing(look.spacing_mm)
         return volume
@@ -216,12 +218,15 @@ def _ellipsoid(position: np.ndarray, centre: np.ndarray, radii: np.ndarray) -> n
     return (offset**2).sum(axis=0) <= 1
 
 
+Arrays = Callable[[np.random.Generator, tuple[int, int, int]], tuple[np.ndarray, np.ndarray]]
+
+
 @dataclass(frozen=True)
 class Look:
     """What the scans of a phantom show."""
 
     description: str
-    arrays: Callable[[np.random.Generator, tuple[int, int, int]], tuple[np.ndarray, np.ndarray]]
+    arrays: Mapping[Role, Arrays]
     labels: Mapping[str, int]
     size: tuple[int, int, int]
     smallest_side: int
@@ -231,7 +236,7 @@ class Look:
 LOOKS = {
     LOOK: Look(
         "Synthetic scans of a deformed organ with a core",
-        phantom_arrays,
+        dict.fromkeys(STREAMS, phantom_arrays),
         LABELS,
         SIZE,
         16,
@@ -239,7 +244,11 @@ LOOKS = {
     ),
     "heart": Look(
         "Synthetic short-axis slices of hearts",
-        heart.heart_arrays,
+        {
+            "labeled": partial(heart.heart_arrays, scanner=heart.GOOD),
+            "unlabeled": partial(heart.heart_arrays, scanner=heart.POOR),
+            "test": partial(heart.heart_arrays, scanner=heart.POOR),
+        },
         heart.LABELS,
         heart.SIZE,
         8,
