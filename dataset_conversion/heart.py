@@ -56,7 +56,7 @@ class _Ellipse:
 
 
 def heart_arrays(
-    rng: np.random.Generator, size: tuple[int, int, int], scanner: Scanner = GOOD
+    rng: np.random.Generator, size: tuple[int, int, int], scanner: Scanner
 ) -> tuple[np.ndarray, np.ndarray]:
     """Generate one case.
 

@@ -45,7 +45,7 @@ PREFIX: dict[Role, str] = {"labeled": "train", "unlabeled": "unlabeled", "test":
 class PhantomVolume:
     """Image or label of one synthetic case."""
 
-    seed: tuple[int, int, int]
+    seed: tuple[int, int, int]  # of everything, of the role in STREAMS, of the case
     size: tuple[int, int, int]
     part: Literal["image", "label"]
     look: str
@@ -223,7 +223,7 @@ Arrays = Callable[[np.random.Generator, tuple[int, int, int]], tuple[np.ndarray,
 
 @dataclass(frozen=True)
 class Look:
-    """What the scans of a phantom show."""
+    """What the scans of a phantom show; `arrays` makes those of a role."""
 
     description: str
     arrays: Mapping[Role, Arrays]
@@ -272,7 +272,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--look",
         choices=LOOKS,
         default=LOOK,
-        help="what the scans show: an organ with a core, or hearts (default: %(default)s)",
+        help="what the scans show: an organ with a core, or hearts, labeled ones from a better "
+        "scanner than the others (default: %(default)s)",
     )
     add_seed(parser, "seed of everything")
 
