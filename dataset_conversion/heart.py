@@ -3,8 +3,9 @@
 Source: generated; no licence applies. Labels: 1 myocardium of the left ventricle, 2 its cavity.
 
 Hearts differ in place, turn, size and wall. Labeled scans come from a good scanner. Unlabeled and
-test scans come from poor ones, with less contrast and more noise. The right ventricle, which has no
-label, and other structures in the chest are as bright as the cavity.
+test scans come from poor ones, with less contrast and more noise. Their brightness falls off across
+the scan, some hardly, some so much that parts of the chest are lost: a bias field. The right
+ventricle, which has no label, and other structures in the chest are as bright as the cavity.
 """
 
 from __future__ import annotations
@@ -27,16 +28,17 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Scanner:
-    """The ranges from which each scan draws its brightness and noise."""
+    """The ranges from which each scan draws its brightness, noise and bias field."""
 
     muscle: Range
     tissue_above_muscle: Range
     blood_above_muscle: Range
     noise: Range
+    bias: Range  # standard deviation of the logarithm of the field
 
 
-GOOD = Scanner((0.1, 0.2), (0.15, 0.25), (0.5, 0.7), (0.04, 0.06))
-POOR = Scanner((0.1, 0.3), (0.05, 0.25), (0.15, 0.5), (0.08, 0.14))
+GOOD = Scanner((0.1, 0.2), (0.15, 0.25), (0.5, 0.7), (0.04, 0.06), (0.0, 0.2))
+POOR = Scanner((0.1, 0.25), (0.1, 0.25), (0.35, 0.6), (0.06, 0.1), (0.2, 1.8))
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def heart_arrays(
     Args:
         rng: Source of all randomness.
         size: Voxels along x, y, z, from the base of the heart to its apex.
-        scanner: Decides contrast and noise.
+        scanner: Decides contrast, noise and bias field.
 
     Returns:
         Image (z, y, x) int16 and label (z, y, x) uint8 with values 0 to 2.
@@ -136,7 +138,7 @@ def _scanned(rng: np.random.Generator, image: np.ndarray, scanner: Scanner) -> n
     """Add texture, blur, a bias field and noise; int16."""
     image = image + 0.04 * smooth_noise(rng, image.shape, width=1 / 24) * (image > 0.1)
     image = gaussian_filter(image, (0.3, 0.8, 0.8))
-    image *= np.exp(0.35 * smooth_noise(rng, image.shape, width=1 / 4))
+    image *= np.exp(rng.uniform(*scanner.bias) * smooth_noise(rng, image.shape, width=1 / 4))
     image += rng.normal(0, rng.uniform(*scanner.noise), image.shape)
     return np.round(1000 * image).astype(np.int16)
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The main job on synthetic scans, on a CPU in minutes: bash scripts/demo.sh [FOLDER]
+# What unlabeled scans give, on synthetic scans, on a CPU in ten minutes: bash scripts/demo.sh [FOLDER]
 # FOLDER (default: demo_output in the clone) receives everything; every run makes it again.
+# DEMO_SEED (default: 1) is the seed of the scans and of the trainings.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 output="${1:-$repository/demo_output}"
@@ -11,55 +12,77 @@ fi
 rm -rf "$output"
 mkdir -p "$output/nnUNet_raw" "$output/nnUNet_preprocessed" "$output/nnUNet_results"
 touch "$output/.spmc-demo"
+output="$(cd "$output" && pwd)"
 
 export nnUNet_raw="$output/nnUNet_raw"
 export nnUNet_preprocessed="$output/nnUNet_preprocessed"
 export nnUNet_results="$output/nnUNet_results"
 export nnUNet_extTrainer="$(nnUNetv2_spmc_trainers)"
-export nnUNet_n_proc_DA=1 nnUNet_def_n_proc=2
-# both runs: the same seed and as many steps as fit into minutes; a real training takes the defaults
-export nnUNet_spmc_settings='{"epochs": 15, "iterations_per_epoch": 30, "validation_iterations": 4, "keep_every": 3, "seed": 1}'
-dataset=500
-configuration=3d_fullres_small
+export nnUNet_def_n_proc=1 OMP_NUM_THREADS=1  # two trainings at a time, a core each
+seed="${DEMO_SEED:-1}"
+# the same seed, and as many steps as fit into minutes; a real training takes the defaults
+export nnUNet_spmc_settings='{"iterations_per_epoch": 100, "validation_iterations": 1, "average_last": 0.2, "seed": '"$seed"'}'
+few=500 all=501 configuration=2d_small
+raw="$nnUNet_raw/Dataset${few}_Phantom" raw_all="$nnUNet_raw/Dataset${all}_PhantomAllLabels"
 log="$output/log.txt"
 
-step() {  # says what runs, keeps the output in the log, shows its end if it fails
+step() {  # says what runs, keeps the output in a log, shows its end if it fails
     say "$1"
     shift
+    run "$@"
+}
+
+run() {
     echo "\$ $*" | tee -a "$log"
     "$@" >>"$log" 2>&1 || { tail -n 30 "$log" >&2; echo "error: the command above failed; see $log" >&2; exit 1; }
 }
 
-step "Make 4 labeled, 16 unlabeled and 6 test scans" \
-    nnUNetv2_spmc_convert phantom -d $dataset --labeled 4 --unlabeled 16 --test 6 -np 2
+step "Make synthetic hearts: 6 labeled, 60 unlabeled and 30 test scans" \
+    nnUNetv2_spmc_convert phantom -d $few --look heart --labeled 6 --unlabeled 60 --test 30 \
+    --seed "$seed" -np 2
 step "Plan and preprocess the labeled scans: stock nnU-Net" \
-    nnUNetv2_plan_and_preprocess -d $dataset -c 3d_fullres -npfp 2 -np 2 --verify_dataset_integrity
+    nnUNetv2_plan_and_preprocess -d $few -c 2d -npfp 2 -np 2 --verify_dataset_integrity
 step "Add a configuration small enough for a CPU" \
-    nnUNetv2_spmc_plan small -d $dataset -c 3d_fullres --features 8 64 \
-    --batch_size 2 --patch_size 16 32 32
+    nnUNetv2_spmc_plan small -d $few -c 2d --features 8 64 --batch_size 4 --patch_size 64 64
 step "Preprocess the unlabeled scans with the same plans" \
-    nnUNetv2_spmc_preprocess -d $dataset -c $configuration -np 2
-for trainer in nnUNetTrainerSupervisedControl nnUNetTrainerSPMC; do
-    step "Train $trainer" nnUNetv2_train $dataset $configuration all -tr $trainer -device cpu
-    step "Predict the test scans with it: stock nnU-Net" \
-        nnUNetv2_predict -d $dataset -c $configuration -f all -tr $trainer -device cpu -npp 1 -nps 1 \
-        --save_probabilities -i "$nnUNet_raw/Dataset500_Phantom/imagesTs" -o "$output/$trainer"
-    step "Evaluate it: stock nnU-Net" \
-        nnUNetv2_evaluate_folder "$nnUNet_raw/Dataset500_Phantom/labelsTs" "$output/$trainer" \
-        -djfile "$output/$trainer/dataset.json" -pfile "$output/$trainer/plans.json"
-    step "Evaluate it with surface distances" \
-        nnUNetv2_spmc_evaluate -ref "$nnUNet_raw/Dataset500_Phantom/labelsTs" -pred "$output/$trainer"
+    nnUNetv2_spmc_preprocess -d $few -c $configuration -np 2
+
+say "The upper bound: a dataset in which the unlabeled scans have their labels, too"
+for kind in images labels; do
+    mkdir -p "$raw_all/${kind}Tr"
+    cp "$raw/${kind}Tr/"* "$raw/${kind}Un/"* "$raw_all/${kind}Tr"
 done
+sed 's/"numTraining": 6/"numTraining": 66/' "$raw/dataset.json" > "$raw_all/dataset.json"
+run nnUNetv2_extract_fingerprint -d $all -np 2
+run nnUNetv2_move_plans_between_datasets -s $few -t $all -sp nnUNetPlans -tp nnUNetPlans
+run nnUNetv2_preprocess -d $all -c $configuration -np 2
 
-say "The two compared, case by case"
-nnUNetv2_spmc_compare "$output/nnUNetTrainerSupervisedControl" "$output/nnUNetTrainerSPMC" -o "$output"
-say "Pictures of what the method sees"
-runs="$nnUNet_results/Dataset500_Phantom"
-python "$repository/scripts/figures.py" -o "$output" \
-    "$runs/nnUNetTrainerSupervisedControl__nnUNetPlans__$configuration/fold_all" \
-    "$runs/nnUNetTrainerSPMC__nnUNetPlans__$configuration/fold_all"
+model() {  # NAME DATASET TRAINER EPOCHS: trains a model, predicts the test scans and evaluates them
+    local log="$output/$1.txt"
+    nnUNet_n_proc_DA=0 run nnUNetv2_spmc_train "$2" $configuration all -tr "$3" -device cpu \
+        --set epochs="$4"
+    run nnUNetv2_predict -d "$2" -c $configuration -f all -tr "$3" -device cpu -npp 1 -nps 1 \
+        --disable_tta -i "$raw/imagesTs" -o "$output/$1"
+    run nnUNetv2_spmc_evaluate -ref "$raw/labelsTs" -pred "$output/$1"
+}
 
-say "Mean Dice of the test scans, and a picture of one"
-python "$repository/scripts/demo_figure.py" --images "$nnUNet_raw/Dataset500_Phantom/imagesTs" \
-    --labels "$nnUNet_raw/Dataset500_Phantom/labelsTs" --output "$output/demo.png" \
-    "$output/nnUNetTrainerSupervisedControl" "$output/nnUNetTrainerSPMC"
+# A step of the view control is shorter than one of SPMC. It takes more of them: as many minutes.
+say "Train, predict and evaluate four models, two at a time"
+(
+    model view_control $few nnUNetTrainerViewControl 27
+    model all_labels $all nnUNetTrainerSupervisedControl 20
+) &
+first=$!
+trap 'pkill -P $first || true' EXIT  # Ctrl-C does not reach what runs in the background
+(
+    model spmc $few nnUNetTrainerSPMC 20
+    model control $few nnUNetTrainerSupervisedControl 20
+)
+wait $first
+
+for other in control view_control; do
+    say "SPMC against the ${other/_/ }, scan by scan"
+    nnUNetv2_spmc_compare "$output/$other" "$output/spmc" -o "$output/spmc_against_$other"
+done
+say "Mean Dice of the 30 test scans"
+python "$repository/scripts/demo_figure.py" "$output"

@@ -7,6 +7,8 @@ import pytest
 import torch
 from matplotlib.image import imread
 
+from nnunetv2_spmc.evaluation.case_metrics import ClassMetrics
+from nnunetv2_spmc.evaluation.metrics_csv import write_metrics_csv
 from nnunetv2_spmc.reports.case_views import case_view
 from nnunetv2_spmc.reports.run_record import RunRecord
 from scripts import demo_figure, figures
@@ -98,31 +100,67 @@ def test_the_figures_of_the_method_are_radiological_too(name, letters, tmp_path)
 
 
 @pytest.fixture
-def demo_folders(tmp_path):
-    """Images, labels and a prediction folder of a scan whose header runs to the left and back."""
+def demo(tmp_path):
+    """The folder of a demo with two scans; the scan of the test runs to the left and back."""
+    folder = tmp_path / "demo"
+    raw = folder / "nnUNet_raw" / "Dataset500_Phantom"
+    for name in ("imagesTs", "labelsTs"):
+        (raw / name).mkdir(parents=True)
     scan = nibabel.load(write_scan(tmp_path, "LPI"))
-    block = (scan.get_fdata() > 150).astype(np.uint8)
-    images, labels, prediction = (tmp_path / name for name in ("images", "labels", "spmc"))
-    for folder in (images, labels, prediction):
-        folder.mkdir()
-    nibabel.save(scan, images / "scan_0000.nii.gz")
-    for folder in (labels, prediction):
-        nibabel.save(nibabel.Nifti1Image(block, scan.affine), folder / "scan.nii.gz")
-    probabilities = np.stack([1 - 0.4 * block.T, 0.4 * block.T])
-    np.savez(prediction / "scan.npz", probabilities=probabilities)
-    summary = {"mean": {"1": {"Dice": 0.9}}, "foreground_mean": {"Dice": 0.9}}
-    (prediction / "summary.json").write_text(json.dumps(summary))
-    return images, labels, prediction
+    block = nibabel.Nifti1Image((scan.get_fdata() > 150).astype(np.uint8), scan.affine)
+    (raw / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "organ": 1}}))
+    (raw / "split.json").write_text(json.dumps({"seed": 3}))
+    dice = {"control": (0.5, 0.7), "view_control": (0.6, 0.6), "spmc": (0.8, 0.7)}
+    for name, values in (dice | {"all_labels": (0.9, 0.9)}).items():
+        (folder / name).mkdir()
+        rows = [
+            ClassMetrics(case, "organ", value, value / 2, 1.0, 1.0, 1.0, 1.0, 10, 10, "ok")
+            for case, value in zip("ab", values, strict=True)
+        ]
+        write_metrics_csv(folder / name / "metrics.csv", rows)
+        for case in "ab":
+            nibabel.save(block, folder / name / f"{case}.nii.gz")
+    for case in "ab":
+        nibabel.save(scan, raw / "imagesTs" / f"{case}_0000.nii.gz")
+        nibabel.save(block, raw / "labelsTs" / f"{case}.nii.gz")
+    return folder
 
 
-def test_the_figure_of_the_demo_is_radiological_and_names_its_slice(demo_folders):
-    images, labels, prediction = demo_folders
-    figure = demo_figure.draw(images, labels, [prediction])
-    panels = [axes for axes in figure.axes if axes.images and axes.texts]
-    assert len(panels) == 4
+def test_the_demo_prints_its_results_and_shows_the_scan_in_the_middle(demo, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["demo_figure.py", str(demo)])
+    demo_figure.main()
+    printed = capsys.readouterr().out
+    assert "SPMC minus control: +0.150" in printed
+    assert "SPMC minus view control: +0.150" in printed
+    results = {"control": 0.6, "view_control": 0.6, "spmc": 0.75, "all_labels": 0.9}
+    assert json.loads((demo / "results.json").read_text()) == results
+    assert imread(demo / "demo.png").std() > 0.1
+    # differences to the control: 0.3 on a, 0 on b, the lower one of the two in the middle
+    assert demo_figure.median_scan(demo_figure.compared(demo)["control"]) == "b"
+
+
+def test_demos_of_several_seeds_are_a_table(demo, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["demo_figure.py", str(demo)])
+    demo_figure.main()
+    capsys.readouterr()
+    other = shutil.copytree(demo, tmp_path / "other")
+    monkeypatch.setattr("sys.argv", ["demo_figure.py", str(demo), str(other)])
+    demo_figure.main()
+    row = "| 3 | 0.600 | 0.600 | 0.750 | 0.900 | +0.150 | +0.150 |"
+    assert capsys.readouterr().out.splitlines()[2:] == [row, row]
+
+
+def test_the_scans_of_the_demo_are_radiological_and_named(demo):
+    raw = demo / "nnUNet_raw" / "Dataset500_Phantom"
+    views = {name: demo_figure.read_view(raw, demo / name, "a") for name in ("control", "spmc")}
+    figure = demo_figure.draw(
+        {"control": 0.6, "spmc": 0.75}, demo_figure.compared(demo), views, "a", {"organ": 1}
+    )
+    panels = [axes for axes in figure.axes if axes.images]
+    assert [axes.get_title() for axes in panels] == ["image", "control", "SPMC"]
     for axes in panels:
         assert "".join(text.get_text() for text in axes.texts) == "RLAP"
     assert side_of_block(panels[0].images[0].get_array()) == ("left", "top")
-    stored = nibabel.load(labels / "scan.nii.gz").get_fdata()
-    first = int(stored.any(axis=(0, 1)).argmax())
-    assert panels[0].get_title() == f"scan, slice {first + 1} of {stored.shape[2]} (axial)"
+    (below,) = [part for part in figure.subfigs if part.get_suptitle()]
+    assert "a, slice" in below.get_suptitle()
+    assert "(axial)" in below.get_suptitle()
