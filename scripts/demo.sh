@@ -55,26 +55,36 @@ done
 sed 's/"numTraining": 6/"numTraining": 66/' "$raw/dataset.json" > "$raw_all/dataset.json"
 run nnUNetv2_extract_fingerprint -d $all -np 2
 run nnUNetv2_move_plans_between_datasets -s $few -t $all -sp nnUNetPlans -tp nnUNetPlans
+cp "$raw_all/dataset.json" "$nnUNet_preprocessed/${raw_all##*/}"
 run nnUNetv2_preprocess -d $all -c $configuration -np 2
 
 model() {  # NAME DATASET TRAINER EPOCHS: trains a model, predicts the test scans and evaluates them
     local log="$output/$1.txt"
-    nnUNet_n_proc_DA=0 run nnUNetv2_spmc_train "$2" $configuration all -tr "$3" -device cpu \
+    nnUNet_n_proc_DA=0 run $pin nnUNetv2_spmc_train "$2" $configuration all -tr "$3" -device cpu \
         --set epochs="$4"
-    run nnUNetv2_predict -d "$2" -c $configuration -f all -tr "$3" -device cpu -npp 1 -nps 1 \
+    run $pin nnUNetv2_predict -d "$2" -c $configuration -f all -tr "$3" -device cpu -npp 1 -nps 1 \
         --disable_tta -i "$raw/imagesTs" -o "$output/$1"
     run nnUNetv2_spmc_evaluate -ref "$raw/labelsTs" -pred "$output/$1"
 }
 
+pin() {  # NUMBER: prints the command that keeps another one to a core of its own; nothing on macOS
+    if command -v taskset >/dev/null; then
+        echo taskset -c "$(python -c "import os; print((sorted(os.sched_getaffinity(0)) * 2)[$1])")"
+    fi
+}
+
+# On a CPU, nnU-Net uses as many threads as there are cores: two trainings would wait for each other.
 # A step of the view control is shorter than one of SPMC. It takes more of them: as many minutes.
 say "Train, predict and evaluate four models, two at a time"
 (
+    pin="$(pin 0)"
     model view_control $few nnUNetTrainerViewControl 27
     model all_labels $all nnUNetTrainerSupervisedControl 20
 ) &
 first=$!
 trap 'pkill -P $first || true' EXIT  # Ctrl-C does not reach what runs in the background
 (
+    pin="$(pin 1)"
     model spmc $few nnUNetTrainerSPMC 20
     model control $few nnUNetTrainerSupervisedControl 20
 )

@@ -174,16 +174,21 @@ def _draw_differences(axes: Any, pairs: Mapping[str, Pairs]) -> None:
 
 
 def table_of_seeds(folders: Sequence[Path]) -> str:
-    """Return the mean Dice of demos with different seeds, by their results.json."""
+    """Return the mean Dice of demos with different seeds, by their results.json, as a table."""
+    rows = {}
+    for folder in folders:
+        means = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+        split = json.loads((raw_of(folder) / "split.json").read_text(encoding="utf-8"))
+        rows[str(split["seed"])] = [means[name] for name in MODELS]
+    rows["mean"] = [float(np.mean(column)) for column in zip(*rows.values(), strict=True)]
     lines = [
         f"| seed | {' | '.join(MODELS.values())} | "
         f"{' | '.join(f'SPMC minus {MODELS[other]}' for other in OTHERS)} |",
         "|" + "---|" * (1 + len(MODELS) + len(OTHERS)),
     ]
-    for folder in folders:
-        means = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
-        split = json.loads((raw_of(folder) / "split.json").read_text(encoding="utf-8"))
-        cells = [str(split["seed"]), *(f"{means[name]:.3f}" for name in MODELS)]
+    for seed, row in rows.items():
+        means = dict(zip(MODELS, row, strict=True))
+        cells = [seed, *(f"{mean:.3f}" for mean in row)]
         cells += [f"{means[SPMC] - means[other]:+.3f}" for other in OTHERS]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

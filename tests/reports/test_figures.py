@@ -144,10 +144,16 @@ def test_demos_of_several_seeds_are_a_table(demo, tmp_path, monkeypatch, capsys)
     demo_figure.main()
     capsys.readouterr()
     other = shutil.copytree(demo, tmp_path / "other")
+    (other / "nnUNet_raw" / "Dataset500_Phantom" / "split.json").write_text(json.dumps({"seed": 4}))
+    better = {"control": 0.7, "view_control": 0.8, "spmc": 0.75, "all_labels": 0.9}
+    (other / "results.json").write_text(json.dumps(better))
     monkeypatch.setattr("sys.argv", ["demo_figure.py", str(demo), str(other)])
     demo_figure.main()
-    row = "| 3 | 0.600 | 0.600 | 0.750 | 0.900 | +0.150 | +0.150 |"
-    assert capsys.readouterr().out.splitlines()[2:] == [row, row]
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        "| 3 | 0.600 | 0.600 | 0.750 | 0.900 | +0.150 | +0.150 |",
+        "| 4 | 0.700 | 0.800 | 0.750 | 0.900 | +0.050 | -0.050 |",
+        "| mean | 0.650 | 0.700 | 0.750 | 0.900 | +0.100 | +0.050 |",
+    ]
 
 
 def test_the_scans_of_the_demo_are_radiological_and_named(demo):
