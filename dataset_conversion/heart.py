@@ -3,9 +3,9 @@
 Source: generated; no licence applies. Labels: 1 myocardium of the left ventricle, 2 its cavity.
 
 Hearts differ in place, turn, size and wall. Labeled scans come from a good scanner. Unlabeled and
-test scans come from poor ones, with less contrast and more noise. Their brightness falls off across
-the scan, some hardly, some so much that parts of the chest are lost: a bias field. The right
-ventricle, which has no label, and other structures in the chest are as bright as the cavity.
+test scans come from poor ones, with less contrast, more noise and a bias field. It is weak in some
+of them, and so strong in others that parts of the chest are lost. The right ventricle, which has no
+label, and other structures in the chest are as bright as the cavity.
 """
 
 from __future__ import annotations

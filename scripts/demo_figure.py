@@ -177,8 +177,11 @@ def table_of_seeds(folders: Sequence[Path]) -> str:
     """Return the mean Dice of demos with different seeds, by their results.json, as a table."""
     rows = {}
     for folder in folders:
+        raw = raw_of(folder)
+        if not (folder / RESULTS).is_file():
+            raise SystemExit(f"error: {folder} has no {RESULTS}; let scripts/demo.sh finish")
         means = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
-        split = json.loads((raw_of(folder) / "split.json").read_text(encoding="utf-8"))
+        split = json.loads((raw / "split.json").read_text(encoding="utf-8"))
         rows[str(split["seed"])] = [means[name] for name in MODELS]
     rows["mean"] = [float(np.mean(column)) for column in zip(*rows.values(), strict=True)]
     lines = [
@@ -195,8 +198,12 @@ def table_of_seeds(folders: Sequence[Path]) -> str:
 
 
 def raw_of(folder: Path) -> Path:
-    """Return the raw dataset with the few labels."""
-    (raw,) = (folder / "nnUNet_raw").glob("Dataset500_*")
+    """Return the raw dataset with the few labels; SystemExit if it is missing."""
+    raw = folder / "nnUNet_raw" / "Dataset500_Phantom"
+    if not raw.is_dir():
+        raise SystemExit(
+            f"error: {folder} has no {raw.relative_to(folder)}; run scripts/demo.sh first"
+        )
     return raw
 
 

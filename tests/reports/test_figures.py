@@ -156,6 +156,14 @@ def test_demos_of_several_seeds_are_a_table(demo, tmp_path, monkeypatch, capsys)
     ]
 
 
+@pytest.mark.parametrize("folders", [["nowhere"], ["demo", "nowhere"], ["demo", "demo"]])
+def test_what_is_no_finished_demo_is_named(folders, demo, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["demo_figure.py", *(str(tmp_path / f) for f in folders)])
+    missing = {"nowhere": r"nowhere has no nnUNet_raw", "demo": r"demo has no results\.json"}
+    with pytest.raises(SystemExit, match=f"error: .*{missing[folders[0]]}.*; "):
+        demo_figure.main()
+
+
 def test_the_scans_of_the_demo_are_radiological_and_named(demo):
     raw = demo / "nnUNet_raw" / "Dataset500_Phantom"
     views = {name: demo_figure.read_view(raw, demo / name, "a") for name in ("control", "spmc")}
