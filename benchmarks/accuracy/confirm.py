@@ -2,7 +2,8 @@
 
 The control and the view control train for as long as the recipe does: their epochs are those of
 the recipe times its cost over theirs, from the table `cost` of performance.csv. The share of the
-gap is between the control and all labels at the recipe's iterations.
+gap is between the control and all labels at the recipe's iterations. The curve over labels and the
+training to convergence, in which all three methods have ten times as many iterations, follow.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from benchmarks.accuracy.groups import (
     table,
 )
 from benchmarks.accuracy.methods import DATASETS
-from benchmarks.accuracy.over_time import over_time_table
 from benchmarks.long_csv import Row
 from nnunetv2_spmc.evaluation.pairs import Pairs, by_patient, interval_of, pair
 
@@ -44,6 +44,8 @@ CONFIRMED = {  # -> title, what a case is
     "la": ("LA", "scans"),
 }
 CURVE = ("acdc3", "acdc", "acdc14")
+LONG = (BASELINE, "turns_view_control", RECIPE)  # trained to convergence
+LONG_COMPARED = ((RECIPE, LONG[1]), (RECIPE, BASELINE), (LONG[1], BASELINE))
 DECIMALS = {"dice": 3, "hd95_mm": 2, "asd_mm": 2}
 
 
@@ -120,20 +122,26 @@ def gap_sentence(runs: Sequence[Row], metrics: Mapping[str, Sequence[Row]]) -> s
     )
 
 
-def bar_table(runs: Sequence[Row], metrics: Mapping[str, Sequence[Row]], unit: str) -> str:
-    """Return the differences of `COMPARED`, patient by patient, seeds averaged first.
+def bar_table(
+    runs: Sequence[Row],
+    metrics: Mapping[str, Sequence[Row]],
+    unit: str,
+    compared: Sequence[tuple[str, str]] = COMPARED,
+) -> str:
+    """Return the differences between methods, patient by patient, seeds averaged first.
 
     Args:
         runs: rows of runs.csv.
         metrics: run -> its rows of metrics.csv.
         unit: what a patient is called, "cases" for example.
+        compared: each method with the one that it is measured against.
     """
     lines = [
         "| method | minus | metric | mean difference | median | 95 % interval of the mean "
         "| higher on | detectable | left out |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for method, other in COMPARED:
+    for method, other in compared:
         for metric, decimals in DECIMALS.items():
             values, patients = by_method(runs, metrics, metric)
             if not {method, other} <= values.keys():
@@ -152,34 +160,76 @@ def bar_table(runs: Sequence[Row], metrics: Mapping[str, Sequence[Row]], unit: s
     return "\n".join(lines)
 
 
-def curve_table(rows: Sequence[Row], metrics: Mapping[str, Sequence[Row]]) -> str:
-    """Return the test Dice of recipe and controls over the number of labeled patients.
+def curve_runs(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Return dataset of `CURVE` -> its runs, with the seeds that all of these datasets share.
 
-    Only seeds with which all three are trained count.
+    A seed counts for a dataset once recipe and both controls are trained with it. Datasets
+    without any such seed are left out.
     """
+    names = (RECIPE, *SAME_COST)
+    found = {
+        dataset: [row for row in confirming(rows, dataset) if row["name"] in names]
+        for dataset in CURVE
+    }
+    seeds = {
+        dataset: {
+            s
+            for s in CONFIRMING
+            if {(r["name"], r["seed"]) for r in own} >= {(n, s) for n in names}
+        }
+        for dataset, own in found.items()
+    }
+    shared = set(CONFIRMING).intersection(*filter(None, seeds.values()))
+    return {
+        dataset: [row for row in own if row["seed"] in shared]
+        for dataset, own in found.items()
+        if seeds[dataset]
+    }
+
+
+def curve_table(rows: Sequence[Row], metrics: Mapping[str, Sequence[Row]]) -> str:
+    """Return the test Dice of recipe and controls over the number of labeled patients."""
     lines = [
         f"| labeled patients | seeds | {' | '.join(SAME_COST)} | the recipe "
         "| minus control | minus view control |",
         "|---|---|---|---|---|---|---|",
     ]
-    for dataset in CURVE:
-        own = [row for row in confirming(rows, dataset) if row["name"] in (RECIPE, *SAME_COST)]
-        done = {(row["name"], row["seed"]) for row in own}
-        seeds = [s for s in CONFIRMING if all((name, s) in done for name in (RECIPE, *SAME_COST))]
-        if not seeds:
-            continue
-        own = [row for row in own if row["seed"] in seeds]
+    for own in curve_runs(rows).values():
         values, patients = by_method(own, metrics)
         against = {other: pair(values[RECIPE], values[other], patients) for other in SAME_COST}
         control, views = against.values()
         cells = (
             own[0]["labels"],
-            ", ".join(seeds),
+            ", ".join(sorted({row["seed"] for row in own})),
             *(f"{np.mean(pairs.theirs):.3f}" for pairs in (control, views)),
             f"{np.mean(control.ours):.3f}",
             *(with_interval(pairs) for pairs in (control, views)),
         )
         lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def long_runs(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows of runs.csv that were trained to convergence, in the order of `LONG`."""
+    found = [row for row in rows if row["stage"] == "confirm" and row["times"]]
+    return sorted(found, key=lambda row: LONG.index(row["name"]))
+
+
+def convergence_table(runs: Sequence[Row], times: Sequence[Row]) -> str:
+    """Return the test Dice of the long runs over their iterations.
+
+    Args:
+        runs: of `long_runs`; each measured as often as the others.
+        times: the rows of over_time.csv.
+    """
+    measured = {row["run"]: [at for at in times if at["run"] == row["run"]] for row in runs}
+    per_epoch = int(runs[0]["iterations"]) // int(runs[0]["epochs"])
+    steps = [per_epoch * int(at["epochs"]) for at in measured[runs[0]["run"]]]
+    header = ["iterations", *(f"{count:,}" for count in steps)]
+    lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
+    for row in runs:
+        dice = (f"{float(at['test_dice']):.3f}" for at in measured[row["run"]])
+        lines.append(f"| {row['name']} | {' | '.join(dice)} |")
     return "\n".join(lines)
 
 
@@ -229,6 +279,8 @@ def confirmation_tables() -> dict[str, str]:
             parts = (means, gap_sentence(runs, metrics), bar_table(runs, metrics, unit))
             content = "\n\n".join(filter(None, parts))
         found[f"runs.csv: confirm {dataset}"] = content
-    long = [row for row in rows if row["stage"] == "confirm" and row["times"]]
-    times = over_time_table(long, long_csv.read("over_time"))
-    return found | {"over_time.csv: to convergence": times}
+    long, content = long_runs(rows), "Not complete yet."
+    if {row["name"] for row in long} == {*LONG}:
+        differences = bar_table(long, metrics, "patients", LONG_COMPARED)
+        content = f"{convergence_table(long, long_csv.read('over_time'))}\n\n{differences}"
+    return found | {"over_time.csv: to convergence": content}

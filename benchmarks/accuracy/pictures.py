@@ -1,6 +1,6 @@
 """Pictures of the results, from the CSVs of benchmarks/results alone.
 
-python -m benchmarks.accuracy.pictures             the two that pages show
+python -m benchmarks.accuracy.pictures             those that pages show
 python -m benchmarks.accuracy.pictures FOLDER      all: cases and curves of each group, too
 """
 
@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 from benchmarks import long_csv
 from benchmarks.accuracy.by_patient import by_method, patients_of_methods
-from benchmarks.accuracy.groups import GROUPS, methods_of, metrics_by_run
+from benchmarks.accuracy.confirm import RECIPE, SAME_COST, curve_runs, long_runs
+from benchmarks.accuracy.groups import BASELINE, GROUPS, methods_of, metrics_by_run
 from benchmarks.accuracy.methods import DATASETS
 from benchmarks.accuracy.over_time import TERMS, Times, read_times
-from benchmarks.accuracy.tables import BRANCHES, PAGE, titles_of
+from benchmarks.accuracy.tables import BRANCHES, CONFIRMATION, PAGE, titles_of
 from benchmarks.long_csv import Row
 from nnunetv2_spmc.common.colors import METHOD_COLORS, method_color
 from nnunetv2_spmc.common.whole_file import whole_file
@@ -142,12 +143,57 @@ def draw_pseudo_labels(times: Times, titles: Mapping[str, str], path: Path) -> N
     save(figure, path)
 
 
+def draw_confirmation(rows: Sequence[Row], times: Sequence[Row], path: Path) -> None:
+    """Draw the test Dice over the number of labeled patients, and over iterations to convergence.
+
+    Args:
+        rows: of runs.csv.
+        times: the rows of over_time.csv.
+        path: of the picture.
+    """
+    shown = {RECIPE: "SPMC", "turns_view_control": "view control", BASELINE: "control"}
+    number = {name: position for position, name in enumerate(shown)}
+    figure = new_figure(10, 4)
+    labels, iterations = figure.subplots(1, 2)
+    curve = curve_runs(rows).values()
+    for name in (RECIPE, *SAME_COST):
+        kind = SAME_COST.get(name, name)
+        color = method_color(number[kind])
+        dice = {
+            int(own[0]["labels"]): [float(r["mean_dice"]) for r in own if r["name"] == name]
+            for own in curve
+        }
+        for count, values in dice.items():
+            labels.plot([count] * len(values), values, "o", color=color, alpha=0.4)
+        means = [sum(values) / len(values) for values in dice.values()]
+        labels.plot(list(dice), means, color=color, label=shown[kind])
+    labels.set_xticks([int(own[0]["labels"]) for own in curve])
+    labels.set(title="equal minutes (points: seeds)", xlabel="labeled patients of ACDC")
+    for row in long_runs(rows):
+        measured = [at for at in times if at["run"] == row["run"]]
+        per_epoch = int(row["iterations"]) // int(row["epochs"])
+        iterations.plot(
+            [per_epoch * int(at["epochs"]) for at in measured],
+            [float(at["test_dice"]) for at in measured],
+            marker="o",
+            color=method_color(number[row["name"]]),
+        )
+    iterations.set(title="7 labeled patients, to convergence, one seed", xlabel="iterations")
+    for axes in (labels, iterations):
+        axes.set_ylabel("Dice of the test patients")
+        axes.grid(axis="y", alpha=0.3)
+    labels.legend()
+    save(figure, path)
+
+
 def draw_pages() -> None:
     """Draw the pictures that pages show."""
-    dice = by_method(GROUPS["acdc"].runs(long_csv.read("runs")), metrics_by_run())
+    rows = long_csv.read("runs")
+    dice = by_method(GROUPS["acdc"].runs(rows), metrics_by_run())
     draw_patients(patients_of_methods(*dice), PAGE.with_suffix(".png"))
     times = read_times(long_csv.read("pseudo_labels"))
     draw_pseudo_labels(times, titles_of(list(times)), BRANCHES.with_suffix(".png"))
+    draw_confirmation(rows, long_csv.read("over_time"), CONFIRMATION.with_suffix(".png"))
 
 
 def draw_groups(folder: Path) -> None:

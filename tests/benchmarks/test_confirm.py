@@ -7,15 +7,19 @@ import numpy as np
 import pytest
 
 from benchmarks import long_csv
+from benchmarks.accuracy import pictures
 from benchmarks.accuracy.confirm import (
+    LONG_COMPARED,
     NAMES,
     RECIPE,
     SAME_COST,
     bar_table,
     complete,
     confirming,
+    convergence_table,
     curve_table,
     gap_sentence,
+    long_runs,
     same_cost_epochs,
     summary_table,
 )
@@ -119,6 +123,56 @@ def test_the_curve_has_a_row_for_each_number_of_labels_with_all_three_methods() 
     lines = curve_table(ROWS, METRICS).splitlines()
     assert len(lines) == 3
     assert lines[2].startswith("| 7 | 4, 5 | 0.600 | 0.700 | 0.800 | +0.200 (+0.200 to +0.200) |")
+
+
+def test_the_curve_compares_numbers_of_labels_on_the_same_seeds() -> None:
+    dice = {RECIPE: 0.5, "control_same_cost": 0.3, "view_control_same_cost": 0.4}
+    few = [run(n, 5, *[dice[n]] * 6, dataset="acdc3", labels="3", run=f"few-{n}") for n in dice]
+    rows, metrics = ROWS + [row for row, _ in few], METRICS | {r["run"]: own for r, own in few}
+    lines = curve_table(rows, metrics).splitlines()
+    assert lines[2].startswith("| 3 | 5 | 0.300 | 0.400 | 0.500 | +0.200 (+0.200 to +0.200) |")
+    assert lines[3].startswith("| 7 | 5 | 0.600 | 0.700 | 0.850 | +0.250 ")  # seed 4 is left out
+
+
+def long_run(name: str, dice: float) -> tuple[Row, list[Row], list[Row]]:
+    """A run to convergence that reaches this Dice at its end, after one point less at half."""
+    changes = {"times": "2", "epochs": "30", "iterations": "3000", "run": f"long-{name}"}
+    row, metrics = run(name, 4, *[dice] * 6, **changes)
+    times = [{"run": row["run"], "epochs": "15", "test_dice": str(dice - 0.01)}]
+    return row, metrics, [*times, {"run": row["run"], "epochs": "30", "test_dice": str(dice)}]
+
+
+def test_the_curve_to_convergence_has_a_column_for_each_time() -> None:
+    found = [long_run(RECIPE, 0.8), long_run("control", 0.6), long_run("turns_view_control", 0.7)]
+    runs = long_runs([*ROWS[:4], *(row for row, _, _ in found)])
+    assert convergence_table(runs, [at for _, _, times in found for at in times]).splitlines() == [
+        "| iterations | 1,500 | 3,000 |",
+        "|---|---|---|",
+        "| control | 0.590 | 0.600 |",
+        "| turns_view_control | 0.690 | 0.700 |",
+        f"| {RECIPE} | 0.790 | 0.800 |",
+    ]
+    table = bar_table(runs, {r["run"]: own for r, own, _ in found}, "patients", LONG_COMPARED)
+    assert f"| {RECIPE} | turns_view_control | dice | +0.100 |" in table
+    assert f"| {RECIPE} | control | dice | +0.200 |" in table
+    assert "| turns_view_control | control | dice | +0.100 |" in table
+
+
+def test_the_picture_has_both_curves(tmp_path, monkeypatch) -> None:
+    figures = []
+    monkeypatch.setattr(pictures, "save", lambda figure, path: figures.append(figure))
+    long = [long_run(name, dice) for name, dice in (("control", 0.6), (RECIPE, 0.8))]
+    rows = [row | {"mean_dice": "0.5"} for row in ROWS[:7]] + [row for row, _, _ in long]
+    times = [at for _, _, own in long for at in own]
+    pictures.draw_confirmation(rows, times, tmp_path / "picture.png")
+    labels, iterations = figures[0].axes
+    lines = {line.get_label(): line for line in labels.lines}
+    assert lines.keys() >= {"SPMC", "view control", "control"}
+    assert list(lines["SPMC"].get_xdata()) == [7]
+    spmc, control = sorted(iterations.lines, key=lambda line: -line.get_ydata()[-1])
+    assert list(spmc.get_xdata()) == [1500, 3000]
+    assert spmc.get_color() == lines["SPMC"].get_color()
+    assert control.get_color() == lines["control"].get_color()
 
 
 def test_the_controls_train_for_as_long_as_the_recipe_costs() -> None:
