@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks import long_csv
 from benchmarks.accuracy.by_patient import by_method, patients_of_methods
-from benchmarks.accuracy.confirm import RECIPE, SAME_COST, curve_runs, long_runs
+from benchmarks.accuracy.confirm import CURVE_SEEDS, RECIPE, SAME_COST, curve_runs, long_runs
 from benchmarks.accuracy.groups import BASELINE, GROUPS, methods_of, metrics_by_run
 from benchmarks.accuracy.methods import DATASETS
 from benchmarks.accuracy.over_time import TERMS, Times, read_times
@@ -155,20 +155,21 @@ def draw_confirmation(rows: Sequence[Row], times: Sequence[Row], path: Path) -> 
     number = {name: position for position, name in enumerate(shown)}
     figure = new_figure(10, 4)
     labels, iterations = figure.subplots(1, 2)
-    curve = curve_runs(rows).values()
-    for name in (RECIPE, *SAME_COST):
-        kind = SAME_COST.get(name, name)
-        color = method_color(number[kind])
-        dice = {
-            int(own[0]["labels"]): [float(r["mean_dice"]) for r in own if r["name"] == name]
-            for own in curve
-        }
-        for count, values in dice.items():
-            labels.plot([count] * len(values), values, "o", color=color, alpha=0.4)
-        means = [sum(values) / len(values) for values in dice.values()]
-        labels.plot(list(dice), means, color=color, label=shown[kind])
-    labels.set_xticks([int(own[0]["labels"]) for own in curve])
-    labels.set(title="equal minutes (points: seeds)", xlabel="labeled patients of ACDC")
+    curve = curve_runs(rows)
+    for seed, line in zip(CURVE_SEEDS, LINES, strict=False):
+        trained = [row for by_seed in curve.values() for row in by_seed.get(seed, [])]
+        for name in (RECIPE, *SAME_COST):
+            kind, own = SAME_COST.get(name, name), [row for row in trained if row["name"] == name]
+            labels.plot(
+                [int(row["labels"]) for row in own],
+                [float(row["mean_dice"]) for row in own],
+                line,
+                marker="o",
+                color=method_color(number[kind]),
+                label=f"{shown[kind]}, seed {seed}",
+            )
+    labels.set_xticks([DATASETS[dataset].few for dataset in curve])
+    labels.set(title="same minutes", xlabel="labeled patients of ACDC")
     for row in long_runs(rows):
         measured = [at for at in times if at["run"] == row["run"]]
         per_epoch = int(row["iterations"]) // int(row["epochs"])
@@ -178,7 +179,7 @@ def draw_confirmation(rows: Sequence[Row], times: Sequence[Row], path: Path) -> 
             marker="o",
             color=method_color(number[row["name"]]),
         )
-    iterations.set(title="7 labeled patients, to convergence, one seed", xlabel="iterations")
+    iterations.set(title="7 labeled patients, to convergence, seed 4", xlabel="iterations")
     for axes in (labels, iterations):
         axes.set_ylabel("Dice of the test patients")
         axes.grid(axis="y", alpha=0.3)

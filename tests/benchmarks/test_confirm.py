@@ -121,17 +121,20 @@ def test_distances_of_masks_that_one_method_left_empty_are_counted() -> None:
 
 def test_the_curve_has_a_row_for_each_number_of_labels_with_all_three_methods() -> None:
     lines = curve_table(ROWS, METRICS).splitlines()
-    assert len(lines) == 3
-    assert lines[2].startswith("| 7 | 4, 5 | 0.600 | 0.700 | 0.800 | +0.200 (+0.200 to +0.200) |")
+    assert len(lines) == 5
+    assert lines[2].startswith("| 7 | 4 | 0.600 | 0.700 | 0.750 | +0.150 ")
+    assert lines[3].startswith("| 7 | 5 | 0.600 | 0.700 | 0.850 | +0.250 ")
+    assert lines[4].startswith("| 7 | 4, 5 | 0.600 | 0.700 | 0.800 | +0.200 (+0.200 to +0.200) |")
 
 
-def test_the_curve_compares_numbers_of_labels_on_the_same_seeds() -> None:
+def test_the_curve_leaves_out_seeds_that_a_control_lacks() -> None:
     dice = {RECIPE: 0.5, "control_same_cost": 0.3, "view_control_same_cost": 0.4}
     few = [run(n, 5, *[dice[n]] * 6, dataset="acdc3", labels="3", run=f"few-{n}") for n in dice]
+    few.append(run(RECIPE, 4, *[0.9] * 6, dataset="acdc3", labels="3", run="alone"))
     rows, metrics = ROWS + [row for row, _ in few], METRICS | {r["run"]: own for r, own in few}
     lines = curve_table(rows, metrics).splitlines()
     assert lines[2].startswith("| 3 | 5 | 0.300 | 0.400 | 0.500 | +0.200 (+0.200 to +0.200) |")
-    assert lines[3].startswith("| 7 | 5 | 0.600 | 0.700 | 0.850 | +0.250 ")  # seed 4 is left out
+    assert lines[3].startswith("| 7 | 4 |")
 
 
 def long_run(name: str, dice: float) -> tuple[Row, list[Row], list[Row]]:
@@ -166,13 +169,15 @@ def test_the_picture_has_both_curves(tmp_path, monkeypatch) -> None:
     times = [at for _, _, own in long for at in own]
     pictures.draw_confirmation(rows, times, tmp_path / "picture.png")
     labels, iterations = figures[0].axes
-    lines = {line.get_label(): line for line in labels.lines}
-    assert lines.keys() >= {"SPMC", "view control", "control"}
-    assert list(lines["SPMC"].get_xdata()) == [7]
+    names = [line.get_label() for line in labels.lines]
+    assert names == [
+        f"{name}, seed {seed}" for seed in (4, 5) for name in ("SPMC", "control", "view control")
+    ]
+    assert list(labels.lines[0].get_xdata()) == [7]
     spmc, control = sorted(iterations.lines, key=lambda line: -line.get_ydata()[-1])
     assert list(spmc.get_xdata()) == [1500, 3000]
-    assert spmc.get_color() == lines["SPMC"].get_color()
-    assert control.get_color() == lines["control"].get_color()
+    assert spmc.get_color() == labels.lines[0].get_color()
+    assert control.get_color() == labels.lines[1].get_color()
 
 
 def test_the_controls_train_for_as_long_as_the_recipe_costs() -> None:
