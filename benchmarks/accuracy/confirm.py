@@ -269,6 +269,8 @@ def confirmation_tables() -> dict[str, str]:
         "runs.csv: in short": summary_table(rows, metrics),
         "runs.csv: curve over labels": curve_table(rows, metrics),
     }
+    fewest = [row for own in curve_runs(rows).get(CURVE[0], {}).values() for row in own]
+    found["runs.csv: fewest labels"] = bar_table(fewest, metrics, "patients")
     for dataset, (_, unit) in CONFIRMED.items():
         runs = complete(confirming(rows, dataset), needed=(RECIPE,))
         content = "Not complete yet."

@@ -18,7 +18,7 @@ from benchmarks.accuracy.confirm import CURVE_SEEDS, RECIPE, SAME_COST, curve_ru
 from benchmarks.accuracy.groups import BASELINE, GROUPS, methods_of, metrics_by_run
 from benchmarks.accuracy.methods import DATASETS
 from benchmarks.accuracy.over_time import TERMS, Times, read_times
-from benchmarks.accuracy.tables import BRANCHES, CONFIRMATION, PAGE, titles_of
+from benchmarks.accuracy.tables import BRANCHES, PAGE, titles_of
 from benchmarks.long_csv import Row
 from nnunetv2_spmc.common.colors import METHOD_COLORS, method_color
 from nnunetv2_spmc.common.whole_file import whole_file
@@ -194,7 +194,7 @@ def draw_pages() -> None:
     draw_patients(patients_of_methods(*dice), PAGE.with_suffix(".png"))
     times = read_times(long_csv.read("pseudo_labels"))
     draw_pseudo_labels(times, titles_of(list(times)), BRANCHES.with_suffix(".png"))
-    draw_confirmation(rows, long_csv.read("over_time"), CONFIRMATION.with_suffix(".png"))
+    draw_confirmation(rows, long_csv.read("over_time"), PAGE.with_name("confirmation.png"))
 
 
 def draw_groups(folder: Path) -> None:
